@@ -1,0 +1,251 @@
+// Package command holds the words for a command: what was asked (Spec), what
+// became of it (Command), how it ended (Exit), and its states with the pure
+// table Next that says which may follow which. No I/O happens here, and nothing
+// here knows of SSH, SQL or the wire.
+//
+// Start with State and Next, then Spec and Command.
+package command
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Stream is one of the two output streams.
+type Stream uint8
+
+// The streams.
+const (
+	Stdout Stream = iota
+	Stderr
+	streams // how many there are
+)
+
+// Streams lists both, for loops and array sizes.
+var Streams = [streams]Stream{Stdout, Stderr}
+
+// String gives "stdout" or "stderr".
+func (s Stream) String() string {
+	if s == Stderr {
+		return "stderr"
+	}
+	return "stdout"
+}
+
+// Sizes holds a byte count or an offset per stream, indexed by Stream.
+type Sizes [streams]int64
+
+// Origin is the door a request came through. The strings are stored and shown.
+type Origin string
+
+// The origins.
+const (
+	OriginGRPC      Origin = "grpc"
+	OriginREST      Origin = "rest"
+	OriginWebSocket Origin = "websocket"
+	OriginMCP       Origin = "mcp"
+	OriginCLI       Origin = "cli"
+	OriginWeb       Origin = "web"
+)
+
+// Origins lists all origins.
+var Origins = []Origin{OriginGRPC, OriginREST, OriginWebSocket, OriginMCP, OriginCLI, OriginWeb}
+
+// Actor is who asked, and through which door.
+type Actor struct {
+	Principal string
+	Origin    Origin
+}
+
+// Durability is how a command lives on its host.
+type Durability string
+
+// The durabilities; the empty one in a Spec asks for the best there is.
+const (
+	Durable  Durability = "DURABLE"  // by itself; survives the connection
+	Attached Durability = "ATTACHED" // on an SSH channel; ends with it
+)
+
+// Connection is whether the service sees a running command just now.
+type Connection string
+
+// The connections.
+const (
+	Connected    Connection = "CONNECTED"
+	Reconnecting Connection = "RECONNECTING"
+)
+
+// Completion is how an end was recognised.
+type Completion string
+
+// The completions.
+const (
+	ByExitStatus Completion = "EXIT_STATUS"
+	ByMark       Completion = "MARK"
+	ByPrompt     Completion = "PROMPT"
+	BySilence    Completion = "SILENCE"
+)
+
+// Pty asks for a pseudo-terminal. Zero sizes mean 80 by 24, an empty Term means
+// xterm-256color.
+type Pty struct {
+	Term          string
+	Columns, Rows uint32
+}
+
+// Spec is what was asked for: everything that is needed to run it, and nothing
+// about what became of it. A Spec that NewSpec accepted is valid; nobody checks
+// it again. It is not changed after that.
+type Spec struct {
+	RequestID        string            // empty: not idempotent
+	Host             string            // name of the host
+	Line             string            // shell command line; empty with Argv
+	Argv             []string          // arguments; empty with Line
+	Stdin            []byte            // given at the start
+	StdinOpen        bool              // more may come through Input
+	Env              map[string]string // variables to set
+	WorkingDirectory string            // empty: login directory
+	LoginShell       bool              // run in the login shell, not /bin/sh
+	Pty              *Pty              // nil: none
+	Timeout          time.Duration     // from its start; 0: none
+	QueueTimeout     time.Duration     // in the queue; 0: the service's limit
+	Priority         int               // higher first
+	Durability       Durability        // empty: the best there is
+	Labels           map[string]string
+	ActionType       string
+}
+
+// EnvNames gives the sorted names of the variables.
+func (s *Spec) EnvNames() []string { return slices.Sorted(maps.Keys(s.Env)) }
+
+// Failure says why a command did not run to its own end. Reason is one of
+// fault's.
+type Failure struct {
+	Reason, Message, Hint string
+}
+
+// Exit is how the host says a process ended: a code or a signal, never both.
+type Exit struct {
+	Code       *int   // nil where the host reported none; never filled in
+	Signal     string // "KILL", without SIG
+	CoreDumped bool
+}
+
+// Progress is what the output says about the command's progress.
+type Progress struct {
+	Percent float64 // 0 to 100
+	Label   string
+	Time    time.Time
+}
+
+// Process is one process on a host.
+type Process struct {
+	PID     int64
+	User    string
+	Command string // cut at 256 bytes
+	Why     string // why it is left; empty for one that is gone
+}
+
+// Outcome is what a cancel has come to.
+type Outcome string
+
+// The outcomes.
+const (
+	Gone         Outcome = "GONE"          // the host shows nothing is left
+	AlreadyEnded Outcome = "ALREADY_ENDED" // nothing was done
+	NeverStarted Outcome = "NEVER_STARTED" // and never will be
+	Pending      Outcome = "PENDING"       // under way
+	Left         Outcome = "LEFT"          // some could not be ended
+	Unproven     Outcome = "UNPROVEN"      // the host cannot show what is left
+)
+
+// CancelReport is what was done to end a command and what proves it.
+type CancelReport struct {
+	Outcome  Outcome
+	Signal   string // strongest needed: INT, TERM, KILL; empty for none
+	Ended    int    // processes ended
+	Left     []Process
+	Duration time.Duration
+	Message  string
+}
+
+// Cancellation is a cancel that was asked for. It is kept when the command's
+// own end wins the race.
+type Cancellation struct {
+	By     Actor
+	Time   time.Time
+	Reason string
+	Report *CancelReport // nil while under way
+}
+
+// Truncation tells from where on output was not kept; -1 where all was.
+type Truncation struct {
+	Offset Sizes
+	Reason string
+}
+
+// Command is a command as it is: what was asked and what became of it. Values
+// are passed by copy; pointers and maps in them are never changed after they
+// were set, so a copy is a snapshot.
+type Command struct {
+	ID        string // ULID
+	Version   int64  // grows with every change
+	State     State
+	Spec      Spec
+	CreatedBy Actor
+
+	CreateTime   time.Time
+	StartTime    time.Time // zero before
+	EndTime      time.Time // zero before
+	LastActivity time.Time
+
+	Exit             Exit
+	Failure          *Failure // nil for Completed
+	Completion       Completion
+	Connection       Connection
+	Durability       Durability
+	DurabilityReason string
+	Cancellation     *Cancellation
+	Progress         *Progress
+	Truncation       *Truncation
+	Size             Sizes // bytes received
+	Earliest         Sizes // first byte still stored
+	StdinClosed      bool  // Input is refused from now on
+
+	Node  string // node that owns it; empty while queued
+	Fence int64  // grows with every change of owner
+}
+
+// CommandLine gives the command line for people: Line, or Argv quoted.
+func (c *Command) CommandLine() string { return c.Spec.CommandLine() }
+
+// Ended reports whether it has ended.
+func (c *Command) Ended() bool { return c.State.Ended() }
+
+// StdinOpen reports whether Input can still write to it.
+func (c *Command) StdinOpen() bool {
+	return !c.Ended() && !c.StdinClosed && (c.Spec.StdinOpen || c.Spec.Pty != nil)
+}
+
+// Duration is how long it ran, or has run until now.
+func (c *Command) Duration(now time.Time) time.Duration {
+	switch {
+	case c.StartTime.IsZero():
+		return 0
+	case !c.EndTime.IsZero():
+		return max(0, c.EndTime.Sub(c.StartTime))
+	}
+	return max(0, now.Sub(c.StartTime))
+}
+
+// Chunk is a run of output bytes of one stream with its offset from the start
+// of the stream. Data is never changed after it was made.
+type Chunk struct {
+	Stream Stream
+	Offset int64
+	Data   []byte
+}
+
+// End is the offset behind the chunk.
+func (c Chunk) End() int64 { return c.Offset + int64(len(c.Data)) }

@@ -1,0 +1,67 @@
+package command
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"maps"
+	"slices"
+)
+
+// ContentHash is the SHA-256 of everything that makes two requests the same
+// request, so all of the Spec but RequestID. Every field is written with its
+// length in front, so that no two Specs give the same bytes.
+func (s *Spec) ContentHash() []byte {
+	h := hasher{sha256.New()}
+	h.strings(s.Host, s.Line)
+	h.list(s.Argv)
+	h.strings(string(s.Stdin))
+	h.bools(s.StdinOpen, s.LoginShell, s.Pty != nil)
+	h.mapping(s.Env)
+	h.strings(s.WorkingDirectory)
+	if s.Pty != nil {
+		h.strings(s.Pty.Term)
+		h.numbers(uint64(s.Pty.Columns), uint64(s.Pty.Rows))
+	}
+	h.numbers(uint64(s.Timeout), uint64(s.QueueTimeout), uint64(s.Priority))
+	h.strings(string(s.Durability), s.ActionType)
+	h.mapping(s.Labels)
+	return h.Sum(nil)
+}
+
+type hasher struct{ hash.Hash }
+
+func (h hasher) numbers(ns ...uint64) {
+	for _, n := range ns {
+		h.Write(binary.BigEndian.AppendUint64(nil, n))
+	}
+}
+
+func (h hasher) bools(bs ...bool) {
+	for _, b := range bs {
+		var n uint64
+		if b {
+			n = 1
+		}
+		h.numbers(n)
+	}
+}
+
+func (h hasher) strings(ss ...string) {
+	for _, s := range ss {
+		h.numbers(uint64(len(s)))
+		h.Write([]byte(s))
+	}
+}
+
+func (h hasher) list(ss []string) {
+	h.numbers(uint64(len(ss)))
+	h.strings(ss...)
+}
+
+func (h hasher) mapping(m map[string]string) {
+	h.numbers(uint64(len(m)))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		h.strings(k, m[k])
+	}
+}

@@ -1,0 +1,44 @@
+package command
+
+import "time"
+
+// Change is one step of a command's life, for the store to take whole or not at
+// all: the record, the output that came with it. It is compare-and-set: the
+// store applies it only while the stored command has state From and fence
+// Fence; otherwise it fails with fault.Aborted and has changed nothing.
+type Change struct {
+	From    State
+	Fence   int64
+	Command Command // the record as it is to be; Command.ID names it
+	Output  []Chunk // new output; within a stream without gap or repeat
+}
+
+// Filter selects commands for a list. The zero value selects all; all that is
+// set must match. Newest first.
+type Filter struct {
+	States    []State
+	Host      string
+	Origin    Origin
+	Principal string
+	Labels    map[string]string
+	From, To  time.Time // creation time, From inclusive, To exclusive
+	Before    string    // only ids below this one: the cursor of a page
+	Limit     int       // at most so many; 0 means no limit
+}
+
+// Retention says what the store should remove.
+type Retention struct {
+	Now         time.Time
+	TrimAfter   time.Duration        // output of commands that ended so long ago is cut …
+	TrimTo      int64                // … to its last so many bytes per stream
+	DeleteAfter time.Duration        // commands that ended so long ago are deleted
+	Batch       int                  // at most so many commands in one go
+	InUse       func(id string) bool // watched now: leave it for the next round; nil: none
+}
+
+// Retained is what a retention round did.
+type Retained struct {
+	Trimmed, Deleted int
+	Trims            map[string]Sizes // new Earliest by command id
+	More             bool             // Batch was reached; call again
+}

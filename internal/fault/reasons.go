@@ -1,0 +1,60 @@
+package fault
+
+// The reasons. They are part of the API: a name is never changed or reused.
+const (
+	// Of calls.
+	ReasonInternal         = "INTERNAL"          // a defect of the service
+	ReasonInvalidRequest   = "INVALID_REQUEST"   // a field breaks a rule
+	ReasonEmptyCommand     = "EMPTY_COMMAND"     // no command line and no argv
+	ReasonCommandTooLong   = "COMMAND_TOO_LONG"  // over the limit of execve
+	ReasonMissingHost      = "MISSING_HOST"      // no host and no session
+	ReasonUnknownHost      = "UNKNOWN_HOST"      // no such host
+	ReasonUnknownCommand   = "UNKNOWN_COMMAND"   // no command with this id
+	ReasonUnknownSession   = "UNKNOWN_SESSION"   // no session with this name
+	ReasonRequestIDReused  = "REQUEST_ID_REUSED" // same id, other content
+	ReasonBadPageToken     = "BAD_PAGE_TOKEN"    // not a token of this list
+	ReasonOffsetBeyondEnd  = "OFFSET_BEYOND_END" // the stream ended before
+	ReasonNotRunning       = "NOT_RUNNING"       // nothing to signal or write to
+	ReasonStdinClosed      = "STDIN_CLOSED"      // input was not asked for, or has ended
+	ReasonInputBusy        = "INPUT_BUSY"        // the command does not read its input
+	ReasonQueueFull        = "QUEUE_FULL"        // too many waiting
+	ReasonDraining         = "DRAINING"          // the service shuts down
+	ReasonStoreUnavailable = "STORE_UNAVAILABLE" // the store failed or is closed
+	ReasonNotSupported     = "NOT_SUPPORTED"     // this build or host cannot
+	ReasonNoCredentials    = "NO_CREDENTIALS"    // no bearer token
+	ReasonBadCredentials   = "BAD_CREDENTIALS"   // unknown bearer token
+	ReasonForbiddenOrigin  = "FORBIDDEN_ORIGIN"  // Host or Origin not allowed
+	ReasonCallCancelled    = "CALL_CANCELLED"    // the caller went away
+	ReasonCallDeadline     = "CALL_DEADLINE"     // the call's own deadline
+	ReasonUnknownRoute     = "UNKNOWN_ROUTE"     // no such path or method
+	ReasonSignalFailed     = "SIGNAL_FAILED"     // the host refused the signal
+
+	// Of commands that did not run to their own end.
+	ReasonHostUnreachable   = "HOST_UNREACHABLE"      // no route, name unknown to DNS, dial failed
+	ReasonConnectTimeout    = "CONNECT_TIMEOUT"       // no answer within the limit
+	ReasonConnectionRefused = "CONNECTION_REFUSED"    // nothing listens on the port
+	ReasonHandshakeFailed   = "HANDSHAKE_FAILED"      // not SSH, or no common algorithm
+	ReasonHostKeyUnknown    = "HOST_KEY_UNKNOWN"      // not in known_hosts
+	ReasonHostKeyChanged    = "HOST_KEY_CHANGED"      // differs from known_hosts
+	ReasonHostKeyRevoked    = "HOST_KEY_REVOKED"      // marked revoked in known_hosts
+	ReasonAuthFailed        = "AUTHENTICATION_FAILED" // the server accepted no credential
+	ReasonBadCredentialFile = "BAD_CREDENTIAL_FILE"   // key missing, unreadable, wrong passphrase
+	ReasonJumpFailed        = "JUMP_FAILED"           // a hop on the way failed
+	ReasonChannelRefused    = "CHANNEL_REFUSED"       // the server opens no session
+	ReasonExecRefused       = "EXEC_REFUSED"          // the server refused to run it
+	ReasonBadWorkingDir     = "BAD_WORKING_DIRECTORY" // cannot be entered
+	ReasonStartFailed       = "START_FAILED"          // the host could not start it
+	ReasonSignalled         = "SIGNALLED"             // a signal not sent by us
+	ReasonConnectionLost    = "CONNECTION_LOST"       // the link of an attached run broke
+	ReasonNoExitStatus      = "NO_EXIT_STATUS"        // the channel closed without a status
+	ReasonServiceRestarted  = "SERVICE_RESTARTED"     // an attached run, the service ended
+	ReasonTimeout           = "TIMEOUT"               // the caller's timeout
+	ReasonQueueTimeout      = "QUEUE_TIMEOUT"         // waited too long in the queue
+	ReasonCancelledByCaller = "CANCELLED_BY_CALLER"   // cancelled through the service
+	ReasonCancelIncomplete  = "CANCEL_INCOMPLETE"     // ended by a cancel, but not all is proven gone
+
+	// Of configuration.
+	ReasonBadConfig         = "BAD_CONFIG"         // the configuration has problems; the service does not start
+	ReasonBadSSHConfig      = "BAD_SSH_CONFIG"     // ssh_config cannot be read; the service does not start
+	ReasonHostMisconfigured = "HOST_MISCONFIGURED" // what is configured for a host cannot work
+)
