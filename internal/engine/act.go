@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+)
+
+// cancelAnswer is what the answer to a cancel may take beyond its grace.
+const cancelAnswer = 2 * time.Second
+
+// Cancel ends a command and answers when its end is proven, or when grace (below
+// 0: half a second) and two seconds have passed; the work then goes on and the
+// outcome is PENDING. It may be called at any time and any number of times.
+func (e *Engine) Cancel(ctx context.Context, by command.Actor, id string, grace time.Duration, reason string) (Snapshot, command.CancelReport, error) {
+	if grace < 0 {
+		grace = defaultGrace
+	}
+	if l := e.find(id); l != nil {
+		wait, stop := context.WithTimeout(ctx, grace+cancelAnswer)
+		defer stop()
+		r := cancelRequest{by: by, reason: reason, grace: grace, noted: make(chan struct{})}
+		select {
+		case l.cancels <- r:
+			<-r.noted
+			s, err := awaitCancel(wait, l), ctx.Err()
+			return s, reportOf(s), err
+		case <-wait.Done(): // its end is being stored, or the caller went away
+			s := l.snapshot()
+			return s, reportOf(s), ctx.Err()
+		case <-l.done:
+		}
+	}
+	s, err := e.Get(ctx, id)
+	if err != nil {
+		return Snapshot{}, command.CancelReport{}, err
+	}
+	if !s.Ended() {
+		return s, command.CancelReport{}, fault.New(fault.Unavailable, fault.ReasonDraining, "the service is stopping and cannot end it now").
+			WithHint("Cancel it again when the service is back").WithRetry(time.Second)
+	}
+	return s, command.CancelReport{
+		Outcome: command.AlreadyEnded, Message: "it had ended before as " + string(s.State),
+	}, nil
+}
+
+// awaitCancel gives a command as soon as it has ended, or its cancel has come to
+// nothing, or ctx ends.
+func awaitCancel(ctx context.Context, l *live) Snapshot {
+	for {
+		rung := l.bell.Rung()
+		s := l.snapshot()
+		if s.Ended() || s.Cancellation.Report != nil && s.Cancellation.Report.Outcome != command.Gone {
+			return s
+		}
+		select {
+		case <-rung:
+		case <-l.done:
+			return l.snapshot()
+		case <-ctx.Done():
+			return l.snapshot()
+		}
+	}
+}
+
+// reportOf gives what a cancel of s has come to by now.
+func reportOf(s Snapshot) command.CancelReport {
+	switch n := s.Cancellation; {
+	case n != nil && n.Report != nil && (s.Ended() || n.Report.Outcome != command.Gone):
+		return *n.Report
+	case s.Ended():
+		return command.CancelReport{Outcome: command.AlreadyEnded, Message: "it ended by itself before it could be cancelled"}
+	}
+	return command.CancelReport{Outcome: command.Pending, Message: "its end is not proven yet; the work goes on"}
+}
+
+// process gives the process of a command that runs, or NOT_RUNNING.
+func (e *Engine) process(ctx context.Context, id string) (*live, Process, error) {
+	l := e.find(id)
+	if l == nil {
+		s, err := e.Get(ctx, id)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, notRunning(s.State)
+	}
+	p := l.running()
+	if p == nil {
+		return nil, nil, notRunning(l.snapshot().State)
+	}
+	return l, p, nil
+}
+
+func notRunning(s command.State) error {
+	f := fault.New(fault.FailedPrecondition, fault.ReasonNotRunning, "the command is %s, not RUNNING", s)
+	if !s.Ended() {
+		return f.WithHint("Wait until it runs, or cancel it").WithRetry(time.Second)
+	}
+	return f
+}
+
+// Signal sends one signal, by name without SIG, to a running command's process
+// group. NOT_RUNNING where it does not run.
+func (e *Engine) Signal(ctx context.Context, by command.Actor, id, name string) (Snapshot, error) {
+	l, p, err := e.process(ctx, id)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	l.sent.Store(&sentSignal{by: by, name: name})
+	if err := p.Signal(ctx, name); err != nil {
+		return Snapshot{}, err
+	}
+	return l.snapshot(), nil
+}
+
+// Input writes to a running command's standard input, and closes it with eof.
+// NOT_RUNNING, or STDIN_CLOSED where it was not asked for or has ended.
+func (e *Engine) Input(ctx context.Context, _ command.Actor, id string, data []byte, eof bool) (total int64, err error) {
+	l, p, err := e.process(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	if s := l.snapshot(); !s.StdinOpen() {
+		return 0, fault.New(fault.FailedPrecondition, fault.ReasonStdinClosed, "the command's standard input is closed").
+			WithHint("Start the command with stdin_open to send input later")
+	}
+	total, err = p.Input(ctx, data, eof)
+	if err == nil && eof && l.snapshot().Spec.Pty == nil {
+		l.inputEnded.Store(true)
+		l.bell.Ring()
+	}
+	return total, err
+}

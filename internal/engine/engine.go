@@ -1,0 +1,420 @@
+// Package engine runs commands: it admits them, queues them, gives each an owner
+// that starts it and sees it to its end, and answers whoever asks about it.
+//
+// Every command that has not ended is a live (live.go). One goroutine owns it,
+// the only place where its state changes; everything else sends it messages or
+// takes snapshots. What may follow what is decided by command.Next, what is true
+// is what the Journal has: an end is stored before anybody is told of it. Who
+// may run is decided by the queue (queue.go). Watchers (watch.go) are cursors.
+//
+// An ordinary command costs two durable commits: one when it is accepted,
+// already with its slot where one is free, and one at its end with the last of
+// its output. That it is running is told at once and stored with the first
+// output that is.
+//
+// The engine knows nothing of SSH, SQL or the wire; ports.go has what it needs
+// of them.
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
+)
+
+// Limits bounds the engine. All are above zero.
+type Limits struct {
+	MaxCommands  int           // running at once in the service
+	MaxQueued    int           // waiting at once in the service
+	QueueTimeout time.Duration // how long a command may wait, where it does not say itself
+	DrainTimeout time.Duration // how long running commands get when the service stops
+}
+
+// Options is what an Engine is made of. Journal, Runner and Hosts are needed.
+type Options struct {
+	Journal   Journal
+	Runner    Runner
+	Hosts     Hosts
+	Node      string // name of this node
+	Limits    Limits
+	Retention command.Retention // TrimAfter, TrimTo, DeleteAfter
+	Logger    *slog.Logger      // nil: slog.Default
+	Meter     Meter             // nil: nothing is counted
+}
+
+// Engine is described in the package comment. Its methods may be called
+// concurrently, those that start commands only after Ready.
+type Engine struct {
+	journal   Journal
+	runner    Runner
+	hosts     Hosts
+	node      string
+	limits    Limits
+	retention command.Retention
+	log       *slog.Logger
+	meter     Meter
+	queue     *queue
+
+	// births takes accepted commands from Execute to Run, which starts their
+	// owners; unbuffered, never closed.
+	births  chan birth
+	ready   chan struct{} // closed by Run after recovery
+	stopped chan struct{} // closed by Run when it starts no owner any more
+
+	mu       sync.Mutex
+	lives    map[string]*live
+	watching map[string]int // watchers by command id
+	watchers int
+	draining bool
+}
+
+// birth is an accepted command that needs its owner.
+type birth struct {
+	live *live
+	host *inventory.Host // nil: it has no slot yet
+}
+
+// New makes an engine. It does nothing until Run.
+func New(o Options) *Engine {
+	e := &Engine{
+		journal: o.Journal, runner: o.Runner, hosts: o.Hosts,
+		node: o.Node, limits: o.Limits, retention: o.Retention,
+		log: o.Logger, meter: o.Meter,
+		queue:    newQueue(o.Limits.MaxCommands, o.Limits.MaxQueued),
+		births:   make(chan birth),
+		ready:    make(chan struct{}),
+		stopped:  make(chan struct{}),
+		lives:    make(map[string]*live),
+		watching: make(map[string]int),
+	}
+	if e.log == nil {
+		e.log = slog.Default()
+	}
+	if e.meter == nil {
+		e.meter = noMeter{}
+	}
+	return e
+}
+
+// Ready is closed when recovery is done and commands are taken.
+func (e *Engine) Ready() <-chan struct{} { return e.ready }
+
+// Run takes up what the last run of the service left, then works until ctx ends:
+// then it takes no more commands, gives those that run DrainTimeout to end, and
+// returns when no owner is left. It is called once.
+func (e *Engine) Run(ctx context.Context) error {
+	// Owners outlive ctx by the drain.
+	owning, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	queued, err := e.recover(ctx)
+	if err != nil {
+		close(e.stopped)
+		return err
+	}
+	var owners sync.WaitGroup
+	own := func(b birth) {
+		owners.Go(func() {
+			defer e.unregister(b.live)
+			b.live.own(owning, b.host)
+		})
+	}
+	for _, l := range queued {
+		own(birth{live: l})
+	}
+	owners.Go(func() {
+		defer close(e.stopped)
+		for {
+			select {
+			case b := <-e.births:
+				own(b)
+			case <-owning.Done():
+				return
+			}
+		}
+	})
+	close(e.ready)
+	e.retainUntil(ctx)
+	e.Drain()
+	e.awaitIdle()
+	stop()
+	owners.Wait()
+	return nil
+}
+
+// Drain makes the engine take no more commands; queued ones are not started any
+// more and stay queued for the next run of the service.
+func (e *Engine) Drain() {
+	e.mu.Lock()
+	e.draining = true
+	e.mu.Unlock()
+	e.queue.close()
+}
+
+// awaitIdle waits until no command runs, at most DrainTimeout.
+func (e *Engine) awaitIdle() {
+	deadline := time.NewTimer(e.limits.DrainTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if running, _ := e.queue.total(); running == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return
+		}
+	}
+}
+
+// recover takes up every command that has not ended. A queued one queues again.
+// One that was starting or running was attached to the process that is gone: its
+// outcome cannot be known.
+func (e *Engine) recover(ctx context.Context) (queued []*live, err error) {
+	unfinished, err := e.journal.List(ctx, command.Filter{
+		States: []command.State{command.Queued, command.Starting, command.Running},
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range unfinished {
+		if c.State == command.Queued {
+			l := newLive(e, c)
+			e.register(l)
+			queued = append(queued, l)
+			continue
+		}
+		from := c.State
+		lose(&c, command.Failure{
+			Reason:  fault.ReasonServiceRestarted,
+			Message: "the service ended while the command was running on an attached connection",
+			Hint:    "Look on the host whether it still runs or what it has done before you run it again",
+		}, time.Now())
+		if err := e.journal.Apply(ctx, command.Change{From: from, Fence: c.Fence, Command: c}); err != nil {
+			return nil, err
+		}
+		e.log.Warn("a command was lost with the last run of the service", "command", c.ID, "host", c.Spec.Host)
+	}
+	return queued, nil
+}
+
+// Execute accepts a command: when it returns, the command is stored and will
+// run, whatever happens to the caller. With a request id that the same principal
+// used before for the same content, it gives that command and replayed is true.
+func (e *Engine) Execute(ctx context.Context, by command.Actor, spec command.Spec) (s Snapshot, replayed bool, err error) {
+	host, err := e.hosts.Lookup(spec.Host)
+	if err != nil {
+		return Snapshot{}, false, err
+	}
+	if err := e.admitting(); err != nil {
+		return Snapshot{}, false, err
+	}
+	slot, err := e.queue.acquire(host.Name, host.MaxCommands)
+	if err != nil {
+		return Snapshot{}, false, err
+	}
+	now := time.Now()
+	spec.Host = host.Name
+	c := command.Command{
+		ID:        ulid.MustNew(ulid.Timestamp(now), rand.Reader).String(),
+		Version:   1,
+		State:     command.Queued,
+		Spec:      spec,
+		CreatedBy: by, CreateTime: now, LastActivity: now,
+		StdinClosed: !spec.StdinOpen && spec.Pty == nil,
+	}
+	if slot {
+		c.State, _ = command.Next(c.State, command.Claim)
+		c.Node, c.Fence = e.node, 1
+	}
+	l := newLive(e, c)
+	e.register(l) // before it is stored, so that a replay finds it
+	stored, created, err := e.journal.Create(ctx, c, spec.ContentHash())
+	if err != nil || !created {
+		e.unregister(l)
+		if slot {
+			e.queue.release(host.Name, 0)
+		}
+		if err != nil {
+			return Snapshot{}, false, err
+		}
+		s, err := e.Get(ctx, stored.ID)
+		return s, true, err
+	}
+	b := birth{live: l}
+	if slot {
+		b.host = &host
+	}
+	select {
+	case e.births <- b:
+		return l.snapshot(), false, nil
+	case <-e.stopped:
+		// It is stored; the next run of the service takes it up.
+		e.unregister(l)
+		return Snapshot{}, false, draining()
+	}
+}
+
+// admitting is an error where no new commands are taken.
+func (e *Engine) admitting() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.ready:
+		if !e.draining {
+			return nil
+		}
+	default:
+	}
+	return draining()
+}
+
+func draining() error {
+	return fault.New(fault.Unavailable, fault.ReasonDraining, "the service takes no new commands: it is starting or shutting down").
+		WithHint("Try again in a moment, with the same request_id").WithRetry(time.Second)
+}
+
+func (e *Engine) register(l *live) {
+	e.mu.Lock()
+	e.lives[l.id] = l
+	e.mu.Unlock()
+}
+
+func (e *Engine) unregister(l *live) {
+	e.mu.Lock()
+	delete(e.lives, l.id)
+	e.mu.Unlock()
+}
+
+// find gives a live command; nil where it has ended or never was.
+func (e *Engine) find(id string) *live {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lives[id]
+}
+
+func (e *Engine) watch(id string, n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.watchers += n
+	if e.watching[id] += n; e.watching[id] == 0 {
+		delete(e.watching, id)
+	}
+}
+
+func (e *Engine) watched(id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.watching[id] > 0
+}
+
+// Get gives a command as it is now. UNKNOWN_COMMAND where there is none.
+func (e *Engine) Get(ctx context.Context, id string) (Snapshot, error) {
+	if l := e.find(id); l != nil {
+		return l.snapshot(), nil
+	}
+	c, err := e.journal.Get(ctx, id)
+	return Snapshot{Command: c}, err
+}
+
+// Await gives a command as soon as enough says so, or it has ended, or ctx is
+// done; the end of ctx is not an error.
+func (e *Engine) Await(ctx context.Context, id string, enough func(Snapshot) bool) (Snapshot, error) {
+	l := e.find(id)
+	if l == nil {
+		return e.Get(context.WithoutCancel(ctx), id)
+	}
+	for {
+		rung := l.bell.Rung()
+		s := l.snapshot()
+		if s.Ended() || enough(s) {
+			return s, nil
+		}
+		select {
+		case <-rung:
+		case <-l.done:
+			return l.snapshot(), nil
+		case <-ctx.Done():
+			return l.snapshot(), nil
+		}
+	}
+}
+
+// List gives commands, newest first, as they are now.
+func (e *Engine) List(ctx context.Context, f command.Filter) ([]Snapshot, error) {
+	stored, err := e.journal.List(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Snapshot, len(stored))
+	for i, c := range stored {
+		list[i] = Snapshot{Command: c}
+		if l := e.find(c.ID); l != nil {
+			list[i] = l.snapshot()
+		}
+	}
+	return list, nil
+}
+
+// ReadOutput gives bytes of a stream from offset on, at most limit, and none at
+// the end of what there is.
+func (e *Engine) ReadOutput(ctx context.Context, id string, s command.Stream, offset int64, limit int) ([]byte, error) {
+	if l := e.find(id); l != nil {
+		return l.log.Read(ctx, s, offset, limit)
+	}
+	return e.journal.ReadOutput(ctx, id, s, offset, limit)
+}
+
+// Load tells how many commands run on a host and wait for it.
+func (e *Engine) Load(host string) (running, queued int) { return e.queue.load(host) }
+
+// Stats is how the engine does.
+type Stats struct {
+	Running, Queued, Watchers int
+	Draining                  bool
+}
+
+// Stats tells how the engine does now.
+func (e *Engine) Stats() Stats {
+	running, queued := e.queue.total()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return Stats{Running: running, Queued: queued, Watchers: e.watchers, Draining: e.draining}
+}
+
+// retainEvery is how often retention looks; what it may remove is an index away.
+const retainEvery = time.Minute
+
+// retainUntil does retention until ctx ends.
+func (e *Engine) retainUntil(ctx context.Context) {
+	tick := time.NewTicker(retainEvery)
+	defer tick.Stop()
+	for {
+		r := e.retention
+		r.InUse = e.watched
+		r.Batch = 100
+		for more := true; more && ctx.Err() == nil; {
+			r.Now = time.Now()
+			done, err := e.journal.Retain(ctx, r)
+			if err != nil {
+				e.log.Warn("retention failed", "error", err)
+				break
+			}
+			more = done.More
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
