@@ -20,8 +20,12 @@ type waited struct {
 func (l *live) attend(ctx context.Context, p Process) {
 	waits := make(chan waited, 1) // the waiter's one result
 	go func() {
-		exit, err := p.Wait()
-		waits <- waited{exit, err}
+		var w waited
+		w.err = l.guard("wait", func() (err error) {
+			w.exit, err = p.Wait()
+			return err
+		})
+		waits <- w
 	}()
 	reports := make(chan command.CancelReport, 1) // of the one ladder at a time
 	var (
@@ -33,7 +37,7 @@ func (l *live) attend(ctx context.Context, p Process) {
 		letGoAt  <-chan time.Time
 	)
 	climb := func(grace time.Duration) {
-		if climbing || w != nil {
+		if climbing || w != nil || report != nil && report.Outcome == command.Gone {
 			return
 		}
 		climbing = true
@@ -60,6 +64,7 @@ func (l *live) attend(ctx context.Context, p Process) {
 			timedOut = timedOut || l.cmd.Cancellation == nil
 			climb(defaultGrace)
 		case r := <-reports:
+			r = after(report, r)
 			climbing, report = false, &r
 			if l.cmd.Cancellation != nil {
 				l.change(func(c *command.Command) { c.Cancellation = withReport(c.Cancellation, r) })
@@ -95,11 +100,31 @@ func (l *live) attend(ctx context.Context, p Process) {
 	})
 }
 
+// after gives what a ladder has come to that followed another one: what the
+// first has ended, the second does not find.
+func after(first *command.CancelReport, r command.CancelReport) command.CancelReport {
+	if first == nil || first.Signal == "" {
+		return r
+	}
+	r.Ended += first.Ended
+	if r.Signal == "" {
+		r.Signal = first.Signal
+	}
+	if r.Outcome == command.AlreadyEnded {
+		r.Outcome = command.Gone
+	}
+	return r
+}
+
 // climb runs the cancel ladder and gives its report, also where it failed.
 func (l *live) climb(ctx context.Context, p Process, grace time.Duration) command.CancelReport {
 	ctx, stop := context.WithTimeout(ctx, grace+ladderExtra)
 	defer stop()
-	r, err := p.Cancel(ctx, grace)
+	var r command.CancelReport
+	err := l.guard("cancel", func() (err error) {
+		r, err = p.Cancel(ctx, grace)
+		return err
+	})
 	if err != nil {
 		l.engine.log.Warn("a cancel could not be carried out", "command", l.id, "error", err)
 		r.Outcome = command.Unproven
@@ -266,8 +291,8 @@ func (l *live) end(ctx context.Context, ev command.Event, f func(c *command.Comm
 	l.engine.meter.Ended(c.State, c.Duration(c.EndTime))
 }
 
-// abandon ends a command whose owner has failed, as well as can be.
-func (l *live) abandon(ctx context.Context) {
+// abandon ends a command whose owner has failed with err.
+func (l *live) abandon(ctx context.Context, err error) {
 	if p := l.running(); p != nil {
 		p.Close()
 	}
@@ -278,7 +303,5 @@ func (l *live) abandon(ctx context.Context) {
 	if l.cmd.State == command.Queued {
 		ev = command.StartFail
 	}
-	l.end(ctx, ev, func(c *command.Command) {
-		c.Failure = &command.Failure{Reason: fault.ReasonInternal, Message: "the service failed while it looked after the command", Hint: "The service's log has the details"}
-	})
+	l.end(ctx, ev, failed(err))
 }

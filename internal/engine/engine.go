@@ -191,6 +191,9 @@ func (e *Engine) recover(ctx context.Context) (queued []*live, err error) {
 			l := newLive(e, c)
 			e.register(l)
 			queued = append(queued, l)
+			if host, err := e.hosts.Lookup(c.Spec.Host); err == nil { // if not, its owner ends it
+				e.queue.enqueue(l.ticket, host.MaxCommands)
+			}
 			continue
 		}
 		from := c.State
@@ -253,6 +256,8 @@ func (e *Engine) Execute(ctx context.Context, by command.Actor, spec command.Spe
 	b := birth{live: l}
 	if slot {
 		b.host = &host
+	} else {
+		e.queue.enqueue(l.ticket, host.MaxCommands)
 	}
 	select {
 	case e.births <- b:
@@ -260,6 +265,11 @@ func (e *Engine) Execute(ctx context.Context, by command.Actor, spec command.Spe
 	case <-e.stopped:
 		// It is stored; the next run of the service takes it up.
 		e.unregister(l)
+		if slot {
+			e.queue.release(host.Name, 0)
+		} else {
+			l.leaveQueue()
+		}
 		return Snapshot{}, false, draining()
 	}
 }

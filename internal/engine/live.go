@@ -185,39 +185,34 @@ func (l *live) own(ctx context.Context, host *inventory.Host) {
 	began := time.Now()
 	slot := host != nil
 	defer func() {
-		if v := recover(); v != nil {
-			l.engine.log.Error("the owner of a command failed", "command", l.id, "panic", v, "stack", string(debug.Stack()))
-			l.abandon(ctx)
-		}
 		if slot {
 			l.engine.queue.release(l.ticket.host, time.Since(began))
 		}
 	}()
-	if !slot {
-		if slot = l.awaitSlot(ctx); !slot {
-			return
+	err := l.guard("own", func() error {
+		if !slot {
+			if host, slot = l.awaitSlot(ctx); !slot {
+				return nil
+			}
+			began = time.Now()
 		}
-		began = time.Now()
-		h, err := l.engine.hosts.Lookup(l.ticket.host)
-		if err != nil { // the configuration has changed since
-			l.end(ctx, command.StartFail, failed(err))
-			return
-		}
-		host = &h
+		l.run(ctx, host)
+		return nil
+	})
+	if err != nil {
+		l.abandon(ctx, err)
 	}
-	l.run(ctx, host)
 }
 
-// awaitSlot waits in the queue. It reports whether the command has a slot and
+// awaitSlot waits in the queue, where Execute or recover has put the command. It
+// reports whether the command has a slot and
 // is STARTING in the journal; if not, it has ended or ctx has.
-func (l *live) awaitSlot(ctx context.Context) bool {
+func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 	q := l.engine.queue
-	limit := 0
-	if h, err := l.engine.hosts.Lookup(l.ticket.host); err != nil {
+	host, err := l.engine.hosts.Lookup(l.ticket.host)
+	if err != nil { // the configuration has changed since it was accepted
 		l.end(ctx, command.StartFail, failed(err))
-		return false
-	} else {
-		limit = h.MaxCommands
+		return nil, false
 	}
 	wait := l.cmd.Spec.QueueTimeout
 	if wait == 0 {
@@ -225,8 +220,6 @@ func (l *live) awaitSlot(ctx context.Context) bool {
 	}
 	expire := time.NewTimer(time.Until(l.cmd.CreateTime.Add(wait)))
 	defer expire.Stop()
-	q.enqueue(l.ticket, limit)
-	l.bell.Ring()
 	for {
 		select {
 		case <-l.ticket.granted:
@@ -235,15 +228,15 @@ func (l *live) awaitSlot(ctx context.Context) bool {
 				c.Fence++
 			})
 			if l.persist(ctx, l.cmd, nil) == nil {
-				return true
+				return &host, true
 			}
 			q.release(l.ticket.host, 0) // it stays queued in the journal
-			return false
+			return nil, false
 		case r := <-l.cancels:
 			l.noteCancel(r)
 			l.leaveQueue()
 			l.end(ctx, command.CancelledEnd, neverStarted)
-			return false
+			return nil, false
 		case <-expire.C:
 			l.leaveQueue()
 			l.end(ctx, command.Expire, func(c *command.Command) {
@@ -253,10 +246,10 @@ func (l *live) awaitSlot(ctx context.Context) bool {
 					Hint:    "Raise the host's max_commands or the command's queue_timeout, or run it when less is running",
 				}
 			})
-			return false
+			return nil, false
 		case <-ctx.Done():
 			l.leaveQueue()
-			return false
+			return nil, false
 		}
 	}
 }
@@ -293,7 +286,7 @@ func (l *live) noteCancel(r cancelRequest) {
 		l.change(func(c *command.Command) {
 			c.Cancellation = &command.Cancellation{By: r.by, Time: time.Now(), Reason: r.reason}
 		})
-	case n.Report != nil:
+	case n.Report != nil && n.Report.Outcome != command.Gone:
 		again := *n
 		again.Report = nil
 		l.change(func(c *command.Command) { c.Cancellation = &again })
@@ -340,8 +333,12 @@ func (l *live) start(ctx context.Context, host *inventory.Host) (Process, error)
 	defer giveUp()
 	results := make(chan result, 1) // the starter's one result
 	go func() {
-		p, err := l.engine.runner.Start(starting, Run{ID: l.id, Host: *host, Spec: &l.cmd.Spec, Output: l.append})
-		results <- result{p, err}
+		var r result
+		r.err = l.guard("start", func() (err error) {
+			r.p, err = l.engine.runner.Start(starting, Run{ID: l.id, Host: *host, Spec: &l.cmd.Spec, Output: l.append})
+			return err
+		})
+		results <- r
 	}()
 	for {
 		select {
@@ -356,6 +353,19 @@ func (l *live) start(ctx context.Context, host *inventory.Host) (Process, error)
 			l.flush(ctx)
 		}
 	}
+}
+
+// guard makes an error of a panic in f: one command's trouble must not take the
+// service, and with it every other command, down.
+func (l *live) guard(doing string, f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.engine.log.Error("a panic while looking after a command", "command", l.id, "doing", doing, "panic", v, "stack", string(debug.Stack()))
+			err = fault.New(fault.Internal, fault.ReasonInternal, "the service failed while it looked after the command").
+				WithHint("The service's log has the details")
+		}
+	}()
+	return f()
 }
 
 // append is Run.Output.

@@ -20,6 +20,8 @@ const (
 	ReasonQueueFull        = "QUEUE_FULL"        // too many waiting
 	ReasonDraining         = "DRAINING"          // the service shuts down
 	ReasonStoreUnavailable = "STORE_UNAVAILABLE" // the store failed or is closed
+	ReasonStoreDamaged     = "STORE_DAMAGED"     // stored data is not what was written
+	ReasonOutputTrimmed    = "OUTPUT_TRIMMED"    // retention removed the bytes asked for
 	ReasonNotSupported     = "NOT_SUPPORTED"     // this build or host cannot
 	ReasonNoCredentials    = "NO_CREDENTIALS"    // no bearer token
 	ReasonBadCredentials   = "BAD_CREDENTIALS"   // unknown bearer token

@@ -1,0 +1,226 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/engine"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
+)
+
+// local is a Runner that runs commands on this machine, so that the engine is
+// tested with real processes and without a network. Its hooks put faults where a
+// host would.
+type local struct {
+	beforeStart func(ctx context.Context, r engine.Run) error // may be nil
+	onCancel    func() (*command.CancelReport, error)         // instead of the kill; may be nil
+	onWait      func(command.Exit) (command.Exit, error)      // instead of the truth; may be nil
+}
+
+func (r local) Start(ctx context.Context, run engine.Run) (engine.Process, error) {
+	if r.beforeStart != nil {
+		if err := r.beforeStart(ctx, run); err != nil {
+			return nil, err
+		}
+	}
+	cmd := exec.Command("/bin/sh", "-c", run.Spec.CommandLine())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p := &process{local: r, cmd: cmd, started: time.Now()}
+	var err error
+	if p.stdin, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fault.Wrap(err, fault.FailedPrecondition, fault.ReasonStartFailed, "cannot start it")
+	}
+	for s, from := range map[command.Stream]io.Reader{command.Stdout: stdout, command.Stderr: stderr} {
+		p.copying.Go(func() {
+			buf := make([]byte, 64<<10)
+			for {
+				n, err := from.Read(buf)
+				if run.Output(s, buf[:n]) != nil || err != nil {
+					return
+				}
+			}
+		})
+	}
+	if !run.Spec.StdinOpen {
+		p.stdin.Write(run.Spec.Stdin)
+		p.stdin.Close()
+	}
+	return p, nil
+}
+
+type process struct {
+	local
+	cmd     *exec.Cmd
+	stdin   io.WriteCloser
+	started time.Time
+	copying sync.WaitGroup
+	total   int64
+}
+
+func (p *process) Started() time.Time                       { return p.started }
+func (p *process) Durability() (command.Durability, string) { return command.Attached, "it runs here" }
+
+func (p *process) Wait() (exit command.Exit, err error) {
+	p.copying.Wait()
+	p.cmd.Wait()
+	status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() {
+		exit.Signal = map[syscall.Signal]string{syscall.SIGKILL: "KILL", syscall.SIGTERM: "TERM", syscall.SIGINT: "INT"}[status.Signal()]
+	} else {
+		code := status.ExitStatus()
+		exit.Code = &code
+	}
+	if p.onWait != nil {
+		return p.onWait(exit)
+	}
+	return exit, nil
+}
+
+func (p *process) Signal(_ context.Context, name string) error {
+	sig := map[string]syscall.Signal{"INT": syscall.SIGINT, "KILL": syscall.SIGKILL}[name]
+	return syscall.Kill(-p.cmd.Process.Pid, sig)
+}
+
+func (p *process) Cancel(context.Context, time.Duration) (command.CancelReport, error) {
+	if p.onCancel != nil {
+		if r, err := p.onCancel(); r != nil || err != nil {
+			if r == nil {
+				r = &command.CancelReport{}
+			}
+			return *r, err
+		}
+	}
+	if errors.Is(syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL), syscall.ESRCH) {
+		return command.CancelReport{Outcome: command.AlreadyEnded}, nil
+	}
+	return command.CancelReport{Outcome: command.Gone, Signal: "KILL", Ended: 1}, nil
+}
+
+func (p *process) Input(_ context.Context, data []byte, eof bool) (int64, error) {
+	n, err := p.stdin.Write(data)
+	p.total += int64(n)
+	if eof {
+		p.stdin.Close()
+	}
+	return p.total, err
+}
+
+// Close kills it: a process of this machine cannot be let go of while somebody
+// waits for its output.
+func (p *process) Close() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
+
+// hosts are the hosts by name, with how many commands each may run.
+type hosts map[string]int
+
+func (h hosts) Lookup(name string) (inventory.Host, error) {
+	if n, ok := h[name]; ok {
+		return inventory.Host{Name: name, MaxCommands: n}, nil
+	}
+	return inventory.Host{}, fault.New(fault.NotFound, fault.ReasonUnknownHost, "there is no host %q", name)
+}
+
+var ann = command.Actor{Principal: "ann", Origin: command.OriginGRPC}
+
+// node is a running engine.
+type node struct {
+	*engine.Engine
+	t    *testing.T
+	stop func() // graceful; returns when it has stopped
+}
+
+// start runs an engine until the test ends. Options that are not given get
+// values that suit tests.
+func start(t *testing.T, o engine.Options) *node {
+	t.Helper()
+	if o.Hosts == nil {
+		o.Hosts = hosts{"h": 10}
+	}
+	if o.Runner == nil {
+		o.Runner = local{}
+	}
+	if o.Limits == (engine.Limits{}) {
+		o.Limits = engine.Limits{MaxCommands: 100, MaxQueued: 100, QueueTimeout: time.Hour, DrainTimeout: time.Millisecond}
+	}
+	o.Retention = command.Retention{TrimAfter: time.Hour, TrimTo: 1 << 20, DeleteAfter: time.Hour}
+	e := engine.New(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	n := &node{Engine: e, t: t, stop: sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error("Run:", err)
+		}
+	})}
+	t.Cleanup(n.stop)
+	<-e.Ready()
+	return n
+}
+
+// execute accepts a shell line on host h.
+func (n *node) execute(line string, more ...func(*command.Spec)) string {
+	n.t.Helper()
+	spec := command.Spec{Host: "h", Line: line}
+	for _, f := range more {
+		f(&spec)
+	}
+	s, _, err := n.Execute(n.t.Context(), ann, spec)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return s.ID
+}
+
+// until waits for a command to be as wanted.
+func (n *node) until(id string, what string, enough func(engine.Snapshot) bool) engine.Snapshot {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), 20*time.Second)
+	defer cancel()
+	s, err := n.Await(ctx, id, enough)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if !enough(s) {
+		n.t.Fatalf("command is %s (%+v), not %s", s.State, s.Failure, what)
+	}
+	return s
+}
+
+func (n *node) ended(id string) engine.Snapshot {
+	n.t.Helper()
+	return n.until(id, "ended", func(s engine.Snapshot) bool { return s.Ended() })
+}
+
+func (n *node) running(id string) engine.Snapshot {
+	n.t.Helper()
+	return n.until(id, "running", func(s engine.Snapshot) bool { return s.State == command.Running })
+}
+
+// text waits until stdout has want.
+func (n *node) prints(id, want string) {
+	n.t.Helper()
+	n.until(id, "printing "+want, func(s engine.Snapshot) bool {
+		data, _ := n.ReadOutput(n.t.Context(), id, command.Stdout, 0, 1<<20)
+		return strings.Contains(string(data), want)
+	})
+}
