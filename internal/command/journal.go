@@ -26,7 +26,8 @@ type Filter struct {
 	Limit     int       // at most so many; 0 means no limit
 }
 
-// Retention says what the store should remove.
+// Retention says what the store should remove. With TrimTo 0 nothing is cut, with
+// DeleteAfter 0 nothing deleted; Batch 0 leaves its size to the store.
 type Retention struct {
 	Now         time.Time
 	TrimAfter   time.Duration        // output of commands that ended so long ago is cut …

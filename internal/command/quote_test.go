@@ -14,7 +14,6 @@ func TestQuote(t *testing.T) {
 	for want, args := range map[string][]string{
 		"":                        nil,
 		"''":                      {""},
-		"ls -l /tmp":              nil, // see below: a leading - is quoted
 		"true":                    {"true"},
 		"a/b.c,d:e@f%g+h_i-j 0":   {"a/b.c,d:e@f%g+h_i-j", "0"},
 		"echo 'two words'":        {"echo", "two words"},
@@ -26,9 +25,6 @@ func TestQuote(t *testing.T) {
 		"'$(reboot)' '`id`' '&&'": {"$(reboot)", "`id`", "&&"},
 		"'line\nbreak' 'é'":       {"line\nbreak", "é"},
 	} {
-		if args == nil && want != "" {
-			continue
-		}
 		if got := command.Quote(args...); got != want {
 			t.Errorf("Quote(%q) = %s, want %s", args, got, want)
 		}
@@ -42,7 +38,9 @@ func TestQuoteFirstWord(t *testing.T) {
 		"if", "then", "else", "elif", "fi", "for", "in", "do", "done", "while", "until", "case", "esac",
 		"function", "select", "time", "coproc", "a=b", "~", "~root", "-x", "!", "{", "}", "(", "#", "*", "[[", "a;b", "a b", "\\", "$x",
 	} {
-		err := exec.Command("/bin/sh", "-c", command.Quote(word)).Run()
+		shell := exec.Command("/bin/sh", "-c", command.Quote(word))
+		shell.Env = []string{"PATH=/nonexistent"}
+		err := shell.Run()
 		exit, ok := errors.AsType[*exec.ExitError](err)
 		if !ok || (exit.ExitCode() != 127 && exit.ExitCode() != 126) {
 			t.Errorf("%s as a command gives %v, want 127: not found", command.Quote(word), err)
@@ -58,7 +56,7 @@ func FuzzQuote(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
 		if strings.ContainsRune(a+b, 0) {
-			t.Skip("no argument of a process can hold NUL")
+			return // no argument of a process can hold NUL
 		}
 		args := []string{a, b, a + b}
 		line := `set -- ` + command.Quote(args...) + `; printf '%s\000' "$@"`
