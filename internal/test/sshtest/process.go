@@ -1,0 +1,144 @@
+package sshtest
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// process is one process, told apart from a later one with the same pid by its
+// start time (field 22 of /proc/PID/stat, see proc(5)).
+type process struct {
+	pid, parent int
+	name        string
+	start       string
+}
+
+func readProcess(pid int) (process, bool) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return process{}, false
+	}
+	// The name stands in parentheses and may hold anything, also parentheses.
+	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if open < 0 || end < open {
+		return process{}, false
+	}
+	fields := strings.Fields(string(stat[end+1:]))
+	if len(fields) < 20 {
+		return process{}, false
+	}
+	parent, _ := strconv.Atoi(fields[1])
+	return process{pid: pid, parent: parent, name: string(stat[open+1 : end]), start: fields[19]}, true
+}
+
+// signal sends sig unless the pid belongs to another process by now.
+func (p process) signal(sig syscall.Signal) {
+	if now, ok := readProcess(p.pid); ok && now.start == p.start {
+		syscall.Kill(p.pid, sig)
+	}
+}
+
+// isSSHD tells sshd and its helpers (sshd-session, sshd-auth) from the commands.
+func (p process) isSSHD() bool { return strings.HasPrefix(p.name, "sshd") }
+
+// descendants lists the children of pid and theirs, parents first.
+func descendants(pid int) []process {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	children := make(map[int][]process)
+	for _, e := range entries {
+		n, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if p, ok := readProcess(n); ok {
+			children[p.parent] = append(children[p.parent], p)
+		}
+	}
+	var all []process
+	queue := []int{pid}
+	for len(queue) > 0 {
+		for _, p := range children[queue[0]] {
+			all = append(all, p)
+			queue = append(queue, p.pid)
+		}
+		queue = queue[1:]
+	}
+	return all
+}
+
+// KillSessions kills the sshd processes of every live connection, as an
+// administrator or the OOM killer does. The server goes on, and so do the
+// commands that ran in the sessions.
+func (s *Server) KillSessions() {
+	if s.cmd == nil {
+		return
+	}
+	all := descendants(s.cmd.Process.Pid)
+	s.orphan = append(s.orphan, all...)
+	for _, p := range all {
+		if p.isSSHD() {
+			p.signal(syscall.SIGKILL)
+		}
+	}
+}
+
+// Stop ends the server and breaks its connections. The commands that run in
+// them go on until the end of the test. It may be called twice.
+func (s *Server) Stop() {
+	if s.cmd == nil {
+		return
+	}
+	pid := s.cmd.Process.Pid
+	// First the listener, so that no session is born behind our back; SIGKILL,
+	// because a paused server would not hear anything else.
+	all := descendants(pid)
+	s.cmd.Process.Kill()
+	s.orphan = append(s.orphan, all...)
+	for _, p := range all {
+		if p.isSSHD() {
+			p.signal(syscall.SIGKILL)
+		}
+		p.signal(syscall.SIGCONT)
+	}
+	<-s.exited
+	s.cmd = nil
+}
+
+// Pause stops the server and everything below it with SIGSTOP: connections stay
+// open, and nothing answers any more. The kernel still takes new connections.
+func (s *Server) Pause() { s.signalAll(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (s *Server) Resume() { s.signalAll(syscall.SIGCONT) }
+
+func (s *Server) signalAll(sig syscall.Signal) {
+	if s.cmd == nil {
+		return
+	}
+	if p, ok := readProcess(s.cmd.Process.Pid); ok {
+		p.signal(sig)
+	}
+	for _, p := range descendants(s.cmd.Process.Pid) {
+		p.signal(sig)
+	}
+}
+
+// Sessions counts the connections that the server holds.
+func (s *Server) Sessions() int {
+	if s.cmd == nil {
+		return 0
+	}
+	n := 0
+	for _, p := range descendants(s.cmd.Process.Pid) {
+		if p.isSSHD() && p.parent == s.cmd.Process.Pid {
+			n++
+		}
+	}
+	return n
+}
