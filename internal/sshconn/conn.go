@@ -1,0 +1,274 @@
+package sshconn
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/telexec/telexec/internal/fault"
+)
+
+// Why a connection was closed by us.
+var (
+	errSilent  = errors.New("no answer to keepalives")
+	errIdle    = errors.New("idle")
+	errClosing = errors.New("the pool is closed")
+)
+
+// conn is one live connection. Its goroutines end with it:
+//
+//	serve  turns away what the server opens, and notices the end
+//	watch  sends keepalives and closes the connection when it is idle
+type conn struct {
+	end         *endpoint
+	ssh         ssh.Conn
+	link        *link
+	parent      *conn  // carries it; nil: TCP
+	fingerprint string // of the host key
+
+	done    chan struct{} // closed by serve at the end, after lost is set
+	lost    *fault.Error  // why it ended
+	suspect atomic.Bool   // does not answer at the moment: not for new channels
+	used    atomic.Bool   // a channel has been opened on it
+
+	closing sync.Once
+	reason  atomic.Value // error: why we closed it; unset: the other side did
+
+	// Guarded by end.mu.
+	sessions  int       // session channels: open, opening, or not yet surely closed
+	forwards  int       // streams to hosts behind this one
+	limit     int       // how many sessions it is given
+	lowered   time.Time // when the server refused one and limit went below the plan
+	released  time.Time // when a session was last given back
+	retired   bool      // gets no more channels
+	idleSince time.Time // since when nothing is on it
+}
+
+// start runs the connection's goroutines; false: the pool is closed, and nothing
+// was started.
+func (c *conn) start(channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) bool {
+	if !c.end.pool.spawn(func() { c.serve(channels) }) {
+		return false
+	}
+	// A server asks for nothing that we do, but it wants answers: this is also
+	// how it finds out that we live.
+	ok := c.end.pool.spawn(func() { ssh.DiscardRequests(requests) })
+	if !c.end.pool.spawn(c.watch) || !ok {
+		c.close(errClosing)
+	}
+	return true
+}
+
+func (c *conn) serve(channels <-chan ssh.NewChannel) {
+	for offered := range channels {
+		offered.Reject(ssh.Prohibited, "nothing may be opened here")
+	}
+	err := c.ssh.Wait()
+	if reason, ok := c.reason.Load().(error); ok {
+		err = reason
+	}
+	c.link.Close()
+	c.lost = lostFault(err, c.end.host)
+	close(c.done)
+	c.end.remove(c)
+	if c.parent != nil {
+		c.parent.leave()
+	}
+	c.end.pool.log.Debug("connection ended", "host", c.end.host.Name, "address", c.end.host.Address, "reason", err)
+}
+
+// close ends the connection; serve does the rest. It does not wait.
+func (c *conn) close(reason error) {
+	c.closing.Do(func() {
+		c.reason.Store(reason)
+		// Not ssh.Close, which writes first and so may block.
+		c.link.Close()
+	})
+}
+
+// live reports whether the connection has not ended.
+func (c *conn) live() bool {
+	select {
+	case <-c.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// watch looks after the connection until its end.
+func (c *conn) watch() {
+	host := c.end.host
+	interval, max := host.KeepaliveInterval, host.KeepaliveMax
+	if max < 1 {
+		max = 1
+	}
+	dead := interval * time.Duration(max)
+	if max == 1 {
+		interval /= 2 // the question must be asked before the time is over
+	}
+	var answered chan struct{} // of the keepalive under way, closed by its goroutine; nil: none
+	timer := time.NewTimer(c.end.pool.idle)
+	defer timer.Stop()
+	for {
+		wait := c.closeWhenIdle()
+		if interval > 0 {
+			silence := c.link.silence()
+			switch {
+			case answered == nil && silence >= interval:
+				answered = make(chan struct{})
+				if !c.keepalive(answered) {
+					return
+				}
+				wait = min(wait, interval)
+			case answered == nil || silence < interval:
+				c.suspect.Store(false)
+				wait = min(wait, interval-silence)
+			case silence >= dead:
+				c.close(errSilent)
+				<-c.done
+				return
+			default:
+				c.suspect.Store(true)
+				wait = min(wait, dead-silence)
+			}
+		}
+		timer.Reset(max0(wait))
+		select {
+		case <-c.done:
+			return
+		case <-answered:
+			answered = nil
+			c.suspect.Store(false)
+		case <-timer.C:
+		}
+	}
+}
+
+// max0 keeps a timer from running wild on a wait that has just passed.
+func max0(d time.Duration) time.Duration { return max(d, time.Millisecond) }
+
+// keepalive asks the server for a sign of life; any answer is one. False: the
+// pool is closed.
+func (c *conn) keepalive(answered chan<- struct{}) bool {
+	return c.end.pool.spawn(func() {
+		defer close(answered)
+		c.ssh.SendRequest("keepalive@openssh.com", true, nil)
+	})
+}
+
+// closeWhenIdle closes the connection when nothing was on it for the idle
+// timeout; else it says when to look again.
+func (c *conn) closeWhenIdle() time.Duration {
+	idle := c.end.pool.idle
+	c.end.mu.Lock()
+	defer c.end.mu.Unlock()
+	if c.sessions+c.forwards > 0 {
+		return idle
+	}
+	if rest := idle - time.Since(c.idleSince); rest > 0 && !c.retired {
+		return rest
+	}
+	// Under the lock: nobody can be given a channel on it any more.
+	c.retired = true
+	c.close(errIdle)
+	return idle
+}
+
+// leave gives back a stream that went through the connection.
+func (c *conn) leave() {
+	c.end.mu.Lock()
+	defer c.end.mu.Unlock()
+	c.forwards--
+	c.end.settle(c)
+}
+
+// release gives back a session.
+func (c *conn) release() {
+	c.end.mu.Lock()
+	defer c.end.mu.Unlock()
+	c.sessions--
+	c.released = time.Now()
+	c.end.settle(c)
+}
+
+// errLate is the failure of a channel that had not been opened when the context
+// ended. The server may still open it.
+type errLate struct{ cause error }
+
+func (e errLate) Error() string { return "no answer to the opening of a channel: " + e.cause.Error() }
+func (e errLate) Unwrap() error { return e.cause }
+
+// clearing is for how long a session that has ended may still count on the
+// server: sshd clears up only when it has dealt with all packets that are there,
+// and the opening of the next one may be among them.
+const clearing = 100 * time.Millisecond
+
+// openSession is openChannel for a session. A refusal that may be due to one that
+// has just ended does not count; one round trip later it is certain.
+func (c *conn) openSession(ctx context.Context) (ssh.Channel, <-chan *ssh.Request, error) {
+	for again := false; ; again = true {
+		asked := time.Now()
+		channel, requests, err := c.openChannel(ctx, "session", nil, c.release)
+		if _, refused := errors.AsType[*ssh.OpenChannelError](err); !refused || again {
+			return channel, requests, err
+		}
+		c.end.mu.Lock()
+		ambiguous := c.released.After(asked.Add(-clearing))
+		c.end.mu.Unlock()
+		if !ambiguous {
+			return nil, nil, err
+		}
+	}
+}
+
+// wedgedAfter is how long a server may take to open a channel until we look for
+// another connection.
+const wedgedAfter = time.Second
+
+// openChannel opens a channel within ctx. When ctx ends first the error is an
+// errLate; the channel is closed should it still come, and then, or when it
+// cannot come any more, settled is called.
+func (c *conn) openChannel(ctx context.Context, kind string, payload []byte, settled func()) (ssh.Channel, <-chan *ssh.Request, error) {
+	type result struct {
+		channel  ssh.Channel
+		requests <-chan *ssh.Request
+		err      error
+	}
+	results := make(chan result, 1) // the goroutine sends one, if it is the first to set decided
+	var decided atomic.Bool
+	asked := time.Now()
+	ok := c.end.pool.spawn(func() {
+		channel, requests, err := c.ssh.OpenChannel(kind, payload)
+		if decided.CompareAndSwap(false, true) {
+			results <- result{channel, requests, err}
+			return
+		}
+		if err == nil {
+			c.suspect.Store(false)
+			channel.Close()
+			ssh.DiscardRequests(requests)
+		}
+		settled()
+	})
+	if !ok {
+		return nil, nil, errClosing
+	}
+	select {
+	case r := <-results:
+		return r.channel, r.requests, r.err
+	case <-ctx.Done():
+		if decided.CompareAndSwap(false, true) {
+			if time.Since(asked) >= wedgedAfter {
+				c.suspect.Store(true)
+			}
+			return nil, nil, errLate{context.Cause(ctx)}
+		}
+		r := <-results
+		return r.channel, r.requests, r.err
+	}
+}

@@ -1,0 +1,419 @@
+package sshconn
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
+)
+
+// The backoff after failures: the first step, and the most.
+const (
+	backoffFirst = 200 * time.Millisecond
+	backoffMost  = 5 * time.Second
+)
+
+// relearn is for how long a learned limit of channels is believed. Servers are
+// changed, and a channel that is closing counts for a moment: without an end to
+// it the limit would only ever go down.
+const relearn = time.Minute
+
+// endpoint is one definition of a host with its connections. Who needs one takes
+// a place on a connection, or waits in line:
+//
+//	acquire ── free place ──▶ conn
+//	   └────── line ◀── settle (a place came free) · connected · failed
+//
+// Handshakes run in goroutines of their own, as many as the line needs, at most
+// the limit. While it is not known whether the host lets us in, there is one at
+// a time: two hundred waiting commands are no reason to try a wrong key twice.
+type endpoint struct {
+	pool *Pool
+	host inventory.Host
+	via  *endpoint // the last jump host; nil: none
+	keys keyCache
+
+	lastUsed atomic.Int64 // Unix nanoseconds; for the pool's sweep
+	children int          // endpoints whose via this is; guarded by pool.mu
+
+	mu      sync.Mutex
+	conns   []*conn // live ones, oldest first
+	line    []*waiter
+	dialing int         // handshakes under way
+	retry   *time.Timer // runs dialMore when the backoff is over; nil: none set
+	shut    bool        // the pool is closed
+
+	width         int       // handshakes at once: halved when the server drops one, one more with each success
+	failures      int       // since the last success
+	notBefore     time.Time // no handshake begins before
+	failure       *fault.Error
+	failedAt      time.Time
+	lastConnected time.Time
+	learned       int // limit of channels on the last connection that refused one
+	learnedAt     time.Time
+}
+
+// want says what a connection is needed for.
+type want struct {
+	forward bool  // a stream through it, which takes no session
+	apart   *conn // another connection than this one
+}
+
+type waiter struct {
+	want
+	since time.Time
+	ready chan grant // capacity 1; sent to once, by who takes the waiter out of the line
+}
+
+type grant struct {
+	c   *conn
+	err *fault.Error
+}
+
+// acquire gives a connection with a place on it: a session, or with w.forward a
+// stream. The caller gives it back with release or leave.
+func (e *endpoint) acquire(ctx context.Context, w want) (*conn, error) {
+	e.mu.Lock()
+	if e.shut {
+		e.mu.Unlock()
+		return nil, closedFault(e.host)
+	}
+	if c := e.take(w); c != nil {
+		e.mu.Unlock()
+		return c, nil
+	}
+	me := &waiter{want: w, since: time.Now(), ready: make(chan grant, 1)}
+	e.line = append(e.line, me)
+	e.dialMore()
+	e.mu.Unlock()
+
+	select {
+	case g := <-me.ready:
+		return g.unpack()
+	case <-ctx.Done():
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i := slices.Index(e.line, me); i >= 0 {
+		e.line = slices.Delete(e.line, i, i+1)
+		return nil, e.lateFault(ctx, me.since)
+	}
+	// The answer came at the same moment; there is no reason to refuse it.
+	return (<-me.ready).unpack()
+}
+
+func (g grant) unpack() (*conn, error) {
+	if g.err != nil {
+		return nil, g.err
+	}
+	return g.c, nil
+}
+
+// take finds a connection for w and takes the place; nil if there is none.
+// Called with the lock.
+func (e *endpoint) take(w want) *conn {
+	var best *conn
+	for _, c := range e.conns {
+		if c.retired || c == w.apart || c.suspect.Load() || !c.live() {
+			continue
+		}
+		if !w.forward && c.sessions >= c.room() {
+			continue
+		}
+		// The least busy one; among equals the oldest, so that the others get idle.
+		if best == nil || c.sessions < best.sessions {
+			best = c
+		}
+	}
+	switch {
+	case best == nil:
+	case w.forward:
+		best.forwards++
+	default:
+		best.sessions++
+	}
+	return best
+}
+
+// room is how many sessions the connection is given. Called with the lock.
+func (c *conn) room() int {
+	if plan := c.end.pool.sessions; c.limit < plan && time.Since(c.lowered) > relearn {
+		c.limit = plan
+	}
+	return c.limit
+}
+
+// settle is called with the lock when a place on c came free.
+func (e *endpoint) settle(c *conn) {
+	if c.sessions+c.forwards == 0 {
+		c.idleSince = time.Now()
+		if c.retired {
+			c.close(errIdle)
+		}
+	}
+	e.serveLine()
+}
+
+// serveLine gives places to those who wait, in their order. Called with the lock.
+func (e *endpoint) serveLine() {
+	full := false // no place for whoever takes any
+	rest := e.line[:0]
+	for _, w := range e.line {
+		plain := w.want == want{}
+		if plain && full {
+			rest = append(rest, w)
+			continue
+		}
+		if c := e.take(w.want); c != nil {
+			w.ready <- grant{c: c}
+			continue
+		}
+		full = full || plain
+		rest = append(rest, w)
+	}
+	clear(e.line[len(rest):])
+	e.line = rest
+}
+
+// refuse gives everybody who waits the same answer. Called with the lock.
+func (e *endpoint) refuse(f *fault.Error) {
+	for _, w := range e.line {
+		w.ready <- grant{err: clone(f)}
+	}
+	e.line = nil
+}
+
+// dialMore begins the handshakes that the line needs. Called with the lock.
+func (e *endpoint) dialMore() {
+	if e.shut || len(e.line) == 0 {
+		return
+	}
+	sessions := 0
+	for _, w := range e.line {
+		if !w.forward {
+			sessions++
+		}
+	}
+	plan := e.plan()
+	need := max(1, (sessions+plan-1)/plan)
+	allowed := e.width
+	if e.failures > 0 || e.lastConnected.IsZero() {
+		allowed = 1
+	}
+	begin := min(need, allowed) - e.dialing
+	if begin <= 0 {
+		return
+	}
+	if pause := time.Until(e.notBefore); pause > 0 {
+		if e.retry == nil {
+			e.retry = time.AfterFunc(pause, e.retryNow)
+		}
+		return
+	}
+	for range begin {
+		e.dialing++
+		if !e.pool.spawn(e.handshake) {
+			e.dialing--
+			e.refuse(closedFault(e.host))
+			return
+		}
+	}
+}
+
+func (e *endpoint) retryNow() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.retry = nil
+	e.dialMore()
+}
+
+// plan is how many sessions a new connection is given. Called with the lock.
+func (e *endpoint) plan() int {
+	if e.learned > 0 && time.Since(e.learnedAt) < relearn {
+		return min(e.learned, e.pool.sessions)
+	}
+	return e.pool.sessions
+}
+
+// handshake makes one connection and serves the line with the outcome.
+func (e *endpoint) handshake() {
+	// A little less than those who wait have, so that they are told how far it came.
+	limit := connectLimit(e.host)
+	ctx, cancel := context.WithTimeoutCause(e.pool.life, limit-limit/50, errLimit)
+	defer cancel()
+	begun := time.Now()
+	c, err := e.dial(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dialing--
+	switch {
+	case err != nil:
+		e.failed(fault.From(err), begun)
+	case !c.live():
+		e.failed(clone(c.lost), begun)
+	default:
+		e.connected(c)
+	}
+}
+
+// connected takes a new connection in. Called with the lock.
+func (e *endpoint) connected(c *conn) {
+	e.succeeded()
+	if e.shut {
+		c.close(errClosing)
+		return
+	}
+	c.limit, c.lowered = e.plan(), e.learnedAt
+	e.conns = append(e.conns, c)
+	e.serveLine()
+	e.dialMore()
+}
+
+func (e *endpoint) succeeded() {
+	e.failures, e.notBefore, e.lastConnected = 0, time.Time{}, time.Now()
+	e.width = min(e.width+1, e.pool.handshakes)
+}
+
+// note remembers the failure of something begun at a time, and sets the backoff.
+// Those that were under way together count as one. Called with the lock.
+func (e *endpoint) note(f *fault.Error, begun time.Time) {
+	if begun.After(e.failedAt) {
+		e.failures++
+		e.notBefore = time.Now().Add(backoff(e.failures, connectLimit(e.host)))
+		if dropped(f) {
+			e.width = max(1, e.width/2)
+		}
+	}
+	e.failure, e.failedAt = f, time.Now()
+	if pause := time.Until(e.notBefore); pause > 0 && !final(f) {
+		f.RetryAfter = pause
+	}
+	e.pool.log.Warn("no connection", "host", e.host.Name, "address", e.host.Address, "reason", f.Reason, "error", f, "failures", e.failures)
+}
+
+// failed serves the line with the failure of a handshake. Those who wait get it
+// as their answer, unless there is hope: other connections or handshakes, or a
+// server that only turned this one away. Called with the lock.
+func (e *endpoint) failed(f *fault.Error, begun time.Time) {
+	e.note(f, begun)
+	hope := dropped(f) || e.dialing > 0 || slices.ContainsFunc(e.conns, (*conn).live)
+	if final(f) || !hope {
+		e.refuse(f)
+	}
+	e.dialMore()
+}
+
+// backoff is the pause after the n-th failure in a row: doubling, at most so
+// long that who comes then still gets a fresh answer within the connect timeout,
+// and with jitter, so that many services do not come back at the same moment.
+func backoff(n int, limit time.Duration) time.Duration {
+	most := min(backoffMost, limit/2)
+	pause := min(backoffFirst<<min(n-1, 10), most)
+	return pause/2 + rand.N(pause/2+1)
+}
+
+// remove takes out a connection that has ended.
+func (e *endpoint) remove(c *conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i := slices.Index(e.conns, c); i >= 0 {
+		e.conns = slices.Delete(e.conns, i, i+1)
+	}
+	e.dialMore()
+}
+
+// refused tells what it means that the server did not open a session on c: nil
+// if another connection should be tried. It gives the place back.
+func (e *endpoint) refused(c *conn, err *ssh.OpenChannelError) *fault.Error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c.sessions--
+	if c.sessions > 0 {
+		// Busy: this is what it can hold.
+		c.limit, c.lowered = c.sessions, time.Now()
+		e.learned, e.learnedAt = c.limit, c.lowered
+		e.settle(c)
+		e.dialMore()
+		return nil
+	}
+	fresh := !c.used.Load() && !c.retired
+	c.retired = true
+	e.settle(c)
+	if !fresh {
+		e.dialMore()
+		return nil
+	}
+	f := channelFault(err, e.host)
+	e.note(f, time.Now())
+	e.refuse(f)
+	return clone(f)
+}
+
+// broke tells what it means that c ended while a session was being opened: nil
+// if another connection should be tried. It gives the place back.
+func (e *endpoint) broke(c *conn, err error) *fault.Error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c.sessions--
+	first := !c.retired
+	c.retired = true
+	e.settle(c)
+	if c.used.Load() {
+		e.dialMore()
+		return nil
+	}
+	// It ended right after the login. A server that does so for everybody must
+	// not be asked again and again.
+	f := lostFault(err, e.host)
+	if first {
+		e.note(f, time.Now())
+		e.refuse(f)
+	}
+	return clone(f)
+}
+
+// lateFault tells why nothing came free in time. Called with the lock.
+func (e *endpoint) lateFault(ctx context.Context, since time.Time) *fault.Error {
+	if !errors.Is(context.Cause(ctx), errLimit) {
+		return aboutHost(fault.From(ctx.Err()), e.host)
+	}
+	if e.failure != nil && e.failedAt.After(since) {
+		return clone(e.failure)
+	}
+	return timeoutFault(context.Cause(ctx), e.host, time.Since(since).Round(100*time.Millisecond), "no connection came free")
+}
+
+// shutdown ends everything; the pool waits for the goroutines.
+func (e *endpoint) shutdown() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.shut = true
+	if e.retry != nil {
+		e.retry.Stop()
+	}
+	e.refuse(closedFault(e.host))
+	for _, c := range e.conns {
+		c.close(errClosing)
+	}
+}
+
+// unused reports whether nothing is going on and nobody came since t.
+func (e *endpoint) unused(t time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.conns) == 0 && len(e.line) == 0 && e.dialing == 0 && e.lastUsed.Load() < t.UnixNano()
+}
+
+func closedFault(host inventory.Host) *fault.Error {
+	return aboutHost(fault.Wrap(errClosing, fault.Unavailable, fault.ReasonDraining,
+		"the service is shutting down and makes no connections any more").
+		WithHint("Try again when it is back"), host)
+}
