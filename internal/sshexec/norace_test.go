@@ -1,0 +1,5 @@
+//go:build !race
+
+package sshexec
+
+const raceEnabled = false

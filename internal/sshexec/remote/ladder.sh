@@ -1,0 +1,205 @@
+# ladder.sh: ends a command and all its processes, and proves it by a list.
+# Behind identity.sh; set above besides: grace_int, grace_term in hundredths of
+# a second (0: leave that rung out).
+#
+# The answer: "left PID USER WHY COMMAND" for each process that could not be
+# ended, then "done SIGNAL ENDED LEFT HOW", where SIGNAL is the strongest that
+# was needed (none, INT, TERM, KILL) and HOW is what the list was made from.
+
+nl='
+'
+seen=
+alive=
+
+# list sets alive: "pid:start" of every member of the session or group, of every
+# carrier of the marker, of everything seen before, and of every descendant of
+# those. Zombies do not count. Everything seen is kept as pid:start, so that a
+# child is not lost when its parent dies, and a recycled pid is not mistaken.
+list() {
+  if [ "$how" = none ]; then
+    alive=
+    # Blind: all that can be asked is whether the group still is.
+    [ "$group" -gt 1 ] && to_group 0 "$group" && alive="-$group:-"
+    case " $seen " in *" ${alive:--} "*) ;; *) seen="$seen $alive" ;; esac
+    return
+  fi
+  # All goes to awk on its input: as arguments, a large tree would not fit.
+  found=$({
+    printf 'seen %s\n' $seen
+    if [ "$how" = ps ]; then
+      LC_ALL=C ps -A -o pid= -o ppid= -o pgid= -o stat= -o lstart=
+    else
+      grep -lF "TELEXEC_ID=$id" "$proc"/[0-9]*/environ
+      cat "$proc"/[0-9]*/stat
+    fi
+  } | awk -v how="$how" -v session="$session" -v group="$group" -v self="$$" '
+    $1 == "seen" { if ($2 != "" && !($2 in known)) { known[$2] = 1; old[++olds] = $2 }; next }
+    $1 ~ /\/environ$/ { n = split($1, part, "/"); marked[part[n-1]] = 1; next }
+    {
+      pid = $1
+      if (how == "ps") {
+        state = substr($4, 1, 1); up = $2; grp = $3; sess = 0
+        born = $5; for (i = 6; i <= NF; i++) born = born "_" $i
+      } else {
+        # The name may hold blanks and parentheses: cut at the last one.
+        rest = $0; sub(/^.*\) /, "", rest)
+        if (split(rest, f, " ") < 20) next
+        state = f[1]; up = f[2]; grp = f[3]; sess = f[4]; born = f[20]
+      }
+      if (state == "Z" || state == "X" || pid + 0 <= 1 || pid == self) next
+      order[++count] = pid; parent[pid] = up; token[pid] = pid ":" born
+      if ((session > 1 && sess == session) || (group > 1 && grp == group) || pid in marked || token[pid] in known) keep[pid] = 1
+    }
+    END {
+      do {
+        more = 0
+        for (i = 1; i <= count; i++) {
+          pid = order[i]
+          if (!(pid in keep) && (parent[pid] in keep)) { keep[pid] = 1; more = 1 }
+        }
+      } while (more)
+      for (i = 1; i <= count; i++) if (order[i] in keep) {
+        printf "%s ", token[order[i]]
+        if (!(token[order[i]] in known)) old[++olds] = token[order[i]]
+      }
+      printf "\n"
+      for (i = 1; i <= olds; i++) printf "%s ", old[i]
+    }')
+  alive=${found%%"$nl"*}
+  alive=${alive% }
+  seen=${found#*"$nl"}
+} 2>/dev/null
+
+# to_all SIGNAL sends it to every process of the list; those of other users only
+# sudo can reach, where it asks for no password.
+to_all() {
+  others=
+  for entry in $alive; do
+    case $entry in
+    -*) to_group "$1" "$group" ;;
+    *) kill -s "$1" "${entry%%:*}" || others="$others ${entry%%:*}" ;;
+    esac
+  done
+  [ -n "$others" ] && sudo_allowed && sudo -n kill -s "$1" $others
+} 2>/dev/null
+
+# clock sets now, in hundredths of a second; where the kernel does not tell, by
+# counting the pauses.
+ticks=100
+clock() {
+  now=
+  IFS=' .' read -r whole part rest <"$proc/uptime"
+  now=$whole$part
+  [ -n "$now" ] || now=$ticks
+} 2>/dev/null
+
+# pause rests a moment, longer the longer it takes.
+rests=0
+pause() {
+  rests=$((rests + 1))
+  if [ $rests -le 8 ]; then
+    ticks=$((ticks + 2)); sleep 0.01
+  elif [ $rests -le 60 ]; then
+    ticks=$((ticks + 4)); sleep 0.03
+  else
+    ticks=$((ticks + 11)); sleep 0.1
+  fi || { ticks=$((ticks + 100)); sleep 1; } # a sleep that knows only seconds
+} 2>/dev/null
+
+# gone_within TIME waits for the list to be empty.
+gone_within() {
+  clock
+  until=$((now + $1)) rests=0
+  while list; [ -n "$alive" ]; do
+    clock
+    [ "$now" -ge "$until" ] && return 1
+    pause
+  done
+}
+
+# freeze stops all until the list no longer grows: what is stopped cannot fork,
+# so a tree that respawns faster than it is killed stands still first.
+freeze() {
+  looks=0 before=-
+  while list; [ "$alive" != "$before" ] && [ $looks -lt 10 ]; do
+    to_all STOP
+    before=$alive looks=$((looks + 1))
+  done
+}
+
+climb() {
+  list
+  used=none
+  [ -n "$alive" ] || return
+  if [ "$grace_int" -gt 0 ]; then
+    used=INT
+    # CONT behind it: a stopped process takes its signals only when it goes on.
+    if [ "$group" -gt 1 ]; then
+      { to_group INT "$group" && to_group CONT "$group"; } || { to_all INT; to_all CONT; }
+    else
+      to_all INT
+      to_all CONT
+    fi
+    gone_within "$grace_int" && return
+  fi
+  if [ "$grace_term" -gt 0 ]; then
+    used=TERM
+    to_all TERM
+    to_all CONT
+    gone_within "$grace_term" && return
+  fi
+  used=KILL round=0 rests=0
+  while [ $round -lt 20 ]; do
+    freeze
+    [ -n "$alive" ] || return
+    to_all KILL
+    round=$((round + 1))
+    [ $round -gt 2 ] && pause
+  done
+  list
+}
+
+# describe PID:START tells who it is and why it is still there.
+describe() {
+  p=${1%%:*} user=- why=survived what=
+  p=${p#-}
+  case $how in
+  proc | own)
+    # ls is the one tool that gives the name of an owner everywhere.
+    set -- $(ls -ld "$proc/$p")
+    user=${3:--}
+    what=$(tr '\000' ' ' <"$proc/$p/cmdline" | LC_ALL=C tr -c '[ -~]' '?' | cut -c 1-256)
+    stat=
+    IFS= read -r stat <"$proc/$p/stat"
+    [ -n "$what" ] || { what=${stat#*"("}; what="[${what%")"*}]"; }
+    set -- ${stat##*")"}
+    [ "$1" = D ] && why=uninterruptible
+    ;;
+  ps)
+    set -f # an argument of a process is not a pattern of ours
+    set -- $(ps -o user= -o args= -p "$p" | LC_ALL=C tr -c '[ -~]' ' ' | cut -c 1-300)
+    user=${1:--}
+    [ $# -eq 0 ] || shift
+    what=$*
+    ;;
+  esac
+  [ $why = survived ] && ! kill -s 0 "$p" && why=forbidden
+  say left "$p" "$user" "$why" "${what:--}"
+} 2>/dev/null
+
+main() {
+  exec </dev/null
+  identify
+  climb
+  left=0
+  for entry in $alive; do
+    left=$((left + 1))
+    [ $left -le 50 ] && describe "$entry"
+  done
+  ended=$((-left))
+  for entry in $seen; do ended=$((ended + 1)); done
+  [ $ended -ge 0 ] || ended=0
+  say "done" $used $ended $left $how
+}
+# The last line: the whole script is read before anything runs.
+main

@@ -1,0 +1,184 @@
+package sshexec
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
+)
+
+// Dialer gives channels to hosts.
+type Dialer interface {
+	// Open gives a session channel on a working connection to the host, on which
+	// no request was sent yet. It ends with an error when ctx does. Many calls may
+	// be under way at once. An error is a *fault.Error that says why.
+	Open(ctx context.Context, host inventory.Host) (Session, error)
+}
+
+// Session is an open session channel and what is to be known of its connection.
+type Session struct {
+	Channel  ssh.Channel
+	Requests <-chan *ssh.Request // from the host; closed with the channel
+	Lost     <-chan struct{}     // closed when the connection is dead
+	Err      func() error        // why it is dead; called once Lost is closed
+	Close    func() error        // closes the channel and gives its place back; may be called twice
+}
+
+// Options of a Runner. The zero value is ready to use.
+type Options struct {
+	// StartTimeout is how long a host may take from the exec request to the
+	// greeting, login files included; 0: the host's ConnectTimeout, else 15 s.
+	StartTimeout time.Duration
+	// ControlTimeout is how long the host may take to answer a signal or, on top
+	// of the grace, a cancel; 0: 10 s.
+	ControlTimeout time.Duration
+}
+
+// Runner starts commands on hosts. Its methods may be called concurrently.
+type Runner struct {
+	dialer Dialer
+	opts   Options
+
+	// plain has an account (user@address) whose login shell was last seen to be a
+	// plain sh. One small entry per account ever used.
+	plain sync.Map
+}
+
+// New makes a Runner that reaches hosts through d.
+func New(d Dialer, opts Options) *Runner {
+	if opts.ControlTimeout <= 0 {
+		opts.ControlTimeout = 10 * time.Second
+	}
+	return &Runner{dialer: d, opts: opts}
+}
+
+// Sink takes the output of a command, in order within a stream. The two streams
+// are given by two goroutines, perhaps before Start has returned. It may block:
+// the window of the channel then fills and the command waits in its write. Both
+// streams share that window (RFC 4254, 5.2), so a stream must not wait for the
+// other to go on. It must not keep data, nor change it. After an error it is not
+// called again for that stream; what else the stream has is read and dropped.
+type Sink = func(s command.Stream, data []byte) error
+
+// Start starts a command and returns when the host has told that it runs. id is
+// of letters, digits, "-" and "_", and no id may be the beginning of another:
+// the ladder finds processes by it.
+//
+// While nothing was sent to the host, the end of ctx ends the attempt with
+// fault.Cancelled or fault.DeadlineExceeded; after that ctx is not heeded and
+// the host has Options.StartTimeout. An error with reason CONNECTION_LOST or
+// NO_EXIT_STATUS means that the command may have started; every other one means
+// that it did not: BAD_WORKING_DIRECTORY, EXEC_REFUSED (the server takes no
+// exec, or no PTY), START_FAILED (what answered is not a POSIX shell),
+// COMMAND_TOO_LONG, INVALID_REQUEST, and what the Dialer says.
+func (r *Runner) Start(ctx context.Context, id string, host inventory.Host, spec *command.Spec, sink Sink) (*Process, error) {
+	const op = "sshexec.start"
+	if err := checkSpec(id, spec); err != nil {
+		return nil, err.WithOp(op)
+	}
+	account := host.User + "@" + host.Address
+	_, direct := r.plain.Load(account)
+	p, ended, err := r.try(ctx, id, host, spec, sink, direct)
+	if err != nil && direct && ended && fault.ReasonOf(err) == fault.ReasonStartFailed {
+		// Nothing has started, perhaps because the login shell is another one now.
+		r.plain.Delete(account)
+		p, _, err = r.try(ctx, id, host, spec, sink, false)
+	}
+	if err != nil {
+		f := fault.From(err)
+		if f.Op == "" {
+			f.WithOp(op)
+		}
+		return nil, f
+	}
+	if p.plainShell {
+		r.plain.Store(account, nil)
+	} else {
+		r.plain.Delete(account)
+	}
+	return p, nil
+}
+
+// try is one attempt to start. ended: the host itself has ended the channel.
+func (r *Runner) try(ctx context.Context, id string, host inventory.Host, spec *command.Spec, sink Sink, direct bool) (p *Process, ended bool, err error) {
+	nonce := rand.Text()
+	exec, prefix, ok := request(startProgram(nonce, id, spec), len(spec.Env) > 0, spec.Pty != nil, direct)
+	if !ok {
+		return nil, false, fault.New(fault.Invalid, fault.ReasonCommandTooLong,
+			"the command line, quoted for the login shell, is longer than a host takes on a terminal (%d bytes)", maxExec).
+			WithHint("Run it without pty, or put it in a file on the host")
+	}
+	ses, err := r.dialer.Open(ctx, host)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := ctx.Err(); err != nil {
+		ses.Close()
+		return nil, false, err
+	}
+	p = newProcess(r, id, host, spec, ses, sink, nonce)
+	p.run(exec, prefix)
+	if err := p.awaitStart(r.startTimeout(host)); err != nil {
+		// Where the channel has ended by itself, the script cannot have come to its
+		// end. Else it may, with its greeting on the way.
+		ended = closed(p.done)
+		p.Close()
+		if !ended {
+			r.sweep(ctx, id, host)
+		}
+		return nil, ended, fault.From(err).With("host", host.Name)
+	}
+	return p, false, nil
+}
+
+func (r *Runner) startTimeout(host inventory.Host) time.Duration {
+	switch {
+	case r.opts.StartTimeout > 0:
+		return r.opts.StartTimeout
+	case host.ConnectTimeout > 0:
+		return host.ConnectTimeout
+	}
+	return 15 * time.Second
+}
+
+// checkSpec refuses what no shell can be told, whoever let it through.
+func checkSpec(id string, spec *command.Spec) *fault.Error {
+	invalid := func(path, message string) *fault.Error {
+		f := fault.New(fault.Invalid, fault.ReasonInvalidRequest, "%s: %s", path, message)
+		f.Fields = []fault.Field{{Path: path, Message: message}}
+		return f
+	}
+	if id == "" || len(id) > 64 || strings.Trim(id, letters+digits+"-_") != "" {
+		return invalid("id", "must be 1 to 64 letters, digits, - or _")
+	}
+	const nul = "cannot hold a NUL byte"
+	if strings.Contains(spec.CommandLine(), "\x00") {
+		return invalid("command", nul)
+	}
+	if strings.Contains(spec.WorkingDirectory, "\x00") {
+		return invalid("working_directory", nul)
+	}
+	for name, value := range spec.Env {
+		if name == "" || digit(name[0]) || strings.Trim(name, letters+digits+"_") != "" {
+			return invalid("env", "a name must be letters, digits and _ and not begin with a digit")
+		}
+		if strings.Contains(value, "\x00") {
+			return invalid("env", nul)
+		}
+	}
+	return nil
+}
+
+const (
+	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits  = "0123456789"
+)
+
+func digit(c byte) bool { return '0' <= c && c <= '9' }
