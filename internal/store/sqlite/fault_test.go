@@ -1,0 +1,343 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+)
+
+// want requires a fault of a kind with words in what people are shown of it.
+func want(t *testing.T, err error, kind fault.Kind, words string) {
+	t.Helper()
+	e := fault.From(err)
+	if e == nil || e.Kind != kind || !strings.Contains(e.Text(), words) {
+		t.Fatalf("error %v; want kind %d with %q", err, kind, words)
+	}
+	if e.Hint == "" {
+		t.Fatalf("no hint in %v", err)
+	}
+}
+
+func create(t *testing.T, s *Store) command.Command {
+	t.Helper()
+	c := benchCommand(time.Now())
+	if _, _, err := s.Create(t.Context(), c, nil); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// onWriter does something to the writer's connection.
+func onWriter(t *testing.T, s *Store, text string) {
+	t.Helper()
+	s.writer.turn.Lock()
+	defer s.writer.turn.Unlock()
+	if _, err := s.writer.conn.ExecContext(context.Background(), text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDiskFull limits the file, then has one caller ask for more than there is
+// room for in the same transaction as others who ask for little.
+func TestDiskFull(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	big := create(t, s)
+	small := make([]command.Command, 10)
+	for i := range small {
+		small[i] = create(t, s)
+	}
+	onWriter(t, s, "PRAGMA max_page_count = 60")
+	step := func(c command.Command, n int) command.Change {
+		c.Version++
+		c.Size[0] = int64(n)
+		return command.Change{From: c.State, Fence: c.Fence, Command: c, Output: []command.Chunk{{Data: make([]byte, n)}}}
+	}
+	part := func(ch command.Change) *change {
+		run, err := runOf(ch.Output)
+		return &change{do: func() error { return errors.Join(err, s.writer.apply(&ch, run)) }}
+	}
+	var group []*change
+	for _, c := range small {
+		group = append(group, part(step(c, 100)))
+	}
+	group = slices.Insert(group, 5, part(step(big, 1<<20)))
+	s.writer.turn.Lock()
+	s.writer.commit(group)
+	s.writer.turn.Unlock()
+	bigErr := failed("test", group[5].err)
+	for i, c := range group {
+		if i != 5 && c.err != nil {
+			t.Errorf("a small change failed with the big one: %v", c.err)
+		}
+	}
+	want(t, bigErr, fault.Unavailable, "no space left")
+	got, err := s.Get(t.Context(), big.ID)
+	if err != nil || got.Version != big.Version {
+		t.Fatalf("half applied: %+v, %v", got, err)
+	}
+	if data, err := s.ReadOutput(t.Context(), big.ID, command.Stdout, 0, 10); err != nil || len(data) != 0 {
+		t.Fatalf("half applied: %d bytes, %v", len(data), err)
+	}
+	onWriter(t, s, "PRAGMA max_page_count = 1000000")
+	if err := s.Apply(t.Context(), step(big, 1<<20)); err != nil {
+		t.Fatalf("after there is room again: %v", err)
+	}
+	if err := s.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFileSystemFull fills a real file system.
+func TestFileSystemFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Skipf("mounting a small file system needs root: %v", err)
+	}
+	defer syscall.Unmount(dir, 0)
+	s := open(t, dir)
+	defer s.Close()
+	c := create(t, s)
+	write := func(n int) error {
+		next := c
+		next.Version++
+		chunk := command.Chunk{Offset: c.Size[0], Data: bytes.Repeat([]byte{byte(c.Version)}, n)}
+		next.Size[0] = chunk.End()
+		err := s.Apply(t.Context(), command.Change{From: c.State, Fence: c.Fence, Command: next, Output: []command.Chunk{chunk}})
+		if err == nil {
+			c = next
+		}
+		return err
+	}
+	var err error
+	for err == nil {
+		err = write(300_000)
+	}
+	want(t, err, fault.Unavailable, "")
+	got, err := s.Get(t.Context(), c.ID)
+	if err != nil || got.Version != c.Version || got.Size != c.Size {
+		t.Fatalf("version %d size %d, %v; want %d and %d", got.Version, got.Size, err, c.Version, c.Size)
+	}
+	data, err := s.ReadOutput(t.Context(), c.ID, command.Stdout, 0, 8<<20)
+	if err != nil || int64(len(data)) != c.Size[0] {
+		t.Fatalf("%d bytes of %d, %v", len(data), c.Size[0], err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(300_000); err != nil {
+		t.Fatalf("after there is room again: %v", err)
+	}
+}
+
+// TestHalfWay has the database fail at each table in turn, after other tables
+// were written: nothing of the change may be left, and later ones go on.
+func TestHalfWay(t *testing.T) {
+	for _, on := range []string{
+		"INSERT ON command", "INSERT ON command_spec", "INSERT ON command_start", "INSERT ON command_label", "INSERT ON request",
+		"INSERT ON output_chunk", "UPDATE ON command", "DELETE ON command_start",
+		"DELETE ON output_chunk", "DELETE ON command_label", "DELETE ON request", "DELETE ON command", "DELETE ON command_spec",
+	} {
+		t.Run(on, func(t *testing.T) {
+			s := open(t, t.TempDir())
+			defer s.Close()
+			c := create(t, s)
+			next := end(c, command.Chunk{Data: make([]byte, 3<<20)})
+			steps := []func() error{
+				func() error { _, _, err := s.Create(t.Context(), c, nil); return err },
+				func() error { return s.Apply(t.Context(), next) },
+				func() error {
+					_, err := s.Retain(t.Context(), command.Retention{Now: time.Now().Add(time.Hour), TrimTo: 100})
+					return err
+				},
+				func() error {
+					_, err := s.Retain(t.Context(), command.Retention{Now: time.Now().Add(100 * time.Hour), DeleteAfter: time.Hour})
+					return err
+				},
+			}
+			// The command of this test is a new one; the first is a bystander.
+			c = benchCommand(time.Now())
+			next.Command.ID, next.Command.Spec, next.Command.CreateTime = c.ID, c.Spec, c.CreateTime
+			failures := 0
+			for i, step := range steps {
+				before := tables(t, s)
+				onWriter(t, s, "CREATE TRIGGER fail BEFORE "+on+" BEGIN SELECT RAISE(ABORT, 'this test'); END")
+				err := step()
+				onWriter(t, s, "DROP TRIGGER fail")
+				if err == nil {
+					continue
+				}
+				failures++
+				if fault.KindOf(err) != fault.Internal {
+					t.Fatalf("step %d: %v", i, err)
+				}
+				// Retention works in steps: what it has cut stays cut.
+				if after := tables(t, s); i < 2 && after != before {
+					t.Fatalf("step %d left something half done\nbefore %s\nafter  %s", i, before, after)
+				}
+				if err := step(); err != nil {
+					t.Fatalf("step %d, again: %v", i, err)
+				}
+			}
+			if failures == 0 {
+				t.Fatal("nothing failed")
+			}
+			if err := s.Check(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := tables(t, s); got != "command 1 command_label 1 command_spec 1 command_start 1 output_chunk 0 request 0 " {
+				t.Fatalf("at last there is %s", got)
+			}
+		})
+	}
+}
+
+// tables counts the rows of all tables.
+func tables(t *testing.T, s *Store) (counts string) {
+	t.Helper()
+	for _, name := range []string{"command", "command_label", "command_spec", "command_start", "output_chunk", "request"} {
+		var n int
+		if err := s.read.QueryRow("SELECT count(*) FROM " + name).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		counts += fmt.Sprint(name, " ", n, " ")
+	}
+	return counts
+}
+
+func TestReadOnly(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	c := create(t, s)
+	onWriter(t, s, "PRAGMA query_only = 1")
+	_, _, err := s.Create(t.Context(), benchCommand(time.Now()), nil)
+	want(t, err, fault.Unavailable, "cannot be written")
+	want(t, s.Apply(t.Context(), end(c)), fault.Unavailable, "cannot be written")
+	_, err = s.Retain(t.Context(), command.Retention{Now: time.Now()})
+	want(t, err, fault.Unavailable, "cannot be written")
+	if _, err := s.Get(t.Context(), c.ID); err != nil {
+		t.Fatalf("what is stored can still be read: %v", err)
+	}
+}
+
+// TestLockedByAnotherProgram has somebody else hold the write lock for longer
+// than the writer waits.
+func TestLockedByAnotherProgram(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	c := create(t, s)
+	onWriter(t, s, "PRAGMA busy_timeout = 1")
+	other, err := s.writer.db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := other.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	want(t, s.Ping(t.Context()), fault.Unavailable, "another program")
+	want(t, s.Apply(t.Context(), end(c)), fault.Unavailable, "another program")
+	if _, err := other.ExecContext(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(t.Context(), end(c)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDamagedRows writes what no Command can be into one column after another.
+func TestDamagedRows(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	for _, text := range []string{
+		"UPDATE command SET state = 'SIDEWAYS' WHERE id = ?",
+		"UPDATE command SET core_dumped = 7 WHERE id = ?",
+		"UPDATE command SET cancel_principal = '', cancel_report = x'ff' WHERE id = ?",
+		"UPDATE command_spec SET labels = x'0105' WHERE command = ?",
+		"UPDATE command_spec SET argv = x'0501' WHERE command = ?",
+		"UPDATE command_start SET env = x'010161' WHERE command = ?",
+	} {
+		c := create(t, s)
+		bystander := create(t, s)
+		if _, err := s.writer.db.Exec(text, c.ID); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Get(t.Context(), c.ID)
+		want(t, err, fault.DataLoss, c.ID)
+		_, err = s.List(t.Context(), command.Filter{Before: c.ID + "~", Limit: 1})
+		want(t, err, fault.DataLoss, c.ID)
+		if _, err := s.Get(t.Context(), bystander.ID); err != nil {
+			t.Fatal(err)
+		}
+		// The repeated request meets it too.
+		again := c
+		again.ID = benchCommand(time.Now()).ID
+		_, _, err = s.Create(t.Context(), again, nil)
+		want(t, err, fault.DataLoss, c.ID)
+	}
+
+	c := create(t, s)
+	c.Size[0] = 300_000
+	if err := s.Apply(t.Context(), command.Change{From: c.State, Fence: c.Fence, Command: c, Output: []command.Chunk{{Data: make([]byte, 300_000)}}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		"DELETE FROM output_chunk WHERE command = ? AND offset = 131072",
+		"DELETE FROM output_chunk WHERE command = ? AND offset > 0",
+		"DELETE FROM output_chunk WHERE command = ?",
+	} {
+		if _, err := s.writer.db.Exec(text, c.ID); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.ReadOutput(t.Context(), c.ID, command.Stdout, 0, 300_000)
+		want(t, err, fault.DataLoss, c.ID)
+		_, err = s.ReadOutput(t.Context(), c.ID, command.Stdout, 150_000, 10)
+		want(t, err, fault.DataLoss, c.ID)
+	}
+
+	// A record that the request table names is gone.
+	c = create(t, s)
+	if _, err := s.writer.db.Exec("DELETE FROM command WHERE id = ?", c.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := s.Create(t.Context(), c, nil)
+	want(t, err, fault.DataLoss, c.ID)
+}
+
+// TestDamagedFile overwrites a page in the middle of the file.
+func TestDamagedFile(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	for range 50 {
+		create(t, s)
+	}
+	if err := s.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page := int64(3); page < 12; page++ {
+		if _, err := f.WriteAt(bytes.Repeat([]byte{0xa5}, pageSize), page*pageSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Close()
+	s = open(t, dir)
+	defer s.Close()
+	want(t, s.Check(t.Context()), fault.DataLoss, "damaged")
+	_, err = s.List(t.Context(), command.Filter{Host: "web1", States: []command.State{command.Starting}})
+	want(t, err, fault.DataLoss, "damaged")
+}

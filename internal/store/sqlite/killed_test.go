@@ -1,0 +1,128 @@
+package sqlite
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/telexec/telexec/internal/command"
+)
+
+// childDir is set in the environment of the child that TestKilled kills.
+const childDir = "TELEXEC_STORETEST_DIR"
+
+// child writes commands with output from several goroutines and prints what was
+// acknowledged, until it is killed.
+func child(dir string) {
+	s, err := Open(context.Background(), filepath.Join(dir, "commands.db"), Options{})
+	if err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	var mu sync.Mutex
+	say := func(args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Println(args...) // one write: never half a line but the last
+	}
+	for seed := range 4 {
+		go func() {
+			for {
+				c := benchCommand(time.Now())
+				if _, _, err := s.Create(context.Background(), c, nil); err != nil {
+					say("error", err)
+				}
+				say("created", c.ID)
+				r := rand.New(rand.NewPCG(uint64(seed), uint64(time.Now().UnixNano())))
+				var whole []byte
+				for range 1 + r.IntN(4) {
+					chunk := command.Chunk{Offset: int64(len(whole)), Data: bytes.Repeat([]byte{byte(r.Uint32())}, 1+r.IntN(400_000))}
+					whole = append(whole, chunk.Data...)
+					c.Size[0] = chunk.End()
+					c.Version++
+					if err := s.Apply(context.Background(), command.Change{From: c.State, Fence: c.Fence, Command: c, Output: []command.Chunk{chunk}}); err != nil {
+						say("error", err)
+					}
+					say("output", c.ID, c.Version, len(whole), fmt.Sprintf("%x", sha256.Sum256(whole)))
+				}
+			}
+		}()
+	}
+	select {}
+}
+
+// TestKilled kills a writing process, several times over, and requires that all
+// that was acknowledged is there.
+func TestKilled(t *testing.T) {
+	dir := t.TempDir()
+	type state struct {
+		version, size int64
+		sum           string
+	}
+	acknowledged := map[string]state{}
+	for round := range 3 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), childDir+"="+dir)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		n := 0
+		for lines.Scan() {
+			var id string
+			var st state
+			line := lines.Text()
+			if strings.HasPrefix(line, "error") {
+				t.Error(line)
+			} else if _, err := fmt.Sscanf(line, "output %s %d %d %s", &id, &st.version, &st.size, &st.sum); err == nil && len(st.sum) == 64 {
+				acknowledged[id] = st
+			} else if _, err := fmt.Sscanf(line, "created %s", &id); err == nil && len(id) == 26 {
+				acknowledged[id] = state{version: 1}
+			}
+			if n++; n == 60+20*round {
+				if err := cmd.Process.Kill(); err != nil { // SIGKILL
+					t.Fatal(err)
+				}
+			}
+		}
+		_ = cmd.Wait()
+		s := open(t, dir)
+		if err := s.Check(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for id, st := range acknowledged {
+			c, err := s.Get(t.Context(), id)
+			if err != nil || c.Version < st.version || c.Size[0] < st.size {
+				t.Fatalf("round %d: %s is version %d with %d bytes, %v; acknowledged was %+v", round, id, c.Version, c.Size[0], err, st)
+			}
+			// What was not acknowledged is there whole or not at all.
+			data, err := s.ReadOutput(t.Context(), id, command.Stdout, 0, 8<<20)
+			if err != nil || int64(len(data)) != c.Size[0] {
+				t.Fatalf("round %d: %s has %d of %d bytes, %v", round, id, len(data), c.Size[0], err)
+			}
+			if st.sum != "" && fmt.Sprintf("%x", sha256.Sum256(data[:st.size])) != st.sum {
+				t.Fatalf("round %d: the output of %s is not what was acknowledged", round, id)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(acknowledged) < 10 {
+		t.Fatalf("only %d commands were acknowledged", len(acknowledged))
+	}
+}

@@ -1,0 +1,155 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/fstest"
+
+	"github.com/telexec/telexec/internal/fault"
+)
+
+func TestFilesArePrivate(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state", "tele xec?#%41")
+	s := open(t, dir)
+	defer s.Close()
+	create(t, s)
+	for name, mode := range map[string]os.FileMode{
+		"": 0o700 | os.ModeDir, "commands.db": 0o600, "commands.db-wal": 0o600, "commands.db-shm": 0o600, "commands.db.lock": 0o600,
+	} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || info.Mode() != mode {
+			t.Errorf("%q: mode %v, %v; want %v", name, info.Mode(), err, mode)
+		}
+	}
+	for pragma, value := range map[string]string{"page_size": itoa(pageSize), "journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "secure_delete": "1"} {
+		var got string
+		err := s.writer.do(t.Context(), 0, func() error {
+			return s.writer.conn.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got)
+		})
+		if err != nil || got != value {
+			t.Errorf("%s is %s, %v; want %s", pragma, got, err, value)
+		}
+	}
+	if _, err := s.read.Exec("DELETE FROM command"); err == nil {
+		t.Error("a reader's connection can write")
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	t.Run("second opener", func(t *testing.T) {
+		dir := t.TempDir()
+		s := open(t, dir)
+		_, err := Open(t.Context(), filepath.Join(dir, "commands.db"), Options{})
+		want(t, err, fault.Unavailable, fmt.Sprintf("(process %d)", os.Getpid()))
+		create(t, s) // the first one is not disturbed
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		open(t, dir).Close()
+	})
+	prepared := func(t *testing.T, pragma string) string {
+		dir := t.TempDir()
+		s := open(t, dir)
+		if _, err := s.writer.db.Exec(pragma); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		return filepath.Join(dir, "commands.db")
+	}
+	t.Run("newer tables", func(t *testing.T) {
+		path := prepared(t, "PRAGMA user_version = 999")
+		before, _ := os.ReadFile(path)
+		_, err := Open(t.Context(), path, Options{})
+		want(t, err, fault.FailedPrecondition, "newer telexecd (its version is 999")
+		if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+			t.Error("the file was changed")
+		}
+	})
+	t.Run("another program's database", func(t *testing.T) {
+		_, err := Open(t.Context(), prepared(t, "PRAGMA application_id = 7"), Options{})
+		want(t, err, fault.FailedPrecondition, "another program")
+	})
+	t.Run("no database", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "commands.db")
+		if err := os.WriteFile(path, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(t.Context(), path, Options{})
+		want(t, err, fault.DataLoss, "damaged")
+	})
+	t.Run("no file", func(t *testing.T) {
+		_, err := Open(t.Context(), t.TempDir(), Options{})
+		want(t, err, fault.Unavailable, "is a directory")
+	})
+	t.Run("no directory", func(t *testing.T) {
+		_, err := Open(t.Context(), "/dev/null/x/commands.db", Options{})
+		want(t, err, fault.Unavailable, "not a directory")
+	})
+	t.Run("no lock file", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "commands.db.lock"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(t.Context(), filepath.Join(dir, "commands.db"), Options{})
+		want(t, err, fault.Unavailable, "cannot be locked")
+	})
+	t.Run("ended context", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := Open(ctx, filepath.Join(t.TempDir(), "commands.db"), Options{})
+		if fault.KindOf(err) != fault.Cancelled {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestMigrate(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	c := create(t, s)
+	text, err := steps(migrations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := &fstest.MapFile{Data: []byte(text[0])}
+	version := func() (n int) {
+		if err := s.read.QueryRow("PRAGMA user_version").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	migrated := func(from fstest.MapFS) error {
+		conn, err := s.writer.db.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return migrate(t.Context(), conn, from)
+	}
+	add := &fstest.MapFile{Data: []byte("ALTER TABLE command ADD COLUMN nice INTEGER NOT NULL DEFAULT 5; CREATE TABLE more (x);")}
+	for _, wrong := range []fstest.MapFS{
+		{"migrations/0001_commands.sql": first, "migrations/0002_add.sql": add, "migrations/0003_wrong.sql": &fstest.MapFile{Data: []byte("CREATE TABLE more (x)")}},
+		{"migrations/0001_commands.sql": first, "migrations/0003_add.sql": add},
+	} {
+		if err := migrated(wrong); err == nil {
+			t.Fatal("no error")
+		}
+		if n := version(); n != 1 {
+			t.Fatalf("version %d after a failure", n)
+		}
+	}
+	right := fstest.MapFS{"migrations/0001_commands.sql": first, "migrations/0002_add.sql": add}
+	for range 2 {
+		if err := migrated(right); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var nice int
+	if err := s.read.QueryRow("SELECT nice FROM command WHERE id = ?", c.ID).Scan(&nice); err != nil || nice != 5 || version() != 2 {
+		t.Fatalf("nice %d, version %d, %v", nice, version(), err)
+	}
+}

@@ -1,0 +1,82 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+)
+
+// statements are the writer's, prepared once on its connection.
+type statements struct {
+	begin, end, rollback *sql.Stmt
+
+	findRequest, putRequest                             *sql.Stmt
+	insertCommand, insertSpec, insertStart, insertLabel *sql.Stmt
+	getOne                                              *sql.Stmt
+
+	update, where, insertPiece, deleteStart *sql.Stmt
+
+	pieceAt, pieceAfter, deletePieces, setEarliest                        *sql.Stmt
+	belongings, deleteCommand, deleteLabel, deleteRequest, forgetRequests *sql.Stmt
+
+	all []*sql.Stmt
+}
+
+func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
+	for _, p := range []struct {
+		to   **sql.Stmt
+		text string
+	}{
+		{&s.begin, "BEGIN IMMEDIATE"},
+		{&s.end, "COMMIT"},
+		{&s.rollback, "ROLLBACK"},
+
+		{&s.findRequest, "SELECT command, hash, create_time FROM request WHERE principal = ? AND request_id = ?"},
+		{&s.putRequest, "INSERT OR REPLACE INTO request (principal, request_id, command, hash, create_time) VALUES (?, ?, ?, ?, ?)"},
+		{&s.insertCommand, "INSERT INTO command (" + strings.Join(fixed, ", ") + ", " + strings.Join(changing, ", ") +
+			", stored_stdout, stored_stderr, kept) VALUES (" + placeholders(len(fixed)+len(changing)) + ", 0, 0, 0) ON CONFLICT (id) DO NOTHING"},
+		{&s.insertSpec, "INSERT INTO command_spec (command, " + strings.Join(asked, ", ") + ") VALUES (" + placeholders(1+len(asked)) + ")"},
+		{&s.insertStart, "INSERT INTO command_start (command, env, stdin) VALUES (?, ?, ?)"},
+		{&s.insertLabel, "INSERT INTO command_label (name, value, command) VALUES (?, ?, ?)"},
+		{&s.getOne, selectCommand + " WHERE c.id = ?"},
+
+		// stored_* move to the end of the new output, and stay where there is none
+		// (-1); kept is set once the command has ended.
+		{&s.update, "UPDATE command SET " + strings.Join(changing, " = ?, ") + ` = ?,
+			stored_stdout = max(stored_stdout, ?), stored_stderr = max(stored_stderr, ?),
+			kept = iif(?, max(max(stored_stdout, ?) - earliest_stdout, max(stored_stderr, ?) - earliest_stderr), 0)
+			WHERE id = ? AND state = ? AND fence = ? AND ? IN (-1, stored_stdout) AND ? IN (-1, stored_stderr)`},
+		{&s.where, "SELECT state, fence, stored_stdout, stored_stderr FROM command WHERE id = ?"},
+		{&s.insertPiece, "INSERT INTO output_chunk (command, stream, offset, data) VALUES (?, ?, ?, ?)"},
+		{&s.deleteStart, "DELETE FROM command_start WHERE command = ?"},
+
+		{&s.pieceAt, "SELECT offset, data FROM output_chunk WHERE command = ? AND stream = ? AND offset <= ? ORDER BY offset DESC LIMIT 1"},
+		{&s.pieceAfter, "SELECT offset FROM output_chunk WHERE command = ? AND stream = ? AND offset < ? ORDER BY offset LIMIT 1 OFFSET ?"},
+		{&s.deletePieces, "DELETE FROM output_chunk WHERE command = ? AND stream = ? AND offset < ?"},
+		{&s.setEarliest, `UPDATE command SET earliest_stdout = ?2, earliest_stderr = ?3,
+			kept = max(stored_stdout - ?2, stored_stderr - ?3) WHERE id = ?1`},
+		{&s.belongings, "SELECT c.principal, s.request_id, s.labels FROM command c JOIN command_spec s ON s.command = c.id WHERE c.id = ?"},
+		{&s.deleteCommand, "DELETE FROM command WHERE id = ?"},
+		{&s.deleteLabel, "DELETE FROM command_label WHERE name = ? AND value = ? AND command = ?"},
+		{&s.deleteRequest, "DELETE FROM request WHERE principal = ? AND request_id = ? AND command = ?"},
+		{&s.forgetRequests, `DELETE FROM request WHERE (principal, request_id) IN
+			(SELECT principal, request_id FROM request WHERE create_time <= ? ORDER BY create_time LIMIT ?)`},
+	} {
+		stmt, err := c.PrepareContext(ctx, p.text)
+		if err != nil {
+			return err
+		}
+		*p.to = stmt
+		s.all = append(s.all, stmt)
+	}
+	return nil
+}
+
+func (s *statements) close() error {
+	var errs []error
+	for _, stmt := range s.all {
+		errs = append(errs, stmt.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,127 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+)
+
+// TestContextEndsInQueue has a change's context end before its turn, and in it.
+func TestContextEndsInQueue(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	var inTurn, inQueue error
+	wait.Go(func() {
+		inTurn = s.writer.do(ctx, 0, func() error {
+			close(begun)
+			<-goOn
+			return nil
+		})
+	})
+	<-begun
+	late := benchCommand(time.Now())
+	wait.Go(func() { _, _, inQueue = s.Create(ctx, late, nil) })
+	for queued := 0; queued == 0; runtime.Gosched() {
+		s.writer.mu.Lock()
+		queued = len(s.writer.queue)
+		s.writer.mu.Unlock()
+	}
+	cancel()
+	wait.Wait()
+	want(t, inTurn, fault.Cancelled, "may have been applied")
+	if e := fault.From(inQueue); e == nil || e.Kind != fault.Cancelled || strings.Contains(e.Text(), "may have") {
+		t.Errorf("withdrawn: %v", inQueue)
+	}
+	close(goOn)
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(t.Context(), late.ID); fault.KindOf(err) != fault.NotFound {
+		t.Fatalf("a withdrawn change was made: %v", err)
+	}
+}
+
+// TestSecretsLeaveTheFile looks for the secrets of a start in the file itself.
+func TestSecretsLeaveTheFile(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	secret := []byte("hush-" + strings.Repeat("0123456789abcdef", 4))
+	c := benchCommand(time.Now())
+	c.Spec.Env = map[string]string{"TOKEN": string(secret)}
+	c.Spec.Stdin = bytes.Repeat(secret, 2000)
+	if _, _, err := s.Create(t.Context(), c, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if b, err := os.ReadFile(s.path); err != nil || !bytes.Contains(b, secret) {
+		t.Fatalf("the secret is not there before the start: %v", err)
+	}
+	s = open(t, dir)
+	if err := s.Apply(t.Context(), end(c)); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if b, err := os.ReadFile(s.path); err != nil || bytes.Contains(b, secret) {
+		t.Fatalf("the secret is still there: %v", err)
+	}
+	if _, err := os.Stat(s.path + "-wal"); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("the log is left: %v", err)
+	}
+}
+
+// TestWALStaysBounded writes more than the log may hold.
+func TestWALStaysBounded(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	c := create(t, s)
+	data := make([]byte, 4<<20)
+	for range 2 * walMost / len(data) {
+		chunk := command.Chunk{Offset: c.Size[0], Data: data}
+		c.Size[0] = chunk.End()
+		if err := s.Apply(t.Context(), command.Change{From: c.State, Fence: c.Fence, Command: c, Output: []command.Chunk{chunk}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(s.path + "-wal")
+	if err != nil || info.Size() > walMost*3/2 {
+		t.Fatalf("the log has %d bytes, %v", info.Size(), err)
+	}
+}
+
+// TestSpaceIsReused writes and deletes the same amount again and again.
+func TestSpaceIsReused(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	var first int64
+	for range 5 {
+		c := create(t, s)
+		if err := s.Apply(t.Context(), end(c, command.Chunk{Data: make([]byte, 3<<20)})); err != nil {
+			t.Fatal(err)
+		}
+		if done, err := s.Retain(t.Context(), command.Retention{Now: time.Now().Add(time.Hour), DeleteAfter: time.Minute}); err != nil || done.Deleted != 1 {
+			t.Fatalf("%+v, %v", done, err)
+		}
+		var pages int64
+		if err := s.read.QueryRow("PRAGMA page_count").Scan(&pages); err != nil {
+			t.Fatal(err)
+		}
+		if first == 0 {
+			first = pages
+		}
+		if pages > first+10 {
+			t.Fatalf("the file grew from %d to %d pages", first, pages)
+		}
+	}
+}

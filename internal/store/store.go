@@ -1,0 +1,90 @@
+// Package store is the contract between telexec and what keeps its commands:
+// their records, their output, and the request ids that make a repeated request
+// harmless. A driver (package sqlite) fulfils it; package storetest is the one
+// suite that every driver passes. No SQL, and no word of a database, is spoken
+// outside the drivers.
+//
+// A command lives in the store like this:
+//
+//	Create ─▶ record ──Apply──▶ record' ──Apply──▶ … ──▶ ended ──Retain──▶ trimmed ──▶ gone
+//	            (compare-and-set on state and fence; output comes in the same step)
+//
+// What a driver keeps, besides what was written last:
+//
+//   - Spec, CreatedBy and CreateTime are written by Create and never changed.
+//   - The values of Spec.Env and all of Spec.Stdin may be secret and are needed
+//     only to start the command. They are removed by the Apply that takes it
+//     beyond STARTING; from then on Env has its names with empty values, and
+//     Stdin is nil.
+//   - Earliest is the store's own: Apply leaves it alone, Retain raises it.
+//   - Times are kept to the microsecond and given back in UTC; the zero time
+//     stays zero. Strings are bytes: they need not be UTF-8. An empty slice or
+//     map and a nil one are the same, and come back as nil.
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/telexec/telexec/internal/command"
+)
+
+// RequestIDLife is for how long after a command's CreateTime its request id
+// names it.
+const RequestIDLife = 24 * time.Hour
+
+// Store keeps commands. All methods may be called concurrently. Every write is
+// durable when it returns nil: it survives kill -9 and loss of power.
+//
+// Errors are *fault.Error. Besides those that the methods name: Unavailable
+// (STORE_UNAVAILABLE) when the store is closed or its disk fails, and then
+// nothing of the call was stored; DataLoss (STORE_DAMAGED) when what is stored
+// cannot be what was written; Cancelled or DeadlineExceeded when ctx ended
+// first. A write whose ctx ends while it waits for its turn has not happened and
+// never will; once its turn has come the error says that it may have happened,
+// and the caller reads again.
+type Store interface {
+	// Create stores a new command. Its state is QUEUED, AWAITING_APPROVAL, or
+	// STARTING when it has been claimed already; its ID is a ULID of CreateTime.
+	//
+	// With a Spec.RequestID that the same principal used within RequestIDLife it
+	// stores nothing: if hash is the one given then, the command of that time
+	// comes back as it is now, with created false; otherwise it fails with
+	// AlreadyExists (REQUEST_ID_REUSED, metadata command_id). hash stands for the
+	// content of the request and is made by the caller.
+	Create(ctx context.Context, c command.Command, hash []byte) (stored command.Command, created bool, err error)
+
+	// Apply takes a change whole or not at all. It fails with Aborted when the
+	// stored state or fence is not the expected one, or the output does not begin
+	// where the stored output ends; with NotFound (UNKNOWN_COMMAND) when there is
+	// no such command; with Invalid when the output has a gap or an overlap in
+	// itself.
+	Apply(ctx context.Context, ch command.Change) error
+
+	// Get gives a command, or NotFound (UNKNOWN_COMMAND).
+	Get(ctx context.Context, id string) (command.Command, error)
+
+	// List gives the commands that the filter selects, newest first: by falling
+	// id. Its cost is that of the rarest thing asked for, not of the history.
+	List(ctx context.Context, f command.Filter) ([]command.Command, error)
+
+	// ReadOutput gives the stored bytes of a stream from offset on: max of them,
+	// or fewer where the stored output ends; none, without an error, at or behind
+	// that end. It fails with OutOfRange (OUTPUT_TRIMMED, metadata
+	// earliest_offset) when retention has removed the byte at offset, and with
+	// NotFound (UNKNOWN_COMMAND).
+	ReadOutput(ctx context.Context, id string, stream command.Stream, offset int64, max int) ([]byte, error)
+
+	// Retain does one round of retention, at most r.Batch commands of it: it cuts
+	// output, deletes commands with all that belongs to them, and forgets request
+	// ids older than RequestIDLife. It works in small steps between which other
+	// writes go on; after an error, Retained says what was done before it.
+	Retain(ctx context.Context, r command.Retention) (command.Retained, error)
+
+	// Ping reports whether the store can write now.
+	Ping(ctx context.Context) error
+
+	// Close lets writes that were accepted finish and lets go of the files. Every
+	// later call answers STORE_UNAVAILABLE at once. It may be called twice.
+	Close() error
+}

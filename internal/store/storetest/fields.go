@@ -1,0 +1,165 @@
+package storetest
+
+import (
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/telexec/telexec/internal/command"
+)
+
+// everyField fills every field of a command by reflection, so that a field that
+// is added later and forgotten in a driver fails here.
+func everyField(b *bench) {
+	first := filled(b, 1)
+	first.ID, first.State = newID(first.CreateTime), command.Queued
+	b.create(first)
+	b.pause()
+	b.same(b.stored(first.ID), first)
+
+	second := filled(b, 1000)
+	second.ID, second.State = first.ID, command.Starting
+	b.must(b.Apply(b.Context(), command.Change{From: first.State, Fence: first.Fence, Command: second}))
+	b.pause()
+	keep(&second, first)
+	b.same(b.stored(first.ID), second)
+	list, err := b.List(b.Context(), command.Filter{})
+	b.must(err)
+	if len(list) != 1 {
+		b.Fatalf("%d commands listed, want 1", len(list))
+	}
+	b.same(list[0], second)
+
+	// All that can go is gone again.
+	third := command.Command{ID: first.ID, State: command.Starting}
+	b.must(b.Apply(b.Context(), command.Change{From: second.State, Fence: second.Fence, Command: third}))
+	b.pause()
+	keep(&third, first)
+	b.same(b.stored(first.ID), third)
+}
+
+// keep gives c what Apply does not change.
+func keep(c *command.Command, of command.Command) {
+	c.Spec, c.CreatedBy, c.CreateTime, c.Earliest = of.Spec, of.CreatedBy, of.CreateTime, of.Earliest
+}
+
+func filled(b *bench, seed int64) command.Command {
+	var c command.Command
+	n := seed
+	fill(b, reflect.ValueOf(&c).Elem(), &n)
+	return c
+}
+
+// fill sets a value to something that is not zero and that no other has. Strings
+// are no UTF-8 and have a NUL in them.
+func fill(b *bench, v reflect.Value, n *int64) {
+	b.Helper()
+	*n++
+	switch v.Interface().(type) {
+	case time.Time:
+		v.Set(reflect.ValueOf(time.UnixMicro(1_770_000_000_000_000 + *n).UTC()))
+		return
+	case command.State: // set by the case
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(fmt.Sprintf("%d \xff\x00 '\"€", *n))
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int64:
+		v.SetInt(*n)
+	case reflect.Uint8, reflect.Uint32:
+		v.SetUint(uint64(*n) % 251)
+	case reflect.Float64:
+		v.SetFloat(float64(*n) + 1.0/3)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(b, v.Elem(), n)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(b, v.Field(i), n)
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			fill(b, v.Index(i), n)
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 3, 3))
+		for i := range v.Len() {
+			fill(b, v.Index(i), n)
+		}
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		for range 3 {
+			key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+			fill(b, key, n)
+			fill(b, value, n)
+			v.SetMapIndex(key, value)
+		}
+	default:
+		b.Fatalf("storetest cannot fill a %s; teach it to", v.Type())
+	}
+}
+
+// zeroCommand has nothing but what it must have, and values at the edges.
+func zeroCommand(b *bench) {
+	c := command.Command{ID: newID(b.now), State: command.Queued}
+	b.create(c)
+	b.pause()
+	b.same(b.stored(c.ID), c)
+
+	code := 0
+	next := c
+	next.State = command.Completed
+	next.Exit = command.Exit{Code: &code}
+	next.Failure = &command.Failure{}
+	next.Cancellation = &command.Cancellation{Report: &command.CancelReport{}}
+	next.Progress = &command.Progress{}
+	next.Truncation = &command.Truncation{Offset: command.Sizes{-1, -1}}
+	next.Size = command.Sizes{1<<63 - 1, -1}
+	next.Fence = -1
+	b.must(b.Apply(b.Context(), command.Change{From: command.Queued, Command: next}))
+	b.pause()
+	b.same(b.stored(c.ID), next)
+
+	precise := b.command(func(c *command.Command) {
+		c.CreateTime = c.CreateTime.Add(1234567 * time.Nanosecond).In(time.FixedZone("", 3600))
+		c.Spec.Timeout = 1234567 * time.Nanosecond
+		c.Spec.Priority = -5
+		c.Spec.Pty = &command.Pty{Columns: 1<<32 - 1}
+		c.Spec.Argv = []string{"", "\x00", "\xff\xfe", "ü"}
+		c.Spec.Labels = map[string]string{"": "", "a": ""}
+	})
+	b.create(precise)
+	b.pause()
+	b.same(b.stored(precise.ID), precise)
+}
+
+// secrets checks that what only the start needs is removed with the start.
+func secrets(b *bench) {
+	for _, end := range []command.State{command.Running, command.Completed, command.Lost, command.Cancelled} {
+		c := b.create(b.command(func(c *command.Command) {
+			c.State = command.AwaitingApproval
+			c.Spec.Env = map[string]string{"TOKEN": "hush", "EMPTY": ""}
+			c.Spec.Stdin = []byte("hush\x00\xff")
+		}))
+		for _, state := range []command.State{command.Queued, command.Starting, command.Queued, command.Starting} {
+			c = b.step(c, state)
+			b.pause()
+			if got := b.stored(c.ID); got.Spec.Env["TOKEN"] != "hush" || string(got.Spec.Stdin) != "hush\x00\xff" {
+				b.Fatalf("in state %s env and stdin are gone: %s", state, text(got.Spec))
+			}
+		}
+		c = b.step(c, end)
+		b.pause()
+		got := b.stored(c.ID)
+		b.same(got, c)
+		if got.Spec.Env["TOKEN"] != "" || got.Spec.Stdin != nil {
+			b.Fatalf("in state %s a secret is left: %s", end, text(got.Spec))
+		}
+		if names := got.Spec.EnvNames(); len(names) != 2 || names[0] != "EMPTY" || names[1] != "TOKEN" {
+			b.Fatalf("names of variables are %q", names)
+		}
+	}
+}

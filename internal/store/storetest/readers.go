@@ -1,0 +1,61 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/telexec/telexec/internal/command"
+)
+
+// manyReaders reads in every way while one writes: a reader sees a record and the
+// output that came with it, or neither.
+func manyReaders(b *bench) {
+	const line = "0123456789"
+	c := b.step(b.create(b.command()), command.Running)
+	id := c.ID // c itself is the writer's
+	errs := together(41, func(i int) error {
+		if i == 0 {
+			for range 200 {
+				chunk := command.Chunk{Offset: c.Size[0], Data: []byte(line)}
+				next := b.next(c, command.Running, chunk)
+				if err := b.Apply(b.Context(), command.Change{From: c.State, Command: next, Output: []command.Chunk{chunk}}); err != nil {
+					return err
+				}
+				c = next
+			}
+			return nil
+		}
+		r := rand.New(rand.NewPCG(uint64(i), 0))
+		for range 20 {
+			var size int64
+			switch i % 2 {
+			case 0:
+				got, err := b.Get(b.Context(), id)
+				if err != nil {
+					return err
+				}
+				size = got.Size[0]
+			default:
+				f := randomFilter(r, nil)
+				f.Labels, f.Host, f.Principal, f.Origin = nil, "", "", ""
+				f.States = append(f.States, command.Running)
+				list, err := b.List(b.Context(), f)
+				if err != nil || len(list) != 1 {
+					return errors.Join(err, fmt.Errorf("%d commands listed", len(list)))
+				}
+				size = list[0].Size[0]
+			}
+			data, err := b.ReadOutput(b.Context(), id, command.Stdout, 0, 1<<20)
+			if err != nil || int64(len(data)) < size || len(data)%len(line) != 0 {
+				return errors.Join(err, fmt.Errorf("%d bytes where the record told of %d", len(data), size))
+			}
+		}
+		return nil
+	})
+	for _, err := range errs {
+		b.must(err)
+	}
+	b.pause()
+	b.same(b.stored(c.ID), c)
+}

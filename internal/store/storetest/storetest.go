@@ -1,0 +1,297 @@
+// Package storetest is the suite that every driver of package store passes. A
+// driver's test is one line:
+//
+//	storetest.Run(t, func(t *testing.T, dir string) store.Store { … })
+//
+// Every case runs twice: once as it is, and once with the store closed and
+// opened again at each point where the case says so (bench.pause), since what
+// was answered must be there after a restart. The case "model" does random calls
+// and compares every answer with a map in memory; it prints its seed.
+package storetest
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/store"
+)
+
+// Open opens the driver's store in a directory, which may hold one already. It
+// ends the test where it cannot.
+type Open func(t *testing.T, dir string) store.Store
+
+// Run runs the suite.
+func Run(t *testing.T, open Open) {
+	for _, c := range []struct {
+		name string
+		run  func(b *bench)
+	}{
+		{"every field comes back", everyField},
+		{"the zero command comes back", zeroCommand},
+		{"secrets go with the start", secrets},
+		{"a request id names one command", requestIDs},
+		{"a request id is forgotten", requestIDForgotten},
+		{"fifty creates with one request id", racingCreates},
+		{"a change is compare and set", compareAndSet},
+		{"fifty racing changes", racingChanges},
+		{"output is read from any offset", output},
+		{"output has no gap and no repeat", outputGaps},
+		{"output of many chunks", longOutput},
+		{"many readers beside a writer", manyReaders},
+		{"lists are filtered", filters},
+		{"lists are paged", pages},
+		{"lists by time", times},
+		{"retention trims", trims},
+		{"retention trims long output in steps", trimsLong},
+		{"retention deletes", deletes},
+		{"retention leaves what is in use", inUse},
+		{"retention works in batches", batches},
+		{"a closed store says so", closed},
+		{"an ended context", endedContext},
+		{"close under load", closeUnderLoad},
+		{"model", random},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.run(newBench(t, open, false))
+		})
+		t.Run(c.name+" over restarts", func(t *testing.T) {
+			c.run(newBench(t, open, true))
+		})
+	}
+}
+
+// bench is one case at work.
+type bench struct {
+	*testing.T
+	store.Store
+	open     Open
+	dir      string
+	restarts bool
+	now      time.Time // of the next command made; moves on with each
+}
+
+func newBench(t *testing.T, open Open, restarts bool) *bench {
+	dir := t.TempDir()
+	b := &bench{T: t, Store: open(t, dir), open: open, dir: dir, restarts: restarts,
+		now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+	t.Cleanup(func() {
+		if err := b.Store.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return b
+}
+
+// pause is a point where the store may be restarted.
+func (b *bench) pause() {
+	b.Helper()
+	if !b.restarts {
+		return
+	}
+	b.must(b.Store.Close())
+	b.Store = b.open(b.T, b.dir)
+}
+
+func (b *bench) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatalf("unexpected error: %v", err)
+	}
+}
+
+// fails requires a fault of a kind and, where reason is not empty, a reason.
+func (b *bench) fails(err error, kind fault.Kind, reason string) *fault.Error {
+	b.Helper()
+	if err == nil {
+		b.Fatalf("no error; want kind %d reason %s", kind, reason)
+	}
+	e := fault.From(err)
+	if e.Kind != kind || reason != "" && e.Reason != reason {
+		b.Fatalf("error %v (kind %d); want kind %d reason %s", err, e.Kind, kind, reason)
+	}
+	if e.Message == "" {
+		b.Fatalf("the error has no message: %#v", e)
+	}
+	return e
+}
+
+// command makes a command that is queued; more sets what a case is about.
+func (b *bench) command(more ...func(*command.Command)) command.Command {
+	c := newCommand(b.now, more...)
+	b.now = b.now.Add(time.Second)
+	return c
+}
+
+func newCommand(now time.Time, more ...func(*command.Command)) command.Command {
+	c := command.Command{
+		ID:           newID(now),
+		Version:      1,
+		State:        command.Queued,
+		Spec:         command.Spec{Host: "web1", Line: "uname -a"},
+		CreatedBy:    command.Actor{Principal: "deploy", Origin: command.OriginGRPC},
+		CreateTime:   now,
+		LastActivity: now,
+	}
+	for _, f := range more {
+		f(&c)
+	}
+	return c
+}
+
+var ids struct {
+	sync.Mutex
+	n uint64
+}
+
+// newID gives an id of a time; of ids of one time, the later is the larger.
+func newID(t time.Time) string {
+	ids.Lock()
+	defer ids.Unlock()
+	ids.n++
+	var id ulid.ULID
+	_ = id.SetTime(ulid.Timestamp(t))
+	for i, n := len(id)-1, ids.n; n > 0; i, n = i-1, n>>8 {
+		id[i] = byte(n)
+	}
+	return id.String()
+}
+
+func (b *bench) create(c command.Command) command.Command {
+	b.Helper()
+	stored, created, err := b.Create(b.Context(), c, []byte("hash of "+c.ID))
+	b.must(err)
+	if !created {
+		b.Fatalf("command %s was not created", c.ID)
+	}
+	b.same(stored, c)
+	return c
+}
+
+// step applies a change to a command and gives the command as it is then.
+func (b *bench) step(c command.Command, to command.State, output ...command.Chunk) command.Command {
+	b.Helper()
+	next := b.next(c, to, output...)
+	b.must(b.Apply(b.Context(), command.Change{From: c.State, Fence: c.Fence, Command: next, Output: output}))
+	return next
+}
+
+// next is a command after a step.
+func (b *bench) next(c command.Command, to command.State, output ...command.Chunk) command.Command {
+	c.Version++
+	c.LastActivity = b.now
+	c.State = to
+	if to.Ended() && c.EndTime.IsZero() {
+		c.EndTime = b.now
+	}
+	for _, chunk := range output {
+		c.Size[chunk.Stream] = chunk.End()
+	}
+	if to != command.Queued && to != command.Starting && to != command.AwaitingApproval {
+		c.Spec = started(c.Spec)
+	}
+	return c
+}
+
+// started is a spec as it is kept after the start.
+func started(s command.Spec) command.Spec {
+	s.Stdin = nil
+	if len(s.Env) > 0 {
+		env := make(map[string]string)
+		for name := range s.Env {
+			env[name] = ""
+		}
+		s.Env = env
+	}
+	return s
+}
+
+func (b *bench) stored(id string) command.Command {
+	b.Helper()
+	c, err := b.Get(b.Context(), id)
+	b.must(err)
+	return c
+}
+
+func (b *bench) same(got, want command.Command) {
+	b.Helper()
+	if got, want = normal(got), normal(want); !reflect.DeepEqual(got, want) {
+		b.Fatalf("command differs\n got %s\nwant %s", text(got), text(want))
+	}
+}
+
+// normal makes equal what the contract calls the same.
+func normal(c command.Command) command.Command {
+	for _, t := range []*time.Time{&c.CreateTime, &c.StartTime, &c.EndTime, &c.LastActivity} {
+		*t = (*t).UTC().Truncate(time.Microsecond)
+	}
+	if len(c.Spec.Argv) == 0 {
+		c.Spec.Argv = nil
+	}
+	if len(c.Spec.Env) == 0 {
+		c.Spec.Env = nil
+	}
+	if len(c.Spec.Labels) == 0 {
+		c.Spec.Labels = nil
+	}
+	if len(c.Spec.Stdin) == 0 {
+		c.Spec.Stdin = nil
+	}
+	return c
+}
+
+func text(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+func (b *bench) reads(id string, s command.Stream, offset int64, limit int, want []byte) {
+	b.Helper()
+	got, err := b.ReadOutput(b.Context(), id, s, offset, limit)
+	b.must(err)
+	if string(got) != string(want) {
+		b.Fatalf("%s at %d: %d bytes %.60q, want %d bytes %.60q", s, offset, len(got), got, len(want), want)
+	}
+}
+
+func randomBytes(r *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+// together calls f n times at once and gives the errors.
+func together(n int, f func(i int) error) []error {
+	errs := make([]error, n)
+	var wait sync.WaitGroup
+	begin := make(chan struct{})
+	for i := range n {
+		wait.Go(func() {
+			<-begin
+			errs[i] = f(i)
+		})
+	}
+	close(begin)
+	wait.Wait()
+	return errs
+}
+
+// ended is a context that has ended.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
