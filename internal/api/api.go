@@ -1,0 +1,197 @@
+// Package api answers the calls of telexec.v1: it turns a request into words of
+// the domain (convert.go), asks the engine, and turns what it says into an
+// answer.
+//
+//	Commands  CommandService: run, watch, stop, list
+//	Hosts     HostService:    which hosts there are and how they are
+//	Admin     AdminService:   what this server is and how it does
+//
+// A request that comes here is valid by the rules of the proto and has a
+// principal in its context; rpcserver has seen to both, and makes the gRPC
+// status of the faults returned here. What the engine and the hosts must offer
+// is declared below; the program puts them together.
+package api
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
+)
+
+// Snapshot is a command at one moment.
+type Snapshot struct {
+	command.Command
+	Queue *QueuePlace // nil unless it is queued
+}
+
+// QueuePlace is where a queued command stands.
+type QueuePlace struct {
+	Position      int           // 1 is next for its host
+	EstimatedWait time.Duration // 0: unknown
+	WaitsFor      string        // "host" or "service": whose limit
+}
+
+// Engine runs commands. Its methods may be called concurrently.
+type Engine interface {
+	// Execute accepts a command durably and does not wait for its end. replayed:
+	// an earlier request with the same id had made it.
+	Execute(ctx context.Context, by command.Actor, spec command.Spec) (s Snapshot, replayed bool, err error)
+	// Await gives a command as soon as enough says so, or it has ended, or ctx is
+	// done, which is not an error.
+	Await(ctx context.Context, id string, enough func(Snapshot) bool) (Snapshot, error)
+	// Get gives a command, or UNKNOWN_COMMAND.
+	Get(ctx context.Context, id string) (Snapshot, error)
+	// List gives commands, newest first.
+	List(ctx context.Context, f command.Filter) ([]Snapshot, error)
+	// Cancel ends a command; a negative grace is the default one.
+	Cancel(ctx context.Context, by command.Actor, id string, grace time.Duration, reason string) (Snapshot, command.CancelReport, error)
+	// Signal sends one signal.
+	Signal(ctx context.Context, by command.Actor, id, signal string) (Snapshot, error)
+	// Input writes to standard input and gives how many bytes all calls wrote.
+	Input(ctx context.Context, by command.Actor, id string, data []byte, eof bool) (total int64, err error)
+}
+
+// Output reads what commands have printed.
+type Output interface {
+	// ReadOutput gives bytes from offset on, at most limit, and none at the end of
+	// what there is.
+	ReadOutput(ctx context.Context, id string, s command.Stream, offset int64, limit int) ([]byte, error)
+	// Watch begins to watch a command; the caller closes the watcher.
+	Watch(ctx context.Context, id string, o WatchOptions) (Watcher, error)
+}
+
+// WatchOptions says what to watch.
+type WatchOptions struct {
+	From    command.Sizes              // first byte of each stream
+	Follow  bool                       // go on until the command has ended
+	Streams [len(command.Streams)]bool // which; none means both
+}
+
+// Watcher is one watcher of one command, for one goroutine.
+type Watcher interface {
+	// Next waits for the next event; io.EOF after EventEnded. After an error of
+	// ctx it may be called again: nothing is lost.
+	Next(ctx context.Context) (Event, error)
+	// Offsets is how far each stream was told.
+	Offsets() command.Sizes
+	// Close ends the watch.
+	Close()
+}
+
+// EventKind is what an Event tells.
+type EventKind uint8
+
+// The kinds. The first event is an EventCommand, the last two are EventComplete
+// and EventEnded.
+const (
+	EventCommand  EventKind = iota // Snapshot changed
+	EventChunk                     // Chunk came; at most 256 KiB
+	EventGap                       // Gap is not stored any more
+	EventComplete                  // all output was told
+	EventEnded                     // Snapshot is the last word
+)
+
+// Event is one thing that a watcher is told.
+type Event struct {
+	Kind     EventKind
+	Snapshot Snapshot
+	Chunk    command.Chunk
+	Gap      Gap
+}
+
+// Gap is a run of bytes of a stream that are not stored any more.
+type Gap struct {
+	Stream   command.Stream
+	From, To int64
+}
+
+// Load tells how busy the service is.
+type Load interface {
+	// Load tells how many commands run on a host and wait for it.
+	Load(host string) (running, queued int)
+	// Stats tells the same of the whole service.
+	Stats() Stats
+}
+
+// Stats is how the service does.
+type Stats struct {
+	Running, Queued, Watchers int
+	Draining                  bool
+}
+
+// Inventory knows the hosts.
+type Inventory interface {
+	// List gives all hosts, in any order.
+	List() []inventory.Host
+	// Lookup gives a host, or UNKNOWN_HOST.
+	Lookup(name string) (inventory.Host, error)
+}
+
+// Connections knows the connections to hosts.
+type Connections interface {
+	// Link tells about the connections to a host now.
+	Link(host string) Link
+	// Check connects to a host, looks around, and tells what it found, within the
+	// host's ConnectTimeout. An error is a fault that says why the host cannot be
+	// used.
+	Check(ctx context.Context, h inventory.Host) (Finding, error)
+}
+
+// Link is how a host is connected.
+type Link struct {
+	Connections   int
+	LastConnected time.Time        // zero: never since the start
+	LastFailure   *command.Failure // nil when the last attempt worked
+	LastFailed    time.Time        // zero without LastFailure
+}
+
+// Finding is what a check found.
+type Finding struct {
+	ServerVersion    string // "SSH-2.0-OpenSSH_9.2p1"
+	HostKey          string // "SHA256:…"
+	Durability       command.Durability
+	DurabilityReason string // why it is not Durable
+}
+
+// originHeader is the metadata by which a client says through which door its
+// user came.
+const originHeader = "telexec-origin"
+
+// actor tells who calls and through which door. Our own clients say what they
+// are; what only the service's own gateway can be is believed only where the
+// call has not come over a network.
+func actor(ctx context.Context) command.Actor {
+	p, _ := access.FromContext(ctx)
+	by := command.Actor{Principal: p.Name, Origin: command.OriginGRPC}
+	said := metadata.ValueFromIncomingContext(ctx, originHeader)
+	if len(said) == 0 {
+		return by
+	}
+	switch o := command.Origin(said[0]); o {
+	case command.OriginCLI, command.OriginMCP, command.OriginWeb:
+		by.Origin = o
+	case command.OriginREST, command.OriginWebSocket:
+		if from, ok := peer.FromContext(ctx); ok && from.Addr.Network() != "tcp" && from.Addr.Network() != "unix" {
+			by.Origin = o
+		}
+	}
+	return by
+}
+
+// unsupported refuses what this build cannot do.
+func unsupported(what, hint string) error {
+	return fault.New(fault.Unsupported, fault.ReasonNotSupported, "%s cannot be had from this server", what).WithHint("%s", hint)
+}
+
+// unknownSession answers for a session; this build has none.
+func unknownSession(name string) error {
+	return fault.New(fault.NotFound, fault.ReasonUnknownSession, "there is no session %q", name).
+		WithHint("Ask by command_id; Execute gives it").With("session", name)
+}

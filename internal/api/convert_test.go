@@ -1,0 +1,383 @@
+package api
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
+)
+
+var noon = time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// fill gives every field below v a value that is not its zero value, different
+// ones as n grows.
+func fill(v reflect.Value, n *int) {
+	*n++
+	switch v.Interface().(type) {
+	case time.Time:
+		v.Set(reflect.ValueOf(noon.Add(time.Duration(*n) * time.Second)))
+		return
+	case time.Duration:
+		v.SetInt(int64(time.Duration(*n) * time.Second))
+		return
+	case command.State:
+		v.SetString(string(command.Running))
+		return
+	case command.Origin:
+		v.SetString(string(command.OriginMCP))
+		return
+	case command.Durability:
+		v.SetString(string(command.Attached))
+		return
+	case command.Connection:
+		v.SetString(string(command.Reconnecting))
+		return
+	case command.Completion:
+		v.SetString(string(command.ByMark))
+		return
+	case command.Outcome:
+		v.SetString(string(command.Left))
+		return
+	}
+	switch v.Kind() {
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		v.SetInt(int64(*n))
+	case reflect.Uint8, reflect.Uint32:
+		v.SetUint(uint64(*n % 250))
+	case reflect.Float64:
+		v.SetFloat(float64(*n))
+	case reflect.String:
+		v.SetString(fmt.Sprintf("text%d", *n))
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0), n)
+	case reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key, n)
+		fill(value, n)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), n)
+	case reflect.Array:
+		for i := range v.Len() {
+			fill(v.Index(i), n)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i), n)
+		}
+	default:
+		panic("no value for " + v.Type().String())
+	}
+}
+
+func full[T any]() (v T) {
+	n := 0
+	fill(reflect.ValueOf(&v).Elem(), &n)
+	return v
+}
+
+// leaves calls f for every field below v that is not a struct, with its path.
+func leaves(path string, v reflect.Value, f func(path string, v reflect.Value)) {
+	switch _, isTime := v.Interface().(time.Time); {
+	case v.Kind() == reflect.Struct && !isTime:
+		for i := range v.NumField() {
+			leaves(path+"."+v.Type().Field(i).Name, v.Field(i), f)
+		}
+	case v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.Struct:
+		leaves(path, v.Elem(), f)
+	case v.Kind() == reflect.Array:
+		for i := range v.Len() {
+			leaves(fmt.Sprintf("%s[%d]", path, i), v.Index(i), f)
+		}
+	default:
+		f(strings.TrimPrefix(path, "."), v)
+	}
+}
+
+// unset lists the fields below m that are not set, by path.
+func unset(path string, m protoreflect.Message) (paths []string) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		at := path + string(f.Name())
+		switch {
+		case !m.Has(f):
+			paths = append(paths, at)
+		case f.IsList() && f.Message() != nil:
+			paths = append(paths, unset(at+".", m.Get(f).List().Get(0).Message())...)
+		case f.Message() != nil && !f.IsMap() && !f.IsList() && f.Message().ParentFile().Package() == "telexec.v1":
+			paths = append(paths, unset(at+".", m.Get(f).Message())...)
+		}
+	}
+	return paths
+}
+
+func TestEveryFieldOfACommandIsTold(t *testing.T) {
+	// What no command of this build has.
+	later := []string{"session", "sudo_user", "approval", "policy_rule", "task_step"}
+	s := full[Snapshot]()
+	s.StdinClosed = false
+	if missing := slices.DeleteFunc(unset("", commandToProto(s, noon).ProtoReflect()), func(p string) bool { return slices.Contains(later, p) }); len(missing) > 0 {
+		t.Errorf("never set: %v", missing)
+	}
+
+	// The other way round: whatever changes in the domain changes on the wire.
+	inside := map[string]string{
+		"Command.Spec.Line":         "shown only without argv",
+		"Command.Spec.Stdin":        "may hold a secret",
+		"Command.Spec.StdinOpen":    "stdin_open tells the moment; the PTY keeps it open here",
+		"Command.Spec.QueueTimeout": "no field of the resource",
+		"Command.Spec.Durability":   "what was asked for; what was got is told",
+		"Command.Exit.CoreDumped":   "no field of the resource",
+		"Command.Earliest[0]":       "told with the output",
+		"Command.Earliest[1]":       "told with the output",
+		"Command.Node":              "where it is looked after is no affair of the caller",
+		"Command.Fence":             "of the store",
+	}
+	before := commandToProto(s, noon)
+	leaves("", reflect.ValueOf(&s).Elem(), func(path string, v reflect.Value) {
+		old := reflect.ValueOf(v.Interface())
+		if path == "Command.StdinClosed" { // the one that is false in an open command
+			v.SetBool(true)
+		} else {
+			v.SetZero()
+		}
+		changed := !proto.Equal(before, commandToProto(s, noon))
+		v.Set(old)
+		if _, hidden := inside[path]; changed == hidden {
+			t.Errorf("%s: changes the wire: %v", path, changed)
+		}
+	})
+	// Values of variables are never shown.
+	s.Spec.Env = map[string]string{"PASSWORD": "hunter2"}
+	if text := commandToProto(s, noon).String(); strings.Contains(text, "hunter2") || !strings.Contains(text, "PASSWORD") {
+		t.Errorf("environment: %s", text)
+	}
+}
+
+func TestACommandThatHasNotStarted(t *testing.T) {
+	c := commandToProto(Snapshot{Command: command.Command{ID: "X", State: command.Queued, Spec: command.Spec{Host: "h", Line: "true"}}}, noon)
+	want := &telexecv1.Command{
+		Name: "commands/X", Id: "X", State: telexecv1.CommandState_COMMAND_STATE_QUEUED, Host: "h", Command: "true", CreatedBy: &telexecv1.Actor{},
+	}
+	if !proto.Equal(c, want) {
+		t.Errorf("%v", c)
+	}
+	if c.ExitCode != nil || c.GetDuration() != nil || c.GetTruncation() != nil {
+		t.Errorf("filled in: %v", c)
+	}
+}
+
+func TestTruncationTellsOnlyWhatIsMissing(t *testing.T) {
+	c := commandToProto(Snapshot{Command: command.Command{Truncation: &command.Truncation{Offset: command.Sizes{-1, 0}, Reason: "full"}}}, noon)
+	if c.GetTruncation().StdoutOffset != nil || c.GetTruncation().StderrOffset == nil {
+		t.Errorf("%v", c.GetTruncation())
+	}
+}
+
+// fullRequest sets every field of a message.
+func fullMessage(m protoreflect.Message, n *int) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		switch {
+		case f.IsMap():
+			m.Mutable(f).Map().Set(protoreflect.ValueOfString(fmt.Sprintf("key%d", *n)).MapKey(), protoreflect.ValueOfString("value"))
+		case f.IsList():
+			m.Mutable(f).List().Append(scalar(f, n))
+		case f.Message() != nil && f.Message().FullName() == "google.protobuf.Duration":
+			*n++
+			m.Set(f, protoreflect.ValueOfMessage(durationpb.New(time.Duration(*n)*time.Second).ProtoReflect()))
+		case f.Message() != nil && f.Message().FullName() == "google.protobuf.Timestamp":
+			*n++
+			m.Set(f, protoreflect.ValueOfMessage(timestamppb.New(noon.Add(time.Duration(*n)*time.Hour)).ProtoReflect()))
+		case f.Message() != nil:
+			fullMessage(m.Mutable(f).Message(), n)
+		default:
+			m.Set(f, scalar(f, n))
+		}
+	}
+}
+
+func scalar(f protoreflect.FieldDescriptor, n *int) protoreflect.Value {
+	*n++
+	switch f.Kind() {
+	case protoreflect.BoolKind:
+		return protoreflect.ValueOfBool(true)
+	case protoreflect.Int32Kind:
+		return protoreflect.ValueOfInt32(int32(*n))
+	case protoreflect.Uint32Kind:
+		return protoreflect.ValueOfUint32(uint32(*n))
+	case protoreflect.Int64Kind:
+		return protoreflect.ValueOfInt64(int64(*n))
+	case protoreflect.StringKind:
+		return protoreflect.ValueOfString(fmt.Sprintf("text%d", *n))
+	case protoreflect.BytesKind:
+		return protoreflect.ValueOfBytes([]byte{byte(*n)})
+	case protoreflect.EnumKind:
+		return protoreflect.ValueOfEnum(protoreflect.EnumNumber(f.Enum().Values().Len() - 1))
+	}
+	panic("no value for " + string(f.FullName()))
+}
+
+func TestEveryFieldOfARequestCounts(t *testing.T) {
+	r, n := &telexecv1.ExecuteRequest{}, 0
+	fullMessage(r.ProtoReflect(), &n)
+	r.Session, r.Sudo = "", nil // refused, see below
+	all, err := specFromProto(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := reflect.ValueOf(all)
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			t.Errorf("Spec.%s is never set", v.Type().Field(i).Name)
+		}
+	}
+	base, err := specFromProto(&telexecv1.ExecuteRequest{Command: "true"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := r.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if !r.ProtoReflect().Has(f) {
+			continue
+		}
+		one := &telexecv1.ExecuteRequest{Command: "true"}
+		one.ProtoReflect().Set(f, r.ProtoReflect().Get(f))
+		s, err := specFromProto(one)
+		if err != nil {
+			t.Errorf("%s: %v", f.Name(), err)
+		}
+		// These two are about the answer.
+		answer := f.Name() == "wait" || f.Name() == "output"
+		if changed := !reflect.DeepEqual(s, base); changed == answer {
+			t.Errorf("%s: changes the spec: %v", f.Name(), changed)
+		}
+	}
+}
+
+func TestWhatCannotBeHadIsRefused(t *testing.T) {
+	for name, r := range map[string]*telexecv1.ExecuteRequest{
+		"session": {Session: "s", Command: "true"},
+		"sudo":    {Host: "h", Command: "true", Sudo: &telexecv1.Sudo{}},
+		"durable": {Host: "h", Command: "true", Durability: telexecv1.Durability_DURABILITY_DURABLE},
+	} {
+		_, err := specFromProto(r)
+		if e := fault.From(err); err == nil || e.Kind != fault.Unsupported || e.Reason != fault.ReasonNotSupported || e.Hint == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// What only the domain can check is still checked.
+	_, err := specFromProto(&telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", 70_000), Env: map[string]string{"A": strings.Repeat("x", 60_000)}})
+	if fault.ReasonOf(err) != fault.ReasonCommandTooLong {
+		t.Errorf("long together: %v", err)
+	}
+}
+
+func TestEveryFilterCounts(t *testing.T) {
+	r, n := &telexecv1.ListCommandsRequest{}, 0
+	fullMessage(r.ProtoReflect(), &n)
+	fields := r.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		one := &telexecv1.ListCommandsRequest{}
+		one.ProtoReflect().Set(f, r.ProtoReflect().Get(f))
+		got, none := filterFromProto(one)
+		page := f.Name() == "page_size" || f.Name() == "page_token"
+		if changed := none || !reflect.DeepEqual(got, command.Filter{}); changed == page {
+			t.Errorf("%s: changes the filter: %v", f.Name(), changed)
+		}
+	}
+	f, none := filterFromProto(&telexecv1.ListCommandsRequest{Active: true})
+	if none || !slices.Equal(f.States, []command.State{command.AwaitingApproval, command.Queued, command.Starting, command.Running}) || !command.States[4].Ended() {
+		t.Errorf("active: %v %v", f.States, none)
+	}
+	f, none = filterFromProto(&telexecv1.ListCommandsRequest{Active: true, States: []telexecv1.CommandState{
+		telexecv1.CommandState_COMMAND_STATE_RUNNING, telexecv1.CommandState_COMMAND_STATE_FAILED}})
+	if none || !slices.Equal(f.States, []command.State{command.Running}) {
+		t.Errorf("active and states: %v %v", f.States, none)
+	}
+	if _, none = filterFromProto(&telexecv1.ListCommandsRequest{Active: true, States: []telexecv1.CommandState{telexecv1.CommandState_COMMAND_STATE_FAILED}}); !none {
+		t.Error("active and ended at once can match")
+	}
+}
+
+func TestEveryWordHasItsEnum(t *testing.T) {
+	for _, s := range command.States {
+		if p := stateToProto(s); p == 0 || stateFromProto(p) != s {
+			t.Errorf("state %s is %v", s, p)
+		}
+	}
+	if len(command.States) != len(telexecv1.CommandState_name)-1 {
+		t.Error("the states differ in number")
+	}
+	for _, o := range command.Origins {
+		if p := originToProto(o); p == 0 || originFromProto(p) != o {
+			t.Errorf("origin %s is %v", o, p)
+		}
+	}
+	if len(command.Origins) != len(telexecv1.Origin_name)-1 || originFromProto(0) != "" {
+		t.Error("the origins differ in number")
+	}
+	for _, s := range command.Streams {
+		if streamFromProto(streamToProto(s)) != s {
+			t.Errorf("stream %s", s)
+		}
+	}
+	for word, p := range map[any]protoreflect.Enum{
+		command.Durable:      durabilityToProto(command.Durable),
+		command.Attached:     durabilityToProto(command.Attached),
+		command.Connected:    connectionToProto(command.Connected),
+		command.Reconnecting: connectionToProto(command.Reconnecting),
+		command.ByExitStatus: completionToProto(command.ByExitStatus),
+		command.ByMark:       completionToProto(command.ByMark),
+		command.ByPrompt:     completionToProto(command.ByPrompt),
+		command.BySilence:    completionToProto(command.BySilence),
+		command.Gone:         outcomeToProto(command.Gone),
+		command.AlreadyEnded: outcomeToProto(command.AlreadyEnded),
+		command.NeverStarted: outcomeToProto(command.NeverStarted),
+		command.Pending:      outcomeToProto(command.Pending),
+		command.Left:         outcomeToProto(command.Left),
+		command.Unproven:     outcomeToProto(command.Unproven),
+	} {
+		if p.Number() == 0 {
+			t.Errorf("%v has no enum value", word)
+		}
+	}
+}
+
+func TestEveryFieldOfAHostIsTold(t *testing.T) {
+	h := inventory.Host{
+		Name: "web1", Address: "10.0.0.1:22", User: "deploy", Labels: map[string]string{"env": "prod"}, MaxCommands: 7,
+		Source: inventory.FromSSHConfig, Via: []inventory.Host{{Name: "a"}, {Name: "b"}},
+	}
+	p := hostToProto(h, 1, 2, full[Link]())
+	if missing := unset("", p.ProtoReflect()); len(missing) > 0 {
+		t.Errorf("never set: %v", missing)
+	}
+	if !slices.Equal(p.GetProxyJump(), []string{"a", "b"}) || p.GetSource() != telexecv1.HostSource_HOST_SOURCE_SSH_CONFIG {
+		t.Errorf("%v", p)
+	}
+	if hostToProto(inventory.Host{Source: inventory.FromConfig}, 0, 0, Link{}).GetSource() != telexecv1.HostSource_HOST_SOURCE_CONFIG {
+		t.Error("source config")
+	}
+}

@@ -1,0 +1,214 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/secret"
+	"github.com/telexec/telexec/internal/telemetry"
+)
+
+// refuse answers with a failure, in the one shape.
+func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	status, body := g.options.Problem(err)
+	g.log(r, status, err)
+	writeProblem(w, status, body)
+}
+
+// refuseAs is refuse for what only HTTP has a status for.
+func (g *Gateway) refuseAs(w http.ResponseWriter, r *http.Request, status int, err error) {
+	_, body := g.options.Problem(err)
+	g.log(r, status, err)
+	writeProblem(w, status, body)
+}
+
+// log tells of a refusal. Those that come from the gRPC server are in its log.
+func (g *Gateway) log(r *http.Request, status int, err error) {
+	level := slog.LevelDebug
+	if _, ours := errors.AsType[*fault.Error](err); ours {
+		level = slog.LevelInfo
+	}
+	g.options.Logger.LogAttrs(r.Context(), level, "request refused", slog.String("method", r.Method),
+		slog.String("path", r.URL.Path), slog.Int("status", status), slog.Any("error", err))
+}
+
+func writeProblem(w http.ResponseWriter, status int, body *spb.Status) {
+	text, err := protojson.Marshal(body)
+	if err != nil { // a detail of an unknown type; the message is what matters
+		text, _ = protojson.Marshal(&spb.Status{Code: body.GetCode(), Message: body.GetMessage()})
+	}
+	for _, detail := range body.GetDetails() {
+		retry := &errdetails.RetryInfo{}
+		if detail.UnmarshalTo(retry) == nil {
+			seconds := math.Ceil(retry.GetRetryDelay().AsDuration().Seconds())
+			w.Header().Set("Retry-After", strconv.FormatFloat(seconds, 'f', 0, 64))
+		}
+	}
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // a client that went away
+}
+
+// withRequestID takes the client's request id or makes one, and tells it in the
+// answer.
+func withRequestID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := telemetry.AcceptRequestID(r.Header.Get("X-Request-Id"))
+		w.Header().Set("X-Request-Id", id)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r.WithContext(telemetry.WithRequestID(r.Context(), id)))
+	})
+}
+
+// authenticated lets through only who has a token. The gRPC server decides
+// anyway; here it spares reading the body of a stranger, and guards what is not
+// gRPC.
+func (g *Gateway) authenticated(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !strings.EqualFold(scheme, "bearer") {
+			token = ""
+		}
+		p, err := g.options.Authenticator.Authenticate(r.Context(), secret.New(strings.TrimSpace(token)))
+		if err != nil {
+			g.refuse(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(access.WithPrincipal(r.Context(), p)))
+	})
+}
+
+// readBody reads the whole body before anything else happens, within a time
+// limit: http.Server's ReadTimeout would go on counting while a call waits for a
+// command, and cut it off.
+func (g *Gateway) readBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		// Without deadlines (a recorder in a test) there is nobody to wait for.
+		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			g.refuseAs(w, r, http.StatusRequestEntityTooLarge, fault.New(fault.Exhausted, fault.ReasonInvalidRequest,
+				"the request's body has more than %d bytes", maxBody).WithHint("Send long input in parts, with POST /v1/commands/{id}:input"))
+			return
+		}
+		if err != nil {
+			g.refuseAs(w, r, http.StatusRequestTimeout, fault.Wrap(err, fault.Cancelled, fault.ReasonCallCancelled,
+				"the request's body did not arrive whole").WithHint("Send it again"))
+			return
+		}
+		_ = control.SetReadDeadline(time.Time{})
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// doorman checks Host and Origin. A web page from elsewhere can make a browser
+// send requests here: under a name of its own that it lets resolve to us (DNS
+// rebinding; the Host header tells), or simply across origins (the Origin and
+// Sec-Fetch-Site headers tell).
+type doorman struct {
+	hosts   []string // lower case; without a port it is for any port
+	ip      netip.Addr
+	anyIP   bool // listening on all addresses: rebinding needs a name
+	origins []string
+}
+
+func newDoorman(addr net.Addr, hosts, origins []string) *doorman {
+	d := &doorman{}
+	for _, h := range hosts {
+		d.hosts = append(d.hosts, strings.ToLower(h))
+	}
+	for _, o := range origins {
+		d.origins = append(d.origins, strings.ToLower(strings.TrimSuffix(o, "/")))
+	}
+	if at, err := netip.ParseAddrPort(addr.String()); err == nil {
+		d.ip = at.Addr().Unmap()
+		d.anyIP = d.ip.IsUnspecified()
+	}
+	return d
+}
+
+// knows reports whether a Host header ("name", "name:port", "[::1]:port") names
+// this server.
+func (d *doorman) knows(host string) bool {
+	host = strings.ToLower(host)
+	name := host
+	if n, _, err := net.SplitHostPort(host); err == nil {
+		name = n
+	}
+	name = strings.TrimSuffix(strings.Trim(name, "[]"), ".")
+	if slices.Contains(d.hosts, host) || slices.Contains(d.hosts, name) || slices.Contains(d.hosts, "["+name+"]") {
+		return true
+	}
+	if ip, err := netip.ParseAddr(name); err == nil {
+		ip = ip.Unmap()
+		return d.anyIP || ip.IsLoopback() || ip == d.ip
+	}
+	return name == "localhost" || strings.HasSuffix(name, ".localhost")
+}
+
+// guard refuses what comes under a foreign name or from a foreign page, and
+// answers the preflights (Fetch standard, CORS protocol) of allowed pages.
+func (d *doorman) guard(refuse func(http.ResponseWriter, *http.Request, error), next http.Handler) http.Handler {
+	crossOrigin := http.NewCrossOriginProtection()
+	for _, o := range d.origins {
+		// One that is not an origin allows nothing; configuration refuses it before.
+		_ = crossOrigin.AddTrustedOrigin(o)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !d.knows(r.Host) {
+			refuse(w, r, fault.New(fault.PermissionDenied, fault.ReasonForbiddenOrigin, "this server does not answer to the name %q", r.Host).
+				WithHint("Use localhost or the address it listens on, or add the name to http.allowed_hosts"))
+			return
+		}
+		foreign := crossOrigin.Check(r) != nil
+		if origin := strings.ToLower(r.Header.Get("Origin")); origin != "" {
+			w.Header().Add("Vary", "Origin")
+			page, err := url.Parse(origin)
+			switch {
+			case slices.Contains(d.origins, origin):
+				foreign = false
+				h := w.Header()
+				h.Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
+				h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After")
+				if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+					h.Set("Access-Control-Allow-Methods", "GET, POST")
+					h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id")
+					h.Set("Access-Control-Max-Age", "600")
+					w.WriteHeader(http.StatusNoContent)
+					return
+				}
+			case err != nil || page.Host != strings.ToLower(r.Host):
+				foreign = true
+			}
+		}
+		if foreign {
+			refuse(w, r, fault.New(fault.PermissionDenied, fault.ReasonForbiddenOrigin, "web pages from %q may not call this server", r.Header.Get("Origin")).
+				WithHint("Add the origin to http.allowed_origins if its pages are to be trusted"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,203 @@
+// Package gateway is the HTTP door: REST for programs, health for probes,
+// metrics for Prometheus.
+//
+//	client ─HTTP─▶ doorman ─▶ token ─▶ body ─▶ REST ─gRPC in memory─▶ rpcserver
+//
+// REST is grpc-gateway: routes and messages are those of the proto. It calls the
+// real gRPC server over an in-memory listener, so that every interceptor guards
+// it; nothing is decided here but what only HTTP has (Host, Origin, body size,
+// status). A client that goes away ends its call, never a command.
+//
+// JSON is that of protobuf: lowerCamelCase names (snake_case is understood too),
+// int64 as strings, bytes in base64, enums by name. A field with its default
+// value is left out, except an optional one that is set: "exitCode": 0 is there
+// when the exit code is 0, and only then. Fields that do not exist are refused,
+// in bodies and in queries.
+//
+// A streaming call answers with one message per line (application/x-ndjson),
+// each sent at once. Should it break off, the last line is {"error": …}.
+//
+// Every failure has one shape, google.rpc.Status in JSON, whoever found it:
+//
+//	{"code": 5, "message": "…", "details": [{"@type": "…/google.rpc.ErrorInfo",
+//	 "reason": "UNKNOWN_HOST", "domain": "telexec", "metadata": {"hint": "…"}}]}
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/access"
+)
+
+// Limits of the door.
+const (
+	maxBody       = 4 << 20          // bytes of a request; the gRPC server takes no more either
+	maxHeader     = 64 << 10         // bytes of all headers
+	headerTimeout = 10 * time.Second // for the headers of a request
+	bodyTimeout   = 60 * time.Second // for its body
+	idleTimeout   = 2 * time.Minute  // between two requests of a connection
+	// maxAnswer is above the largest answer there is: two streams of 1 MiB, with
+	// text in which each byte became the 3 bytes of U+FFFD.
+	maxAnswer = 32 << 20
+	// window is the flow-control window per call of the in-memory connection; the
+	// default of 64 KiB makes bulk output wait for its own acknowledgements.
+	window = 1 << 20
+)
+
+// Options is what a Gateway needs. All fields but those marked must be set.
+type Options struct {
+	// Dial connects to the gRPC server, in memory.
+	Dial func(context.Context) (net.Conn, error)
+	// Authenticator is asked before a body is read; the gRPC server asks again.
+	Authenticator access.Authenticator
+	// Problem gives HTTP status and body for a failure.
+	Problem func(error) (httpStatus int, body *spb.Status)
+	// Ready tells why the service cannot take commands; nil where it can.
+	Ready func() error
+	// Metrics answers GET /metrics.
+	Metrics http.Handler
+	// OpenAPI is the document of GET /openapi.json.
+	OpenAPI []byte
+
+	Addr           net.Addr // that is listened on
+	AllowedHosts   []string // Host headers besides loopback and Addr; may be empty
+	AllowedOrigins []string // origins of web pages that may call; may be empty
+
+	TLS          *tls.Config   // nil: no TLS
+	DrainTimeout time.Duration // for requests under way
+	Logger       *slog.Logger
+}
+
+// Gateway is the HTTP door.
+type Gateway struct {
+	options Options
+	conn    *grpc.ClientConn
+	handler http.Handler
+}
+
+// New makes a gateway. The caller runs it or closes it. It outlives ctx.
+func New(ctx context.Context, o Options) (*Gateway, error) {
+	conn, err := grpc.NewClient("passthrough:in-memory",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return o.Dial(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // never leaves the process
+		grpc.WithStreamInterceptor(peekFirst),
+		grpc.WithInitialWindowSize(window),
+		grpc.WithInitialConnWindowSize(8*window),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	g := &Gateway{options: o, conn: conn}
+	if g.handler, err = g.routes(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	return g, nil
+}
+
+// Close lets go of the gRPC connection of a gateway that is not run.
+func (g *Gateway) Close() error { return g.conn.Close() }
+
+// routes puts everything together: what stands before the token, and behind it.
+func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
+	rest := g.newREST()
+	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
+		telexecv1.RegisterCommandServiceHandler,
+		telexecv1.RegisterHostServiceHandler,
+		telexecv1.RegisterAdminServiceHandler,
+	} {
+		if err := register(ctx, rest, g.conn); err != nil {
+			return nil, err
+		}
+	}
+	// Paths are compared as they are: http.ServeMux would clean them and redirect,
+	// which is one more answer that is not in the one shape.
+	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case reads(r, "/metrics"):
+			g.options.Metrics.ServeHTTP(w, r)
+		case reads(r, "/openapi.json"):
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(g.options.OpenAPI) // a client that went away
+		default:
+			rest.ServeHTTP(w, r)
+		}
+	})
+	keeper := newDoorman(g.options.Addr, g.options.AllowedHosts, g.options.AllowedOrigins)
+	kept := keeper.guard(g.refuse, g.authenticated(g.readBody(guarded)))
+	return withRequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case reads(r, "/healthz"):
+			healthy(w)
+		case reads(r, "/readyz"):
+			if err := g.options.Ready(); err != nil {
+				g.refuse(w, r, err)
+				return
+			}
+			healthy(w)
+		default:
+			kept.ServeHTTP(w, r)
+		}
+	})), nil
+}
+
+// reads reports whether a request asks for what is at the path.
+func reads(r *http.Request, path string) bool {
+	return r.URL.Path == path && (r.Method == http.MethodGet || r.Method == http.MethodHead)
+}
+
+func healthy(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write([]byte(`{"status":"ok"}` + "\n")) // a probe that went away
+}
+
+// Run serves the listener until ctx ends, and then drains: no new request is
+// taken, those under way may finish within the drain timeout, the rest is cut
+// off. It closes the listener and the gRPC connection, and returns nil after a
+// drain, else why it failed.
+func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
+	server := &http.Server{
+		Handler:           g.handler,
+		TLSConfig:         g.options.TLS,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(g.options.Logger.Handler(), slog.LevelDebug),
+	}
+	serve := func() error { return server.Serve(l) }
+	if g.options.TLS != nil {
+		serve = func() error { return server.ServeTLS(l, "", "") }
+	}
+	failed := make(chan error, 1) // one from serve; never blocks
+	go func() { failed <- serve() }()
+
+	var err error
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.options.DrainTimeout)
+		_ = server.Shutdown(bounded) // its only error is the timeout; Close does the rest
+		cancel()
+		if err = <-failed; errors.Is(err, http.ErrServerClosed) {
+			err = nil
+		}
+	}
+	if err = errors.Join(err, server.Close(), g.conn.Close()); err != nil {
+		return fmt.Errorf("HTTP server: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/telemetry"
+)
+
+// Metadata of the calls to the gRPC server.
+const (
+	originKey    = "telexec-origin"
+	requestIDKey = "x-request-id"
+)
+
+// newREST makes the mux of grpc-gateway.
+func (g *Gateway) newREST() *runtime.ServeMux {
+	useStrictQueries()
+	return runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, lines{&runtime.JSONPb{}}),
+		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+			g.refuse(w, r, err)
+		}),
+		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, status int) {
+			g.refuseRoute(w, r, status)
+		}),
+		// No header of the client becomes metadata but the token, which the library
+		// passes on itself; so nobody can set our own keys from outside.
+		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithMetadata(func(ctx context.Context, _ *http.Request) metadata.MD {
+			return metadata.Pairs(originKey, "rest", requestIDKey, telemetry.RequestID(ctx))
+		}),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+	)
+}
+
+// lines is JSON in which each message of a stream is a line of its own, without
+// the {"result": …} that grpc-gateway puts around it and the OpenAPI document
+// does not know.
+type lines struct{ *runtime.JSONPb }
+
+// Marshal is of runtime.Marshaler.
+func (l lines) Marshal(v any) ([]byte, error) {
+	if envelope, ok := v.(map[string]any); ok {
+		if message, ok := envelope["result"]; ok {
+			v = message
+		}
+	}
+	return l.JSONPb.Marshal(v)
+}
+
+// StreamContentType is of runtime.StreamContentType.
+func (lines) StreamContentType(any) string { return "application/x-ndjson" }
+
+// useStrictQueries makes grpc-gateway refuse query parameters that do not exist.
+// The library keeps its parser in a variable of the package, hence once.
+var useStrictQueries = sync.OnceFunc(func() {
+	runtime.NewServeMux(runtime.SetQueryParameterParser(strictQuery{}))
+})
+
+// strictQuery is the library's parser, but for parameters that name no field: it
+// would skip them, and a misspelt offset would give the wrong bytes.
+type strictQuery struct{ runtime.DefaultQueryParser }
+
+// Parse is of runtime.QueryParameterParser.
+func (q strictQuery) Parse(m proto.Message, values url.Values, filter *utilities.DoubleArray) error {
+	for key := range values {
+		path, _, _ := strings.Cut(key, "[") // labels[env]
+		d := m.ProtoReflect().Descriptor()
+		for name := range strings.SplitSeq(path, ".") {
+			var f protoreflect.FieldDescriptor
+			if d != nil {
+				if f = d.Fields().ByName(protoreflect.Name(name)); f == nil {
+					f = d.Fields().ByJSONName(name)
+				}
+			}
+			if f == nil {
+				return fmt.Errorf("there is no query parameter %q; there are %s", key, strings.Join(parameters(m, filter), ", "))
+			}
+			d = f.Message()
+		}
+	}
+	return q.DefaultQueryParser.Parse(m, values, filter)
+}
+
+// parameters lists the fields of m that are not part of the path.
+func parameters(m proto.Message, filter *utilities.DoubleArray) []string {
+	var names []string
+	fields := m.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		if f := fields.Get(i); !filter.HasCommonPrefix([]string{string(f.Name())}) {
+			names = append(names, f.JSONName())
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// peekFirst makes a server stream whose Header waits for the first message. The
+// generated handler asks for the header before it answers; so a stream that
+// fails at once is answered like any other failure, with its HTTP status,
+// instead of a 200 with an error in the body.
+func peekFirst(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s, err := streamer(ctx, desc, cc, method, opts...)
+	if err != nil || desc.ClientStreams {
+		return s, err
+	}
+	answer, err := answerOf(method)
+	if err != nil {
+		return nil, err
+	}
+	return &peeked{ClientStream: s, answer: answer}, nil
+}
+
+// answerOf gives the type of the answers of a method, "/package.Service/Method".
+func answerOf(method string) (protoreflect.MessageType, error) {
+	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("method %s: %w", method, err)
+	}
+	m, ok := d.(protoreflect.MethodDescriptor)
+	if !ok {
+		return nil, fmt.Errorf("%s is not a method", method)
+	}
+	return protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
+}
+
+// peeked is a stream whose first message may have been read ahead. It is for one
+// goroutine, as the library uses it.
+type peeked struct {
+	grpc.ClientStream
+	answer protoreflect.MessageType
+	first  proto.Message // read ahead, not yet given
+	end    error         // that came instead of it
+}
+
+// Header waits for the first message, and fails where the call failed at once.
+func (p *peeked) Header() (metadata.MD, error) {
+	md, err := p.ClientStream.Header()
+	if err != nil {
+		return nil, err
+	}
+	first := p.answer.New().Interface()
+	if p.end = p.ClientStream.RecvMsg(first); p.end == nil {
+		p.first = first
+	} else if !errors.Is(p.end, io.EOF) {
+		return nil, p.end
+	}
+	return md, nil
+}
+
+func (p *peeked) RecvMsg(m any) error {
+	if p.end != nil {
+		return p.end
+	}
+	if p.first != nil {
+		proto.Merge(m.(proto.Message), p.first)
+		p.first = nil
+		return nil
+	}
+	return p.ClientStream.RecvMsg(m)
+}
+
+// refuseRoute answers for a path or method that does not exist.
+func (g *Gateway) refuseRoute(w http.ResponseWriter, r *http.Request, status int) {
+	hint := "GET /openapi.json lists all paths"
+	switch status {
+	case http.StatusNotFound:
+		g.refuse(w, r, fault.New(fault.NotFound, fault.ReasonUnknownRoute, "there is no path %s", r.URL.Path).WithHint("%s", hint))
+	case http.StatusMethodNotAllowed:
+		g.refuseAs(w, r, status, fault.New(fault.Unsupported, fault.ReasonUnknownRoute, "%s %s does not exist; the path has another method", r.Method, r.URL.Path).WithHint("%s", hint))
+	default:
+		g.refuseAs(w, r, status, fault.New(fault.Invalid, fault.ReasonInvalidRequest, "the request cannot be understood: %s", http.StatusText(status)).WithHint("%s", hint))
+	}
+}

@@ -1,0 +1,175 @@
+// Package rpcserver is the gRPC door: it makes the server, and puts the same
+// steps around every call, unary or stream.
+//
+//	call ─▶ request id ─▶ error mapping ─▶ log, metrics ─▶ recovery ─▶
+//	        authentication ─▶ validation ─▶ handler
+//
+// Inside the error mapping a failure is a fault with its cause; outside it is a
+// gRPC status with google.rpc.ErrorInfo and the details a caller can act on
+// (errors.go has the one table). Handlers therefore know neither codes nor
+// tokens nor the rules of the proto: a request that reaches them is valid, and
+// access.FromContext says whose it is.
+//
+// The other doors come through here as well: the gateway dials this server over
+// an in-memory listener, so nothing is guarded in one place only.
+package rpcserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/fault"
+)
+
+// Limits of the door.
+const (
+	// MaxMessage is the largest request in bytes.
+	MaxMessage = 4 << 20
+	// maxStreams is how many calls one connection may have open at once. Watchers
+	// share connections, the gateway's come all over one.
+	maxStreams = 10_000
+	// handshakeTimeout is how long a new connection may take until it speaks.
+	handshakeTimeout = 15 * time.Second
+)
+
+// Meter takes the numbers of every call.
+type Meter interface {
+	CallStarted()
+	Call(method, code string, took time.Duration)
+}
+
+// Options is what a server needs. All fields must be set.
+type Options struct {
+	Authenticator access.Authenticator
+	Logger        *slog.Logger
+	Meter         Meter
+	// DrainTimeout is how long a drain waits for calls that are under way.
+	DrainTimeout time.Duration
+}
+
+// Server is a gRPC server with health, reflection and all steps in place.
+type Server struct {
+	*grpc.Server // for registering services
+	health       *health.Server
+	drain        time.Duration
+}
+
+// New makes a server. It compiles the rules of the API, which takes some
+// 10 ms. Until SetServing, health says NOT_SERVING.
+func New(o Options) (*Server, error) {
+	validator, err := newValidator()
+	if err != nil {
+		return nil, err
+	}
+	steps := chain{
+		withRequestID,
+		mapErrors,
+		observe(o.Logger, o.Meter),
+		recoverPanics(o.Logger),
+		authenticate(o.Authenticator),
+		validate(validator),
+	}
+	s := &Server{
+		Server: grpc.NewServer(
+			grpc.UnaryInterceptor(steps.unary),
+			grpc.StreamInterceptor(steps.stream),
+			grpc.UnknownServiceHandler(unknownMethod),
+			grpc.MaxRecvMsgSize(MaxMessage),
+			grpc.MaxConcurrentStreams(maxStreams),
+			grpc.ConnectionTimeout(handshakeTimeout),
+			grpc.KeepaliveParams(keepalive.ServerParameters{
+				Time:    30 * time.Second, // a vanished client is noticed within 50 s …
+				Timeout: 20 * time.Second,
+			}),
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+				MinTime:             10 * time.Second, // … and clients may ask as often
+				PermitWithoutStream: true,
+			}),
+		),
+		health: health.NewServer(),
+		drain:  o.DrainTimeout,
+	}
+	s.SetServing(false)
+	healthpb.RegisterHealthServer(s, s.health)
+	reflection.Register(s) // v1 and v1alpha
+	return s, nil
+}
+
+// SetServing sets what health says, for the server and for all its services.
+func (s *Server) SetServing(serving bool) {
+	state := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		state = healthpb.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", state)
+	for name := range s.GetServiceInfo() {
+		s.health.SetServingStatus(name, state)
+	}
+}
+
+// Run serves all listeners until ctx ends, and then drains: health says
+// NOT_SERVING, no new call is taken, those under way may finish within the drain
+// timeout, the rest is cut off. It closes the listeners and returns nil after a
+// drain, else why a listener failed.
+func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
+	failed := make(chan error, len(listeners)) // one from each Serve; never blocks
+	for _, l := range listeners {
+		go func() {
+			err := s.Serve(l)
+			if errors.Is(err, grpc.ErrServerStopped) { // stopped before it began; it has closed l
+				err = nil
+			}
+			failed <- err
+		}()
+	}
+	left := len(listeners)
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		left--
+	}
+	s.shutDown()
+	for range left {
+		err = errors.Join(err, <-failed)
+	}
+	if err != nil {
+		return fmt.Errorf("gRPC server: %w", err)
+	}
+	return nil
+}
+
+// shutDown ends all calls, gently as long as the drain timeout allows.
+func (s *Server) shutDown() {
+	s.health.Shutdown() // also ends health's watches
+	gentle := make(chan struct{})
+	go func() { s.GracefulStop(); close(gentle) }()
+	timeout := time.NewTimer(s.drain)
+	defer timeout.Stop()
+	select {
+	case <-gentle:
+	case <-timeout.C:
+		s.Stop() // makes GracefulStop return
+		<-gentle
+	}
+}
+
+// unknownMethod answers for services that are not there. As a handler it is
+// behind all steps, so that even the absence of a method is told only to those
+// with a token.
+func unknownMethod(_ any, ss grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(ss)
+	return fault.New(fault.Unsupported, fault.ReasonUnknownRoute, "there is no method %s", method).
+		WithHint("List the services by reflection: grpcurl -H \"authorization: Bearer TOKEN\" ADDR list")
+}
