@@ -16,6 +16,7 @@ fi
 go run ./internal/openapi -out bin/fresh/gen/openapi/telexec.openapi.json bin/fresh/gen/openapi/telexec/v1/*.json
 rm -rf bin/fresh/gen/openapi/telexec
 if [ "$mode" = write ]; then
+  rm -rf gen/openapi/telexec
   cp bin/fresh/gen/openapi/telexec.openapi.json gen/openapi/
 fi
 diff -ru --exclude=embed.go gen bin/fresh/gen || {

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/telexec/telexec/gen/telexec/v1"
+)
+
+const (
+	exampleID  = "01KAJ2QZ5V8W3M4N6P7R9STVXY"
+	streamType = "application/x-ndjson"
+)
+
+var exampleStart = time.Date(2026, 1, 15, 9, 30, 0, 0, time.UTC)
+
+// example gives a message as the gateway writes it.
+func example(m proto.Message) any {
+	raw, err := protojson.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("example of %T: %v", m, err)) // a message built here, of types linked in
+	}
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		panic(fmt.Sprintf("example of %T: %v", m, err))
+	}
+	return v
+}
+
+// requests holds the example requests by generated operationId, whole: fields
+// that travel in the path or the query are in them too.
+func requests() map[string]proto.Message {
+	return map[string]proto.Message{
+		"CommandService_Execute": &pb.ExecuteRequest{
+			RequestId: "deploy-42",
+			Host:      "web1",
+			Command:   "df -h /",
+			Wait:      durationpb.New(10 * time.Second),
+			Timeout:   durationpb.New(time.Minute),
+			Labels:    map[string]string{"app": "shop"},
+			Output:    &pb.OutputOptions{Text: true},
+		},
+		"CommandService_StreamOutput": &pb.StreamOutputRequest{CommandId: exampleID, Follow: true, Text: true},
+		"CommandService_GetStatus":    &pb.GetStatusRequest{CommandId: exampleID, Wait: durationpb.New(10 * time.Second)},
+		"CommandService_GetStatus_1":  &pb.GetStatusRequest{Session: "deploy"},
+		"CommandService_Cancel":       &pb.CancelRequest{CommandId: exampleID, Reason: "wrong branch", Grace: durationpb.New(2 * time.Second)},
+		"CommandService_Cancel_1":     &pb.CancelRequest{Session: "deploy", Reason: "wrong branch"},
+		"CommandService_Signal":       &pb.SignalRequest{CommandId: exampleID, Signal: "HUP"},
+		"CommandService_SendInput":    &pb.SendInputRequest{CommandId: exampleID, Data: []byte("yes\n"), Eof: true},
+		"CommandService_ListCommands": &pb.ListCommandsRequest{PageSize: 20, States: []pb.CommandState{pb.CommandState_COMMAND_STATE_RUNNING}, Host: "web1", Labels: map[string]string{"app": "shop"}},
+		"HostService_ListHosts":       &pb.ListHostsRequest{Labels: map[string]string{"env": "prod"}},
+		"HostService_GetHost":         &pb.GetHostRequest{Host: "web1"},
+		"HostService_CheckHost":       &pb.CheckHostRequest{Host: "web1", Timeout: durationpb.New(5 * time.Second)},
+		"AdminService_GetServerInfo":  &pb.GetServerInfoRequest{},
+	}
+}
+
+// responses holds an example answer to each of the requests.
+func responses() map[string]proto.Message {
+	running, done, cancelled := exampleCommand(), exampleCommand(), exampleCommand()
+
+	running.State = pb.CommandState_COMMAND_STATE_RUNNING
+	running.Connection = pb.Connection_CONNECTION_CONNECTED
+	running.Version = 3
+
+	done.State = pb.CommandState_COMMAND_STATE_COMPLETED
+	done.ExitCode = proto.Int32(0)
+	done.Completion = pb.Completion_COMPLETION_EXIT_STATUS
+	done.EndTime = timestamppb.New(exampleStart.Add(60 * time.Millisecond))
+	done.Duration = durationpb.New(38 * time.Millisecond)
+	done.StdoutBytes = int64(len(exampleOutput))
+	done.Version = 4
+
+	cancelled.State = pb.CommandState_COMMAND_STATE_CANCELLED
+	cancelled.EndTime = timestamppb.New(exampleStart.Add(4 * time.Second))
+	cancelled.Version = 5
+	report := &pb.CancelReport{
+		Outcome: pb.CancelOutcome_CANCEL_OUTCOME_GONE, Signal: "INT", Ended: 2,
+		Duration: durationpb.New(120 * time.Millisecond), Message: "2 processes ended; none is left",
+	}
+	cancelled.Cancellation = &pb.Cancellation{
+		By: cancelled.GetCreatedBy(), Time: timestamppb.New(exampleStart.Add(4 * time.Second)), Reason: "wrong branch", Report: report,
+	}
+
+	host := &pb.Host{
+		Name: "web1", Address: "web1.example.com:22", User: "deploy", ProxyJump: []string{"bastion"},
+		Labels: map[string]string{"env": "prod"}, MaxCommands: 10, Connections: 1,
+		LastConnectedTime: timestamppb.New(exampleStart), Source: pb.HostSource_HOST_SOURCE_CONFIG,
+	}
+	stdout := &pb.StreamContent{
+		Size: int64(len(exampleOutput)), Data: []byte(exampleOutput), Text: exampleOutput,
+		NextOffset: int64(len(exampleOutput)), NextTextOffset: int64(len(exampleOutput)), Complete: true,
+	}
+	stderr := &pb.StreamContent{Complete: true}
+
+	return map[string]proto.Message{
+		"CommandService_Execute": &pb.ExecuteResponse{Command: done, Stdout: stdout, Stderr: stderr},
+		"CommandService_StreamOutput": &pb.StreamOutputResponse{
+			Time: timestamppb.New(exampleStart),
+			Event: &pb.StreamOutputResponse_Chunk{Chunk: &pb.OutputChunk{
+				Stream: pb.Stream_STREAM_STDOUT, Data: []byte(exampleOutput), Text: exampleOutput,
+			}},
+		},
+		"CommandService_GetStatus":    &pb.GetStatusResponse{Command: done, Stdout: stdout, Stderr: stderr},
+		"CommandService_GetStatus_1":  &pb.GetStatusResponse{NoTask: true},
+		"CommandService_Cancel":       &pb.CancelResponse{Command: cancelled, Report: report},
+		"CommandService_Cancel_1":     &pb.CancelResponse{NoTask: true},
+		"CommandService_Signal":       &pb.SignalResponse{Command: running},
+		"CommandService_SendInput":    &pb.SendInputResponse{StdinBytes: 4},
+		"CommandService_ListCommands": &pb.ListCommandsResponse{Commands: []*pb.Command{running}},
+		"HostService_ListHosts":       &pb.ListHostsResponse{Hosts: []*pb.Host{host}},
+		"HostService_GetHost":         &pb.GetHostResponse{Host: host},
+		"HostService_CheckHost": &pb.CheckHostResponse{
+			Host: host, Ok: true, Duration: durationpb.New(85 * time.Millisecond), ServerVersion: "SSH-2.0-OpenSSH_9.2p1",
+			HostKeyFingerprint: "SHA256:8YVbJ0m3zS0a6Wc1bFqf2cB1kq0y9kq0n4w1r5t7u9A",
+			Durability:         pb.Durability_DURABILITY_ATTACHED,
+		},
+		"AdminService_GetServerInfo": &pb.GetServerInfoResponse{
+			Version: "v0.1.0", GoVersion: "go1.26.0", Node: "build1", Store: "sqlite",
+			StartTime: timestamppb.New(exampleStart), Uptime: durationpb.New(time.Hour), RunningCommands: 2, Principal: "admin",
+			Limits: &pb.Limits{MaxCommands: 200, MaxCommandsPerHost: 10, MaxQueued: 1000},
+		},
+	}
+}
+
+const exampleOutput = "Filesystem      Size  Used Avail Use% Mounted on\n/dev/sda1        40G   18G   20G  48% /\n"
+
+func exampleCommand() *pb.Command {
+	return &pb.Command{
+		Name: "commands/" + exampleID, Id: exampleID, Host: "web1", Command: "df -h /",
+		Timeout: durationpb.New(time.Minute), Labels: map[string]string{"app": "shop"}, RequestId: "deploy-42",
+		CreatedBy:  &pb.Actor{Principal: "admin", Origin: pb.Origin_ORIGIN_REST},
+		CreateTime: timestamppb.New(exampleStart), StartTime: timestamppb.New(exampleStart.Add(22 * time.Millisecond)),
+		LastActivityTime: timestamppb.New(exampleStart.Add(60 * time.Millisecond)),
+		Durability:       pb.Durability_DURABILITY_ATTACHED,
+	}
+}
+
+// operations gives what Merge adds to each operation of the contract.
+func operations() map[string]operation {
+	ops := map[string]operation{
+		"CommandService_Execute":      {errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusTooManyRequests, http.StatusNotImplemented}},
+		"CommandService_StreamOutput": {stream: true, errors: []int{http.StatusNotFound}},
+		"CommandService_GetStatus":    {without: []string{"session"}, errors: []int{http.StatusNotFound}},
+		"CommandService_GetStatus_1":  {id: "CommandService_GetStatusBySession", without: []string{"commandId"}, errors: []int{http.StatusNotFound, http.StatusNotImplemented}},
+		"CommandService_Cancel":       {without: []string{"session"}, errors: []int{http.StatusNotFound}},
+		"CommandService_Cancel_1":     {id: "CommandService_CancelBySession", without: []string{"commandId"}, errors: []int{http.StatusNotFound, http.StatusNotImplemented}},
+		"CommandService_Signal":       {errors: []int{http.StatusNotFound}},
+		"CommandService_SendInput":    {errors: []int{http.StatusNotFound, http.StatusTooManyRequests}},
+		"CommandService_ListCommands": {},
+		"HostService_ListHosts":       {},
+		"HostService_GetHost":         {errors: []int{http.StatusNotFound}},
+		"HostService_CheckHost":       {errors: []int{http.StatusNotFound}},
+		"AdminService_GetServerInfo":  {},
+	}
+	requests, responses := requests(), responses()
+	for id, op := range ops {
+		op.params = parameters(requests[id])
+		op.request = bodyOf(requests[id])
+		op.response = example(responses[id])
+		ops[id] = op
+	}
+	return ops
+}
+
+// inPath are the fields that stand in the path of every operation that has
+// them beside a body.
+var inPath = []string{"command_id", "session", "host"}
+
+// parameters gives the example's fields by the names that parameters have: the
+// proto name in the path, the JSON name in the query.
+func parameters(m proto.Message) map[string]any {
+	params := example(m).(object)
+	fields := m.ProtoReflect().Descriptor().Fields()
+	for _, name := range inPath {
+		if f := fields.ByName(protoreflect.Name(name)); f != nil && m.ProtoReflect().Has(f) {
+			params[name] = m.ProtoReflect().Get(f).String()
+		}
+	}
+	return params
+}
+
+// bodyOf gives the example without what stands in the path. Execute has its
+// host in the body.
+func bodyOf(m proto.Message) any {
+	if _, ok := m.(*pb.ExecuteRequest); ok {
+		return example(m)
+	}
+	body := proto.Clone(m)
+	fields := body.ProtoReflect().Descriptor().Fields()
+	for _, name := range inPath {
+		if f := fields.ByName(protoreflect.Name(name)); f != nil {
+			body.ProtoReflect().Clear(f)
+		}
+	}
+	return example(body)
+}
