@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/telexec/telexec/internal/api"
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/engine"
+	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/sshconn"
+	"github.com/telexec/telexec/internal/sshexec"
+	"github.com/telexec/telexec/internal/telemetry"
+)
+
+// Rooms of one floor do not know each other, so two of them may have a type
+// each for the same thing. Here is one turned into the other, and nothing else.
+
+// commands is the engine as api needs it.
+type commands struct{ *engine.Engine }
+
+func snapshot(s engine.Snapshot) api.Snapshot {
+	a := api.Snapshot{Command: s.Command}
+	if s.Queue != nil {
+		place := api.QueuePlace(*s.Queue)
+		a.Queue = &place
+	}
+	return a
+}
+
+func (c commands) Execute(ctx context.Context, by command.Actor, spec command.Spec) (api.Snapshot, bool, error) {
+	s, replayed, err := c.Engine.Execute(ctx, by, spec)
+	return snapshot(s), replayed, err
+}
+
+func (c commands) Await(ctx context.Context, id string, enough func(api.Snapshot) bool) (api.Snapshot, error) {
+	s, err := c.Engine.Await(ctx, id, func(s engine.Snapshot) bool { return enough(snapshot(s)) })
+	return snapshot(s), err
+}
+
+func (c commands) Get(ctx context.Context, id string) (api.Snapshot, error) {
+	s, err := c.Engine.Get(ctx, id)
+	return snapshot(s), err
+}
+
+func (c commands) List(ctx context.Context, f command.Filter) ([]api.Snapshot, error) {
+	list, err := c.Engine.List(ctx, f)
+	out := make([]api.Snapshot, len(list))
+	for i, s := range list {
+		out[i] = snapshot(s)
+	}
+	return out, err
+}
+
+func (c commands) Cancel(ctx context.Context, by command.Actor, id string, grace time.Duration, reason string) (api.Snapshot, command.CancelReport, error) {
+	s, report, err := c.Engine.Cancel(ctx, by, id, grace, reason)
+	return snapshot(s), report, err
+}
+
+func (c commands) Signal(ctx context.Context, by command.Actor, id, signal string) (api.Snapshot, error) {
+	s, err := c.Engine.Signal(ctx, by, id, signal)
+	return snapshot(s), err
+}
+
+func (c commands) Watch(ctx context.Context, id string, o api.WatchOptions) (api.Watcher, error) {
+	w, err := c.Engine.Watch(ctx, id, engine.WatchOptions(o))
+	if err != nil {
+		return nil, err
+	}
+	return watcher{w}, nil
+}
+
+func (c commands) Stats() api.Stats { return api.Stats(c.Engine.Stats()) }
+
+// watcher is an engine.Watch as api needs it.
+type watcher struct{ *engine.Watch }
+
+// kinds gives api's word for the engine's.
+var kinds = map[engine.EventKind]api.EventKind{
+	engine.EventCommand:  api.EventCommand,
+	engine.EventChunk:    api.EventChunk,
+	engine.EventGap:      api.EventGap,
+	engine.EventComplete: api.EventComplete,
+	engine.EventEnded:    api.EventEnded,
+}
+
+func (w watcher) Next(ctx context.Context) (api.Event, error) {
+	ev, err := w.Watch.Next(ctx)
+	if err != nil {
+		return api.Event{}, err
+	}
+	return api.Event{Kind: kinds[ev.Kind], Snapshot: snapshot(ev.Snapshot), Chunk: ev.Chunk, Gap: api.Gap(ev.Gap)}, nil
+}
+
+// runner is sshexec as the engine needs it.
+type runner struct{ *sshexec.Runner }
+
+func (r runner) Start(ctx context.Context, run engine.Run) (engine.Process, error) {
+	p, err := r.Runner.Start(ctx, run.ID, run.Host, run.Spec, run.Output)
+	if err != nil {
+		return nil, err // not p: a nil *Process in an interface is not nil
+	}
+	return p, nil
+}
+
+// dialer is the pool as sshexec needs it.
+type dialer struct{ pool *sshconn.Pool }
+
+func (d dialer) Open(ctx context.Context, host inventory.Host) (sshexec.Session, error) {
+	c, err := d.pool.Open(ctx, host)
+	if err != nil {
+		return sshexec.Session{}, err
+	}
+	return sshexec.Session{Channel: c.Channel, Requests: c.Requests(), Lost: c.Done(), Err: c.Err, Close: c.Close}, nil
+}
+
+// links is the pool as api needs it.
+type links struct{ pool *sshconn.Pool }
+
+func (l links) Link(host string) api.Link {
+	s := l.pool.Stats(host)
+	link := api.Link{Connections: s.Connections, LastConnected: s.LastConnected}
+	if f := s.LastFailure; f != nil {
+		link.LastFailure = &command.Failure{Reason: f.Reason, Message: f.Message, Hint: f.Hint}
+		link.LastFailed = s.LastFailureTime
+	}
+	return link
+}
+
+func (l links) Check(ctx context.Context, h inventory.Host) (api.Finding, error) {
+	r, err := l.pool.Check(ctx, h)
+	if err != nil {
+		return api.Finding{}, err
+	}
+	return api.Finding{
+		ServerVersion: r.ServerVersion, HostKey: r.HostKeyFingerprint,
+		Durability: command.Attached, DurabilityReason: "commands run on an SSH channel and end with its connection",
+	}, nil
+}
+
+// meter is telemetry as the engine needs it.
+type meter struct{ m *telemetry.Metrics }
+
+func (m meter) Ended(s command.State, ran time.Duration) { m.m.CommandEnded(string(s), ran) }
+func (m meter) Output(bytes int)                         { m.m.Output(bytes) }

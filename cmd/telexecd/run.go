@@ -1,0 +1,387 @@
+// telexecd is the service: it runs commands on remote hosts over SSH and keeps
+// them, and answers gRPC on one port and REST on another.
+//
+// This file puts the rooms together, and is the only place where they meet:
+//
+//	gateway ─memory─▶ rpcserver ─▶ api ─▶ engine ─▶ sshexec ─▶ sshconn ─▶ hosts
+//	gRPC clients ──TCP──▶ ┘                 └─▶ store/sqlite
+//
+// Each room declares what it needs of the others as a small interface;
+// adapt.go is the glue where two rooms have a word each for the same thing.
+//
+// The service starts in this order: configuration, store, hosts, ports,
+// recovery; then it says on one line of standard output that it is ready. It
+// stops the other way round: no new commands, running ones get the drain
+// timeout, then the doors close, then connections and store.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/telexec/telexec/gen/openapi"
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/api"
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/config"
+	"github.com/telexec/telexec/internal/engine"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/gateway"
+	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/rpcserver"
+	"github.com/telexec/telexec/internal/sshconn"
+	"github.com/telexec/telexec/internal/sshexec"
+	"github.com/telexec/telexec/internal/store/sqlite"
+	"github.com/telexec/telexec/internal/telemetry"
+)
+
+const (
+	// memoryPipe is how many bytes the gateway's connection to the gRPC server
+	// holds each way.
+	memoryPipe = 256 << 10
+	// lastWords is how long calls under way may take once no command is looked
+	// after any more: enough to send what is known.
+	lastWords = 2 * time.Second
+	// gcPercent lets the heap grow by half before it is collected. What the service
+	// holds is small and short-lived, so memory is dearer here than the collector.
+	gcPercent = 50
+)
+
+// env is all that the program gets from outside.
+type env struct {
+	Stdout, Stderr io.Writer
+	Getenv         func(string) string
+}
+
+// cli is the command line.
+type cli struct {
+	config.Flags `embed:""`
+	Version      bool `help:"Print the version and exit."`
+}
+
+// errUsage marks a command line that makes no sense.
+var errUsage = errors.New("run \"telexecd --help\" for the flags")
+
+// errDone says that there is nothing more to do: help was shown.
+var errDone = errors.New("done")
+
+// exitCode gives 0 for success, 2 for a wrong command line, 1 for the rest.
+func exitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	}
+	return 1
+}
+
+// run is the program: it serves until ctx ends, and returns when everything has
+// stopped. Its error is meant for people.
+func run(ctx context.Context, e env, args []string) error {
+	flags, err := parse(e, args)
+	if errors.Is(err, errDone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if flags.Version {
+		version, commit := build()
+		_, err := fmt.Fprintln(e.Stdout, strings.TrimSpace("telexecd "+version+" "+commit))
+		return err
+	}
+	cfg, err := config.Load(flags.Flags, e.Getenv)
+	if err != nil {
+		return plain(err)
+	}
+	if e.Getenv("GOGC") == "" {
+		defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	}
+	return plain(serve(ctx, e, cfg))
+}
+
+// plain gives a fault's text for people, without the words for the log.
+func plain(err error) error {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return errors.New(f.Text())
+	}
+	return err
+}
+
+func parse(e env, args []string) (c cli, err error) {
+	done := false
+	parser, err := kong.New(&c, kong.Name("telexecd"),
+		kong.Description("Runs commands on remote hosts over SSH and never loses one. Flags win over TELEXEC_* variables, which win over the configuration file."),
+		kong.Writers(e.Stdout, e.Stderr),
+		kong.Exit(func(int) { done = true })) // of --help
+	if err != nil {
+		return c, err
+	}
+	_, err = parser.Parse(args)
+	if done {
+		return c, errDone
+	}
+	if err != nil {
+		return c, fmt.Errorf("%w; %w", err, errUsage)
+	}
+	return c, nil
+}
+
+// build gives version and commit of this program.
+func build() (version, commit string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown", ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			commit = s.Value
+		}
+	}
+	return info.Main.Version, commit
+}
+
+// serve makes all parts and runs them.
+func serve(ctx context.Context, e env, cfg config.Config) (err error) {
+	log := telemetry.NewLogger(e.Stderr, cfg.Log.Level, telemetry.Format(cfg.Log.Format))
+	version, commit := build()
+	metrics := telemetry.NewMetrics(version)
+
+	if err := prepareDataDir(cfg.DataDir); err != nil {
+		return err
+	}
+	store, err := sqlite.Open(ctx, cfg.Store.SQLiteFile, sqlite.Options{Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	admin, err := access.OpenAdmin(cfg.Auth.AdminTokenFile)
+	if err != nil {
+		return err
+	}
+	hosts, err := inventory.Open(inventory.Options{
+		Hosts: cfg.Hosts, SSHConfig: cfg.SSHConfig, Home: cfg.Home, User: cfg.User, SSH: cfg.SSH,
+		MaxCommands: cfg.Limits.MaxCommandsPerHost, Getenv: e.Getenv,
+	})
+	if err != nil {
+		return err
+	}
+	tlsConfig, err := loadTLS(cfg.TLS)
+	if err != nil {
+		return err
+	}
+	grpcPort, err := listen(cfg, "grpc_addr", cfg.GRPCAddr)
+	if err != nil {
+		return err
+	}
+	defer grpcPort.Close() // closed before in the ordinary case
+	httpPort, err := listen(cfg, "http_addr", cfg.HTTPAddr)
+	if err != nil {
+		return err
+	}
+	defer httpPort.Close()
+
+	pool := sshconn.New(sshconn.Options{
+		Logger: log, IdleTimeout: cfg.SSH.IdleTimeout,
+		SessionsPerConn: cfg.SSH.SessionsPerConnection, HandshakesPerHost: cfg.SSH.HandshakesPerHost,
+	})
+	defer pool.Close()
+	node, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("the name of this machine: %w", err)
+	}
+	eng := engine.New(engine.Options{
+		Journal: store, Runner: runner{sshexec.New(dialer{pool}, sshexec.Options{})}, Hosts: hosts, Node: node,
+		Limits: engine.Limits{
+			MaxCommands: cfg.Limits.MaxCommands, MaxQueued: cfg.Limits.MaxQueued,
+			QueueTimeout: cfg.Limits.QueueTimeout, DrainTimeout: cfg.DrainTimeout,
+		},
+		Retention: command.Retention{
+			TrimAfter: cfg.Retention.FullOutput, TrimTo: cfg.Retention.OutputBytes, DeleteAfter: cfg.Retention.History,
+		},
+		Logger: log, Meter: meter{metrics},
+	})
+	observe(metrics, eng, pool, hosts)
+
+	server, err := rpcserver.New(rpcserver.Options{Authenticator: admin, Logger: log, Meter: metrics, DrainTimeout: lastWords})
+	if err != nil {
+		return err
+	}
+	commands := commands{eng}
+	telexecv1.RegisterCommandServiceServer(server, api.NewCommands(commands, commands, cfg.Limits.DefaultWait))
+	telexecv1.RegisterHostServiceServer(server, api.NewHosts(hosts, commands, links{pool}))
+	telexecv1.RegisterAdminServiceServer(server, api.NewAdmin(api.Info{
+		Version: version, Commit: commit, GoVersion: runtime.Version(), Node: node, Store: "sqlite", Started: time.Now(),
+		Limits: api.Limits{
+			MaxCommands: cfg.Limits.MaxCommands, MaxCommandsPerHost: cfg.Limits.MaxCommandsPerHost, MaxQueued: cfg.Limits.MaxQueued,
+			RetainedOutput: cfg.Retention.OutputBytes, FullOutput: cfg.Retention.FullOutput, History: cfg.Retention.History,
+		},
+	}, commands))
+	memory := bufconn.Listen(memoryPipe)
+	rest, err := gateway.New(ctx, gateway.Options{
+		Dial: memory.DialContext, Authenticator: admin, Problem: rpcserver.Problem, Ready: readiness(eng),
+		Metrics: metrics.Handler(), OpenAPI: openapi.JSON,
+		Addr: httpPort.Addr(), AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
+		TLS: tlsConfig, DrainTimeout: lastWords, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer rest.Close()
+
+	grpcListener := grpcPort
+	if tlsConfig != nil {
+		grpcListener = tls.NewListener(grpcPort, tlsConfig)
+	}
+	return runAll(ctx, eng,
+		func(ctx context.Context) error { return server.Run(ctx, grpcListener, memory) },
+		func(ctx context.Context) error { return rest.Run(ctx, httpPort) },
+		func(serving bool) error {
+			server.SetServing(serving)
+			if !serving {
+				log.Info("draining")
+				return nil
+			}
+			log.Info("ready", "version", version, "grpc", grpcPort.Addr().String(), "http", httpPort.Addr().String(), "data", cfg.DataDir)
+			_, err := fmt.Fprintf(e.Stdout, "telexecd ready grpc=%s http=%s data=%s\n", grpcPort.Addr(), httpPort.Addr(), cfg.DataDir)
+			return err
+		})
+}
+
+// runAll runs the engine and the doors until ctx ends or one of them fails. The
+// doors outlive the engine: while commands end they can be watched and asked
+// for. serving is told when the service takes commands, and when no more.
+func runAll(ctx context.Context, eng *engine.Engine, grpcDoor, httpDoor func(context.Context) error, serving func(bool) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	doors, closeDoors := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeDoors()
+	group.Go(guarded("engine", func() error {
+		defer closeDoors()
+		return eng.Run(ctx)
+	}))
+	group.Go(guarded("gRPC", func() error { return grpcDoor(doors) }))
+	group.Go(guarded("HTTP", func() error { return httpDoor(doors) }))
+	group.Go(guarded("readiness", func() error {
+		select {
+		case <-eng.Ready():
+			if err := serving(true); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+		}
+		<-ctx.Done()
+		return serving(false)
+	}))
+	return group.Wait()
+}
+
+// guarded makes a panic of a part an error, so that the others stop in order.
+func guarded(name string, part func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic in %s: %v\n%s", name, p, debug.Stack())
+			}
+		}()
+		return part()
+	}
+}
+
+// readiness tells why the service takes no commands.
+func readiness(eng *engine.Engine) func() error {
+	return func() error {
+		select {
+		case <-eng.Ready():
+			if !eng.Stats().Draining {
+				return nil
+			}
+		default:
+		}
+		return fault.New(fault.Unavailable, fault.ReasonDraining, "the service takes no commands: it is starting or shutting down").
+			WithHint("Ask again in a moment").WithRetry(time.Second)
+	}
+}
+
+// observe connects the gauges.
+func observe(m *telemetry.Metrics, eng *engine.Engine, pool *sshconn.Pool, hosts *inventory.Inventory) {
+	var names []string
+	for _, h := range hosts.List() {
+		names = append(names, h.Name)
+	}
+	m.Observe(telemetry.Gauges{
+		Running:  func() int { return eng.Stats().Running },
+		Queued:   func() int { return eng.Stats().Queued },
+		Watchers: func() int { return eng.Stats().Watchers },
+		SSHConnections: func() (n int) {
+			for _, name := range names {
+				n += pool.Stats(name).Connections
+			}
+			return n
+		},
+	})
+}
+
+// prepareDataDir makes the data directory where it is missing and sees whether
+// it can be written.
+func prepareDataDir(dir string) error {
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		var probe *os.File
+		if probe, err = os.CreateTemp(dir, ".probe-"); err == nil {
+			err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the data directory %s cannot be used: %w. Choose another with --data-dir, or give it to the user of the service", filepath.Clean(dir), err)
+	}
+	return nil
+}
+
+func loadTLS(t config.TLS) (*tls.Config, error) {
+	if !t.Enabled() {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("the TLS certificate %s with the key %s cannot be used: %w", t.CertFile, t.KeyFile, err)
+	}
+	return &tls.Config{
+		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"}, // gRPC clients insist on h2
+	}, nil
+}
+
+// listen opens a port. Plain text on an address that others can reach must be
+// wished for: whoever reads it has the token.
+func listen(cfg config.Config, setting, addr string) (net.Listener, error) {
+	flag := "--" + strings.ReplaceAll(setting, "_", "-")
+	at, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s %q is no address to listen on: %w", setting, addr, err)
+	}
+	if !at.IP.IsLoopback() && !cfg.TLS.Enabled() && !cfg.InsecureListen {
+		return nil, fmt.Errorf("%s %s can be reached from other machines, and there is no TLS to protect tokens, commands and output on the way: "+
+			"set tls.cert_file and tls.key_file, or listen on 127.0.0.1, or say that you mean it with insecure_listen: true", setting, addr)
+	}
+	l, err := net.ListenTCP("tcp", at)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w. Another telexecd may be running; choose another address with %s", addr, err, flag)
+	}
+	return l, nil
+}
