@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
+)
+
+type cancelCmd struct {
+	ID     string         `arg:"" name:"id" help:"Id of the command, or enough of its end."`
+	Grace  *time.Duration `placeholder:"TIME" help:"How long it may take to go by itself before it is killed, 0 to 60s (default 0.5s)."`
+	Reason string         `placeholder:"TEXT" help:"Why; shown to whoever watches, and kept."`
+}
+
+// Help is shown by cancel --help.
+func (cancelCmd) Help() string {
+	return `Ends the command and all its processes on the host and tells what proves it. Harmless when the command has ended
+before. Exit code 0: nothing of it runs any more. 1: something is left, or the host cannot show it.
+
+Examples:
+
+    telexec cancel V2W3 --reason 'wrong branch'
+    telexec cancel V2W3 --grace 20s`
+}
+
+// Run cancels a command.
+func (c *cancelCmd) Run(ctx context.Context, a *app) error {
+	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		id, err := a.idArg(ctx, cl, c.ID)
+		if err != nil {
+			return err
+		}
+		req := &telexecv1.CancelRequest{CommandId: id, Reason: c.Reason}
+		if c.Grace != nil {
+			req.Grace = durationpb.New(*c.Grace)
+		}
+		resp, err := cl.Cancel(ctx, req)
+		if err != nil {
+			return err
+		}
+		if err := a.printCancel(resp); err != nil {
+			return err
+		}
+		switch resp.GetReport().GetOutcome() {
+		case telexecv1.CancelOutcome_CANCEL_OUTCOME_GONE, telexecv1.CancelOutcome_CANCEL_OUTCOME_ALREADY_ENDED,
+			telexecv1.CancelOutcome_CANCEL_OUTCOME_NEVER_STARTED:
+			return nil
+		}
+		return &exitError{code: exitNo}
+	})
+}
+
+func (a *app) printCancel(resp *telexecv1.CancelResponse) error {
+	if a.opts.JSON {
+		return a.out.document(resp)
+	}
+	rows := [][]cell{{plainCell(resp.GetCommand().GetId()), {cancelText(resp.GetReport()), ""}}}
+	for _, p := range resp.GetReport().GetLeft() {
+		rows = append(rows, []cell{{"left", red}, plainCell(processText(p))})
+	}
+	return a.out.columns(rows)
+}
+
+// cancelText tells what came of a cancel in one line: "gone: 3 processes ended,
+// none left (TERM, 0.3 s)".
+func cancelText(r *telexecv1.CancelReport) string {
+	s := strings.ReplaceAll(enum(r.GetOutcome().String(), "CANCEL_OUTCOME_"), "_", " ")
+	var parts []string
+	if r.GetMessage() != "" {
+		parts = append(parts, r.GetMessage())
+	} else if r.GetEnded() > 0 {
+		parts = append(parts, fmt.Sprintf("processes ended: %d", r.GetEnded()))
+	}
+	if len(parts) > 0 {
+		s += ": " + strings.Join(parts, ", ")
+	}
+	var how []string
+	if r.GetSignal() != "" {
+		how = append(how, r.GetSignal())
+	}
+	if r.GetDuration() != nil {
+		how = append(how, duration(r.GetDuration()))
+	}
+	if len(how) > 0 {
+		s += " (" + strings.Join(how, ", ") + ")"
+	}
+	return s
+}
+
+func processText(p *telexecv1.Process) string {
+	return because(fmt.Sprintf("process %d of %s, %s", p.GetPid(), p.GetUser(), p.GetCommand()), p.GetWhy())
+}
+
+type signalCmd struct {
+	ID     string `arg:"" name:"id" help:"Id of the command, or enough of its end."`
+	Signal string `arg:"" optional:"" default:"INT" help:"Name or number of the signal (default ${default})."`
+}
+
+// Help is shown by signal --help.
+func (signalCmd) Help() string {
+	return `The signal goes to the command's process group; what it makes of it is its own affair. To be sure of an end there
+is telexec cancel.
+
+Examples:
+
+    telexec signal V2W3 HUP
+    telexec signal V2W3 SIGUSR1
+    telexec signal V2W3 2`
+}
+
+// Run sends a signal.
+func (c *signalCmd) Run(ctx context.Context, a *app) error {
+	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		id, err := a.idArg(ctx, cl, c.ID)
+		if err != nil {
+			return err
+		}
+		name := signalName(c.Signal)
+		resp, err := cl.Signal(ctx, &telexecv1.SignalRequest{CommandId: id, Signal: name})
+		if err != nil {
+			return err
+		}
+		if a.opts.JSON {
+			return a.out.document(resp.GetCommand())
+		}
+		a.out.note("sent %s to %s", name, id)
+		return nil
+	})
+}
+
+// signalName understands "SIGTERM", "term" and "15".
+func signalName(s string) string {
+	if n, err := strconv.Atoi(s); err == nil {
+		for name, number := range signalNumbers {
+			if number == syscall.Signal(n) {
+				return name
+			}
+		}
+	}
+	return strings.TrimPrefix(strings.ToUpper(s), "SIG")
+}

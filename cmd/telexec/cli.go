@@ -1,0 +1,55 @@
+package main
+
+import (
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the grammar. Its order is that of --help.
+type cli struct {
+	globals `embed:"" group:"Global flags:"`
+
+	Run     runCmd     `cmd:"" help:"Run a command on a host, as if here: live output, its exit code."`
+	Logs    logsCmd    `cmd:"" help:"Show the output of a command."`
+	Status  statusCmd  `cmd:"" help:"Show where a command is."`
+	Cancel  cancelCmd  `cmd:"" help:"End a command and all its processes."`
+	Signal  signalCmd  `cmd:"" help:"Send one signal to a command."`
+	Input   inputCmd   `cmd:"" help:"Write to the standard input of a command."`
+	Ps      psCmd      `cmd:"" help:"List the commands that have not ended."`
+	History historyCmd `cmd:"" help:"List commands, newest first."`
+
+	Hosts hostsCmd `cmd:"" help:"List hosts, show one, check whether one can be reached."`
+
+	Server     serverCmd     `cmd:"" aliases:"info" help:"Show what the service is and how it does."`
+	Version    versionCmd    `cmd:"" help:"Show the versions of this program and of the service."`
+	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
+}
+
+// globals are the flags of every subcommand.
+type globals struct {
+	Server    string `short:"s" placeholder:"ADDR" help:"The service: host:port, or https://host:port for TLS (also TELEXEC_SERVER; default ${server})."`
+	Token     string `placeholder:"TOKEN" help:"Bearer token (also TELEXEC_TOKEN; better there or in a file, for others on this machine can see arguments)."`
+	TokenFile string `placeholder:"FILE" type:"path" help:"File with the token (default: admin.token in telexecd's data directory)."`
+	TLS       bool   `name:"tls" help:"Use TLS whatever the address says."`
+	CAFile    string `name:"ca-file" placeholder:"FILE" type:"path" help:"PEM file with the authorities to trust (also TELEXEC_CA_FILE); implies --tls."`
+	Insecure  bool   `help:"Allow plain text to another machine: token, commands and output can be read and changed on the way."`
+
+	RetryFor time.Duration `default:"2m" placeholder:"TIME" help:"How long to try to come back to a service that went away (default ${default}; 0: not at all)."`
+
+	JSON  bool `name:"json" short:"j" help:"Print JSON: one document, or one per line for lists and streams."`
+	Quiet bool `short:"q" help:"No remarks of telexec's own on standard error, only errors."`
+
+	Help helpFlag `short:"h" help:"Show help."`
+}
+
+// helpFlag shows help and ends parsing.
+type helpFlag bool
+
+// BeforeReset is called by kong before it complains about anything missing.
+func (helpFlag) BeforeReset(ctx *kong.Context) error {
+	if err := ctx.PrintUsage(false); err != nil {
+		return err
+	}
+	return errHelp
+}

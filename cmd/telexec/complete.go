@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
+)
+
+// completeCommand is what the completion scripts call, with all words behind
+// "telexec" up to the one under the cursor. It answers with one candidate a line.
+const completeCommand = "__complete"
+
+// The scripts only pass words on: what can follow is decided here.
+var (
+	//go:embed completion/telexec.bash
+	bashScript string
+	//go:embed completion/telexec.zsh
+	zshScript string
+	//go:embed completion/telexec.fish
+	fishScript string
+)
+
+type completionCmd struct {
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+}
+
+// Help is shown by completion --help.
+func (completionCmd) Help() string {
+	return `Examples:
+
+    source <(telexec completion bash)                        in ~/.bashrc
+    telexec completion zsh > ~/.zfunc/_telexec               with ~/.zfunc in $fpath
+    telexec completion fish > ~/.config/fish/completions/telexec.fish
+
+Subcommands and flags are completed, and, when the service answers, hosts and the ids of commands.`
+}
+
+// Run prints a script.
+func (c *completionCmd) Run(a *app) error {
+	script := map[string]string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}[c.Shell]
+	_, err := io.WriteString(a.out.stdout, script)
+	return err
+}
+
+// completeWithin bounds the questions to the service: somebody waits at a prompt.
+const completeWithin = time.Second
+
+// complete prints what can stand for the last of words. It never fails: a prompt
+// is no place for errors.
+func (a *app) complete(ctx context.Context, words []string) error {
+	var c cli
+	parser, err := newParser(Env{Stdout: io.Discard, Stderr: io.Discard}, &c)
+	if err != nil {
+		return err
+	}
+	if len(words) == 0 {
+		words = []string{""}
+	}
+	last := words[len(words)-1]
+	at := walk(parser.Model.Node, words[:len(words)-1])
+	var candidates []string
+	switch {
+	case at.value != nil:
+		candidates = choices(at.value)
+	case at.rest:
+	case strings.HasPrefix(last, "-"):
+		for _, group := range at.node.AllFlags(true) {
+			for _, f := range group {
+				candidates = append(candidates, "--"+f.Name)
+			}
+		}
+	case len(at.node.Children) > 0 && at.positional == 0:
+		for _, child := range at.node.Children {
+			candidates = append(candidates, child.Name)
+		}
+	case at.positional < len(at.node.Positional):
+		candidates = choices(at.node.Positional[at.positional])
+	}
+	// The flags that stand in front say which service to ask.
+	a.opts.Server, a.opts.Token, a.opts.TokenFile = at.flags["server"], at.flags["token"], at.flags["token-file"]
+	a.opts.CAFile, a.opts.Quiet = at.flags["ca-file"], true
+	for _, name := range append(candidates, a.live(ctx, at)...) {
+		if strings.HasPrefix(name, last) {
+			fmt.Fprintln(a.out.stdout, printable(name))
+		}
+	}
+	return nil
+}
+
+// place is where in the grammar the word under the cursor stands.
+type place struct {
+	node       *kong.Node
+	positional int               // how many positional arguments stand before
+	value      *kong.Value       // of a flag that waits for it
+	rest       bool              // the remote command: not our words
+	flags      map[string]string // values of flags seen
+}
+
+// walk reads words as the parser would, but forgives everything.
+func walk(node *kong.Node, words []string) place {
+	p := place{node: node, flags: map[string]string{}}
+	var waiting *kong.Flag
+	for _, w := range words {
+		switch {
+		case p.rest:
+		case waiting != nil:
+			p.flags[waiting.Name] = w
+			waiting = nil
+		case strings.HasPrefix(w, "-") && w != "-" && w != "--":
+			name, value, hasValue := strings.Cut(w, "=")
+			if f := findFlag(p.node, name); f != nil && !f.IsBool() {
+				if hasValue {
+					p.flags[f.Name] = value
+				} else {
+					waiting = f
+				}
+			}
+		case len(p.node.Children) > 0 && child(p.node, w) != nil:
+			p.node = child(p.node, w)
+		default:
+			p.positional++
+			if n := len(p.node.Positional); n > 0 && p.positional >= n && p.node.Positional[n-1].Passthrough {
+				p.rest = true
+			}
+		}
+	}
+	if waiting != nil {
+		p.value = waiting.Value
+	}
+	return p
+}
+
+func child(node *kong.Node, name string) *kong.Node {
+	for _, c := range node.Children {
+		if c.Name == name {
+			return c
+		}
+		for _, alias := range c.Aliases {
+			if alias == name {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
+// findFlag finds "--name" and "-n".
+func findFlag(node *kong.Node, arg string) *kong.Flag {
+	for _, group := range node.AllFlags(false) {
+		for _, f := range group {
+			if arg == "--"+f.Name || f.Short != 0 && arg == "-"+string(f.Short) {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+// choices gives the values that the grammar knows.
+func choices(v *kong.Value) []string {
+	var out []string
+	for _, s := range strings.Split(v.Enum, ",") {
+		if s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// live asks the service for hosts and ids where one of them is wanted.
+func (a *app) live(ctx context.Context, at place) []string {
+	name := ""
+	switch {
+	case at.value != nil:
+		name = at.value.Name
+	case !at.rest && at.positional < len(at.node.Positional):
+		name = at.node.Positional[at.positional].Name
+	}
+	if name != "host" && name != "id" {
+		return nil
+	}
+	cl, err := a.dial()
+	if err != nil {
+		return nil
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(ctx, completeWithin)
+	defer cancel()
+	if name == "host" {
+		return hostNames(ctx, cl)
+	}
+	// What runs is what one signals and cancels; its output may be wanted later.
+	page, err := cl.ListCommandsPage(ctx, &telexecv1.ListCommandsRequest{Active: needsRunning[at.node.Name]})
+	if err != nil {
+		return nil
+	}
+	var ids []string
+	for _, cmd := range page.GetCommands() {
+		ids = append(ids, cmd.GetId())
+	}
+	return ids
+}
+
+// needsRunning are the subcommands that concern only commands that have not ended.
+var needsRunning = map[string]bool{"cancel": true, "signal": true, "input": true}
+
+func hostNames(ctx context.Context, cl *client.Client) []string {
+	var names []string
+	for h, err := range cl.ListHosts(ctx, &telexecv1.ListHostsRequest{}) {
+		if err != nil {
+			break
+		}
+		names = append(names, h.GetName())
+	}
+	return names
+}

@@ -1,0 +1,403 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
+)
+
+type runCmd struct {
+	Detach     bool              `short:"d" help:"Do not wait: print the command's id and leave."`
+	Timeout    time.Duration     `placeholder:"TIME" help:"End the command when it has run so long; exit code 124."`
+	Cwd        string            `short:"C" placeholder:"DIR" help:"Directory to run in (default: the login directory)."`
+	Env        []string          `short:"e" sep:"none" placeholder:"NAME=VALUE" help:"Set a variable; NAME alone passes on the value it has here. May be repeated."`
+	Login      bool              `help:"Run in the user's login shell, with its profile, instead of /bin/sh."`
+	TTY        bool              `name:"tty" short:"t" help:"Run on a terminal of its own; its standard error then comes on standard output."`
+	Stdin      bool              `short:"i" xor:"stdin" help:"Send standard input, also when it is a terminal; a pipe or a file is sent without being asked for. With --detach: keep it open for telexec input."`
+	NoStdin    bool              `short:"n" xor:"stdin" help:"Do not send standard input: the command finds it at its end."`
+	Priority   int32             `placeholder:"N" help:"Higher goes first among the queued, -100 to 100."`
+	Label      map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Label to find the command by. May be repeated."`
+	RequestID  string            `placeholder:"ID" help:"Run once however often it is asked for with this id (default: a new one each time)."`
+	ActionType string            `placeholder:"TYPE" help:"The kind of action, for policies."`
+
+	Host    string   `arg:"" help:"Name of the host, as telexec hosts lists it."`
+	Command []string `arg:"" passthrough:"partial" help:"One argument is a shell command line; several are a program and its arguments."`
+}
+
+// Help is shown by run --help.
+func (runCmd) Help() string {
+	return `What follows HOST is the command, also when it looks like flags of telexec. One argument is a line for the
+shell of the host; several are a program and its arguments, which reach it exactly as they are:
+
+    telexec run web1 'ls *.log | wc -l'     the host's shell expands and pipes
+    telexec run web1 ls '*.log'             lists the one file named *.log
+
+More examples:
+
+    telexec run web1 -- tail -f /var/log/syslog
+    tar c dir | telexec run web1 'tar x -C /srv'
+    telexec run -d --timeout 2h --label deploy=42 web1 ./deploy.sh
+    telexec run -t web1 top
+
+Standard output and standard error are the command's own, byte for byte. Ctrl-C interrupts the command; a
+second one cancels it and tells what came of it; a third leaves it alone. The command goes on when this
+program ends or the connection is lost: telexec logs -f ID is back with it. With --tty on a terminal every key
+goes to the command; Enter ~ . leaves it alone.
+` + exitCodesHelp
+}
+
+// Run starts the command and follows it.
+func (c *runCmd) Run(ctx context.Context, a *app) error {
+	req, err := c.request(a.env)
+	if err != nil {
+		return err
+	}
+	input := c.input(a.env.Stdin)
+	req.StdinOpen = input != nil || c.Detach && c.Stdin
+	f := &follower{app: a, input: input}
+	if c.TTY {
+		restore, err := f.terminal(a.env, req)
+		if err != nil {
+			return err
+		}
+		defer restore()
+	}
+	f.client, err = a.dial()
+	if err != nil {
+		return err
+	}
+	defer f.client.Close()
+	cmd, err := f.start(ctx, req)
+	if err != nil {
+		return err
+	}
+	if c.Detach {
+		return f.detach(cmd)
+	}
+	return f.follow(ctx, cmd)
+}
+
+// request makes the request of the flags.
+func (c *runCmd) request(env Env) (*telexecv1.ExecuteRequest, error) {
+	req := &telexecv1.ExecuteRequest{
+		RequestId:        c.RequestID,
+		Host:             c.Host,
+		Env:              make(map[string]string, len(c.Env)),
+		WorkingDirectory: c.Cwd,
+		LoginShell:       c.Login,
+		Wait:             durationpb.New(0),
+		Priority:         c.Priority,
+		Labels:           c.Label,
+		ActionType:       c.ActionType,
+		Output:           &telexecv1.OutputOptions{Omit: true},
+	}
+	words := c.Command
+	if len(words) > 0 && words[0] == "--" {
+		words = words[1:]
+	}
+	switch len(words) {
+	case 0:
+		return nil, failure("there is no command to run on %s", c.Host).withHint("telexec run --help has examples")
+	case 1:
+		req.Command = words[0]
+	default:
+		req.Argv = words
+	}
+	for _, e := range c.Env {
+		name, value, ok := strings.Cut(e, "=")
+		if !ok {
+			value = env.Getenv(name)
+		}
+		req.Env[name] = value
+	}
+	if c.Timeout != 0 {
+		req.Timeout = durationpb.New(c.Timeout)
+	}
+	return req, nil
+}
+
+// input decides what becomes of standard input, as ssh would: a pipe, a socket or
+// a file is sent, a terminal only when asked for, and nothing to a command that
+// is left alone.
+func (c *runCmd) input(stdin io.Reader) io.Reader {
+	switch {
+	case c.NoStdin || c.Detach || stdin == nil:
+		return nil
+	case c.Stdin:
+		return stdin
+	}
+	if _, isTerminal := terminal(stdin); isTerminal {
+		if c.TTY {
+			return stdin
+		}
+		return nil
+	}
+	f, ok := stdin.(*os.File)
+	if !ok {
+		return stdin
+	}
+	info, err := f.Stat()
+	if err != nil || info.Mode()&os.ModeDevice != 0 {
+		return nil // closed, or /dev/null: there is nothing to send
+	}
+	return stdin
+}
+
+// follower is one "run": it starts a command and is its terminal until it ends.
+// Its goroutines are the one that calls follow, the reader of the stream, and
+// the sender of input.
+type follower struct {
+	*app
+	client *client.Client
+	id     string
+	input  io.Reader     // nil: none
+	leave  chan struct{} // closed when the user types "~." on a raw terminal; nil without one
+
+	// Of the goroutine that calls start and follow.
+	early      *exitError // a signal that came before the command was known
+	interrupts int        // how often Ctrl-C was typed
+	pending    int        // calls made for Ctrl-C that have not come to anything yet
+
+	answers chan func()   // what those calls have come to; follow runs them
+	running chan struct{} // closed by read when the command runs; input begins then
+	place   string        // of read: place in the queue, as last told
+}
+
+// start asks for the command. A signal meanwhile ends the asking; whether the
+// command has started is then not known.
+func (f *follower) start(ctx context.Context, req *telexecv1.ExecuteRequest) (*telexecv1.Command, error) {
+	ctx, stop := f.interruptible(ctx)
+	resp, err := f.client.Execute(ctx, req)
+	f.early = stop()
+	if err == nil {
+		f.id = resp.GetCommand().GetId()
+		if resp.GetReplayed() {
+			f.out.note("request id %s has run already: this is its command %s", req.GetRequestId(), f.id)
+		}
+		return resp.GetCommand(), nil
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		if id := e.Metadata["request_id"]; id != "" && (e.Reason == client.ReasonUnreachable || e.Reason == client.ReasonCallEnded) {
+			e.Hint = "The command may have started: the same command line with --request-id " + id + " follows it, and starts it only if it has not"
+		}
+		if f.early != nil {
+			e.Message = "interrupted before the service answered"
+			f.report(e)
+		}
+	}
+	if f.early != nil {
+		return nil, f.early
+	}
+	return nil, err
+}
+
+// detach prints the id.
+func (f *follower) detach(cmd *telexecv1.Command) error {
+	if f.opts.JSON {
+		return f.out.document(cmd)
+	}
+	_, err := io.WriteString(f.out.stdout, f.id+"\n")
+	return err
+}
+
+// follow is the terminal of the command until it ends, or is left alone.
+func (f *follower) follow(ctx context.Context, cmd *telexecv1.Command) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	f.answers = make(chan func(), 2) // one for each call that Ctrl-C makes: none of them blocks
+	f.running = make(chan struct{})
+	done := make(chan error, 1)
+	go func() { done <- f.read(ctx, cmd) }()
+	if f.input != nil {
+		go f.sendInput(ctx)
+	}
+	if f.early != nil {
+		if left := f.signal(ctx, f.early); left != nil {
+			return left
+		}
+	}
+	for {
+		select {
+		case err := <-done:
+			return f.finish(ctx, err)
+		case s := <-f.env.Signals:
+			if left := f.signal(ctx, signalled(s)); left != nil {
+				return left
+			}
+		case answer := <-f.answers:
+			answer()
+		case <-f.leave:
+			f.tellLeft()
+			return &exitError{code: exitCancelled}
+		}
+	}
+}
+
+// signal does what a signal to telexec asks for; it gives the exit where that is
+// to leave. Only Ctrl-C means the command.
+func (f *follower) signal(ctx context.Context, s *exitError) error {
+	f.interrupts++
+	if s.code != exitCancelled || f.interrupts > 2 {
+		f.tellLeft()
+		return s
+	}
+	f.interrupt(ctx)
+	return nil
+}
+
+// cancelAnswer is how long the end of a command waits for what came of its
+// cancel, which usually has arrived before.
+const cancelAnswer = 3 * time.Second
+
+// finish is what is left to do when reading has ended.
+func (f *follower) finish(ctx context.Context, err error) error {
+	timeout := time.NewTimer(cancelAnswer)
+	defer timeout.Stop()
+	for f.interrupts > 1 && f.pending > 0 {
+		select {
+		case answer := <-f.answers:
+			answer()
+		case <-f.env.Signals:
+			f.pending = 0
+		case <-timeout.C:
+			f.pending = 0
+		}
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		// As with ssh: a command whose output nobody reads ends.
+		_, _ = f.client.Cancel(ctx, &telexecv1.CancelRequest{CommandId: f.id, Reason: "the reader of its output went away"})
+	}
+	return err
+}
+
+// interrupt does what Ctrl-C asks for: first interrupt, then cancel. Its calls
+// answer through f.answers, so that what they tell is told in order.
+func (f *follower) interrupt(ctx context.Context) {
+	f.pending++
+	if f.interrupts == 1 {
+		go func() {
+			_, err := f.client.Signal(ctx, &telexecv1.SignalRequest{CommandId: f.id, Signal: "INT"})
+			f.answers <- func() {
+				f.pending--
+				if err != nil {
+					f.out.tell("could not interrupt %s: %v. Ctrl-C again cancels it", f.id, err)
+					return
+				}
+				f.out.note("interrupted %s; Ctrl-C again cancels it", f.id)
+			}
+		}()
+		return
+	}
+	f.out.tell("cancelling %s; Ctrl-C again leaves it alone", f.id)
+	go func() {
+		resp, err := f.client.Cancel(ctx, &telexecv1.CancelRequest{CommandId: f.id, Reason: "Ctrl-C"})
+		f.answers <- func() {
+			f.pending--
+			if err != nil {
+				f.out.tell("could not cancel %s: %v", f.id, err)
+				return
+			}
+			f.out.tell("%s", cancelText(resp.GetReport()))
+		}
+	}()
+}
+
+// tellLeft says how to get back.
+func (f *follower) tellLeft() {
+	f.out.printErr("telexec: command " + f.id + " goes on without you: telexec logs -f " + f.id +
+		" is back with it, telexec cancel " + f.id + " ends it\n")
+}
+
+// read passes the stream on until the command has ended. Its result is that of
+// run.
+func (f *follower) read(ctx context.Context, cmd *telexecv1.Command) error {
+	f.watch(cmd)
+	for event, err := range f.client.StreamOutput(ctx, &telexecv1.StreamOutputRequest{CommandId: f.id, Follow: true}) {
+		if err != nil {
+			return f.lost(err)
+		}
+		if f.opts.JSON {
+			if err := f.out.line(event); err != nil {
+				return err
+			}
+		} else if err := f.out.output(event); err != nil {
+			return err
+		}
+		if c := event.GetCommand(); c != nil {
+			f.watch(c)
+		}
+		if c := event.GetEnded(); c != nil {
+			if t := c.GetTruncation(); t != nil {
+				f.out.tell("some of the output was not kept: %s", t.GetReason())
+			}
+			if e := outcome(c); e != nil {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+// lost is what is said when the stream is given up: the command is not.
+func (f *follower) lost(err error) error {
+	e, ok := errors.AsType[*client.Error](err)
+	if ok && e.Reason == client.ReasonUnreachable {
+		e.Hint = "The command goes on: telexec logs -f " + f.id + " is back with it when the service is"
+	}
+	return err
+}
+
+// watch tells what a reader should know about a command that gives no output.
+func (f *follower) watch(cmd *telexecv1.Command) {
+	if cmd.GetState() != telexecv1.CommandState_COMMAND_STATE_QUEUED && f.place != "" {
+		f.out.note("%s has a free place for %s", cmd.GetHost(), f.id)
+		f.place = ""
+	}
+	switch cmd.GetState() {
+	case telexecv1.CommandState_COMMAND_STATE_QUEUED:
+		if text := queueText(cmd.GetQueue()); text != f.place && text != "" {
+			f.place = text
+			f.out.note("%s waits on %s: %s", f.id, cmd.GetHost(), text)
+		}
+	case telexecv1.CommandState_COMMAND_STATE_AWAITING_APPROVAL:
+		f.out.note("%s waits for approval", f.id)
+	case telexecv1.CommandState_COMMAND_STATE_RUNNING:
+		select {
+		case <-f.running:
+		default:
+			close(f.running)
+		}
+		if cmd.GetConnection() == telexecv1.Connection_CONNECTION_RECONNECTING {
+			f.out.note("the service has lost the connection to %s and is coming back", cmd.GetHost())
+		}
+	}
+}
+
+// sendInput copies standard input to the command once it runs.
+func (f *follower) sendInput(ctx context.Context) {
+	select {
+	case <-f.running:
+	case <-ctx.Done():
+		return
+	}
+	_, err := f.client.CopyInput(ctx, f.id, f.input)
+	if err != nil && ctx.Err() == nil && !inputUnwanted(err) {
+		f.out.tell("standard input could not be sent: %v", err)
+	}
+}
+
+// inputUnwanted reports whether err means that the command has ended or closed
+// its input, which is its right.
+func inputUnwanted(err error) bool {
+	e, ok := errors.AsType[*client.Error](err)
+	return ok && (e.Reason == "STDIN_CLOSED" || e.Reason == "NOT_RUNNING")
+}

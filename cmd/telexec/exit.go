@@ -1,0 +1,190 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
+)
+
+// The exit codes of telexec. Those of "run" are otherwise the command's own.
+const (
+	exitNo        = 1   // the answer is no: not gone, host not reachable
+	exitTimeout   = 124 // the command was ended for its timeout
+	exitFailure   = 125 // telexec or its service failed, or the command never ran to an end
+	exitCancelled = 130 // the command was cancelled, or Ctrl-C left it alone
+	exitSignal    = 128 // plus the number of the signal
+)
+
+// exitCodesHelp is part of --help.
+const exitCodesHelp = `
+Exit codes: the command's own; 128+n when signal n ended it; 124 when its --timeout did; 130 when it was
+cancelled; 125 when telexec itself failed, the command could not start, or its outcome is not known.`
+
+// exitError ends the program with a code, and with a message unless it is empty.
+type exitError struct {
+	code    int
+	message string
+	hint    string
+}
+
+func (e *exitError) Error() string { return e.message }
+
+// failure is an error of telexec's own.
+func failure(format string, args ...any) *exitError {
+	return &exitError{code: exitFailure, message: fmt.Sprintf(format, args...)}
+}
+
+func (e *exitError) withHint(format string, args ...any) *exitError {
+	e.hint = fmt.Sprintf(format, args...)
+	return e
+}
+
+// usageError is what the parser said.
+func usageError(err error) *exitError {
+	return failure("%v", err).withHint("telexec --help lists the commands, telexec COMMAND --help explains one")
+}
+
+// signalled is the end by a signal to telexec itself.
+func signalled(s os.Signal) *exitError {
+	n, ok := s.(syscall.Signal)
+	if !ok {
+		n = syscall.SIGINT
+	}
+	return &exitError{code: exitSignal + int(n)}
+}
+
+// report says what went wrong and gives the exit code.
+func (a *app) report(err error) int {
+	if err == nil {
+		return 0
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		return exitSignal + int(syscall.SIGPIPE) // as if the signal had done it
+	}
+	if e, ok := errors.AsType[*exitError](err); ok {
+		if e.message != "" {
+			a.out.problem(problem{Message: e.message, Hint: e.hint})
+		}
+		return e.code
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		p := problem{Code: e.Code.String(), Reason: e.Reason, Message: e.Message, Hint: e.Hint, Metadata: e.Metadata}
+		if hint, ok := hints[e.Reason]; ok {
+			p.Hint = hint
+		}
+		for _, f := range e.Fields {
+			p.Fields = append(p.Fields, field{f.Path, f.Message})
+		}
+		a.out.problem(p)
+		return exitFailure
+	}
+	a.out.problem(problem{Message: err.Error()})
+	return exitFailure
+}
+
+// hints are for this program's users, where the service's own speak of the API.
+var hints = map[string]string{
+	"NO_CREDENTIALS":  "Give the token with TELEXEC_TOKEN or --token-file; the first start of telexecd writes one to admin.token in its data directory",
+	"BAD_CREDENTIALS": "Check TELEXEC_TOKEN, --token and --token-file; the token of a service is in admin.token in its data directory",
+	"STDIN_CLOSED":    "A command that is to take input later is started with telexec run -d -i",
+	"UNKNOWN_HOST":    "telexec hosts lists the hosts",
+	"UNKNOWN_COMMAND": "telexec history lists the commands",
+}
+
+// problem is an error as it is shown.
+type problem struct {
+	Code     string            `json:"code,omitempty"`
+	Reason   string            `json:"reason,omitempty"`
+	Message  string            `json:"message"`
+	Hint     string            `json:"hint,omitempty"`
+	Fields   []field           `json:"fields,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+}
+
+type field struct {
+	Field   string `json:"field"`
+	Message string `json:"message"`
+}
+
+// problem prints to standard error.
+func (p *printer) problem(pr problem) {
+	if p.json {
+		b, _ := json.Marshal(map[string]problem{"error": pr}) // strings only: cannot fail
+		fmt.Fprintf(p.stderr, "%s\n", b)
+		return
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "telexec: %s\n", printable(pr.Message))
+	for _, f := range pr.Fields {
+		if f.Message != pr.Message {
+			fmt.Fprintf(&b, "  %s: %s\n", printable(f.Field), printable(f.Message))
+		}
+	}
+	if pr.Hint != "" {
+		fmt.Fprintf(&b, "  %s\n", printable(pr.Hint))
+	}
+	p.printErr(b.String())
+}
+
+// outcome gives the error with which "run" ends for a command that has ended;
+// nil for exit code 0.
+func outcome(cmd *telexecv1.Command) *exitError {
+	what := fmt.Sprintf("%s: command %s", cmd.GetHost(), cmd.GetId())
+	switch cmd.GetState() {
+	case telexecv1.CommandState_COMMAND_STATE_COMPLETED:
+		switch {
+		case cmd.ExitCode == nil:
+			return failure("%s has ended, but its exit code is not known", what)
+		case cmd.GetExitCode() != 0:
+			return &exitError{code: int(cmd.GetExitCode())}
+		}
+		return nil
+	case telexecv1.CommandState_COMMAND_STATE_CANCELLED:
+		message := what + " was cancelled"
+		if by := cmd.GetCancellation().GetBy().GetPrincipal(); by != "" {
+			message += " by " + by
+		}
+		if reason := cmd.GetCancellation().GetReason(); reason != "" {
+			message += ": " + reason
+		}
+		return &exitError{code: exitCancelled, message: message}
+	case telexecv1.CommandState_COMMAND_STATE_TIMED_OUT:
+		message := what + " took longer than its timeout and was ended"
+		if cmd.GetTimeout() != nil {
+			message += " after " + humanDuration(cmd.GetTimeout().AsDuration())
+		}
+		return &exitError{code: exitTimeout, message: message}
+	}
+	e := failure("%s %s", what, endings[cmd.GetState()])
+	if f := cmd.GetFailure(); f != nil {
+		e.message = fmt.Sprintf("%s: %s [%s]", cmd.GetHost(), f.GetMessage(), f.GetReason())
+		e.hint = f.GetHint()
+	}
+	if cmd.GetExitSignal() != "" {
+		e.code = exitSignal + int(signalNumbers[cmd.GetExitSignal()])
+	}
+	return e
+}
+
+// endings say what a state means where the service gives no failure.
+var endings = map[telexecv1.CommandState]string{
+	telexecv1.CommandState_COMMAND_STATE_FAILED:   "could not run",
+	telexecv1.CommandState_COMMAND_STATE_REJECTED: "was refused",
+	telexecv1.CommandState_COMMAND_STATE_EXPIRED:  "waited too long and never started",
+	telexecv1.CommandState_COMMAND_STATE_LOST:     "is lost: its outcome is not known",
+}
+
+// signalNumbers are those of Linux, which is where most hosts are. A signal that
+// is not among them counts as 0.
+var signalNumbers = map[string]syscall.Signal{
+	"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "TRAP": 5, "ABRT": 6, "BUS": 7, "FPE": 8, "KILL": 9, "USR1": 10,
+	"SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14, "TERM": 15, "STKFLT": 16, "CHLD": 17, "CONT": 18, "STOP": 19,
+	"TSTP": 20, "TTIN": 21, "TTOU": 22, "URG": 23, "XCPU": 24, "XFSZ": 25, "VTALRM": 26, "PROF": 27, "WINCH": 28,
+	"IO": 29, "PWR": 30, "SYS": 31,
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
+)
+
+// maxPage is the most that the service gives at once.
+const maxPage = 1000
+
+type psCmd struct {
+	Host string `placeholder:"HOST" help:"Only those on this host."`
+}
+
+// Help is shown by ps --help.
+func (psCmd) Help() string {
+	return `Examples:
+
+    telexec ps
+    telexec ps --json | jq -r .id`
+}
+
+// Run lists what has not ended.
+func (c *psCmd) Run(ctx context.Context, a *app) error {
+	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		_, err := a.list(ctx, cl, &telexecv1.ListCommandsRequest{Active: true, Host: c.Host}, 0)
+		return err
+	})
+}
+
+type historyCmd struct {
+	Host      string            `placeholder:"HOST" help:"Only on this host."`
+	State     []string          `placeholder:"STATE" help:"Only in one of these states: queued, starting, running, completed, failed, cancelled, timed_out, rejected, expired, lost."`
+	Origin    string            `placeholder:"DOOR" help:"Only those that came through this door: grpc, rest, websocket, mcp, cli, web."`
+	Label     map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Only with this label; may be repeated, then all must match."`
+	Principal string            `placeholder:"NAME" help:"Only those asked for by this principal."`
+	Since     string            `placeholder:"TIME" help:"Only those created since then: a duration before now (90m, 2h, 7d), a date or a time (2006-01-02, RFC 3339)."`
+	Limit     int               `default:"50" placeholder:"N" help:"At most so many (default ${default}; 0: all)."`
+	PageToken string            `placeholder:"TOKEN" help:"Go on where an earlier page ended."`
+}
+
+// Help is shown by history --help.
+func (historyCmd) Help() string {
+	return `Examples:
+
+    telexec history --host web1 --state failed,lost --since 2h
+    telexec history --label deploy=42 --limit 0 --json`
+}
+
+// Run lists commands, newest first.
+func (c *historyCmd) Run(ctx context.Context, a *app) error {
+	req := &telexecv1.ListCommandsRequest{Host: c.Host, Labels: c.Label, Principal: c.Principal, PageToken: c.PageToken}
+	for _, s := range c.State {
+		n, ok := telexecv1.CommandState_value["COMMAND_STATE_"+enumName(s)]
+		if !ok || n == 0 {
+			return failure("there is no state %q", s).withHint("telexec history --help lists the states")
+		}
+		req.States = append(req.States, telexecv1.CommandState(n))
+	}
+	if c.Origin != "" {
+		n, ok := telexecv1.Origin_value["ORIGIN_"+enumName(c.Origin)]
+		if !ok || n == 0 {
+			return failure("there is no door %q", c.Origin).withHint("telexec history --help lists the doors")
+		}
+		req.Origin = telexecv1.Origin(n)
+	}
+	if c.Since != "" {
+		t, err := parseSince(c.Since, a.out.now())
+		if err != nil {
+			return err
+		}
+		req.CreateTimeFrom = timestamppb.New(t)
+	}
+	if c.Limit < 0 {
+		return failure("--limit cannot be below 0")
+	}
+	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		token, err := a.list(ctx, cl, req, c.Limit)
+		if err == nil && token != "" {
+			a.out.note("there are older ones: --page-token %s goes on, --limit 0 shows all", token)
+		}
+		return err
+	})
+}
+
+// enumName gives the name of an enum value as a user writes it: "timed-out".
+func enumName(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "_")) }
+
+// parseSince understands a duration before now, in days too, a date and a time.
+func parseSince(s string, now time.Time) (time.Time, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return now.AddDate(0, 0, -int(n)), nil
+		}
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, failure("cannot read the time %q", s).withHint("Write a duration (90m, 2h, 7d), a date (2006-01-02) or a time (RFC 3339)")
+}
+
+// list prints up to limit commands (0: all) and gives the token of the next page.
+// JSON lines come as they are fetched; a table needs all to be aligned.
+func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCommandsRequest, limit int) (next string, err error) {
+	var rows [][]cell
+	for left := limit; ; {
+		req.PageSize = maxPage
+		if limit > 0 {
+			req.PageSize = int32(min(left, maxPage))
+		}
+		page, err := cl.ListCommandsPage(ctx, req)
+		if err != nil {
+			return "", err
+		}
+		for _, cmd := range page.GetCommands() {
+			if !a.opts.JSON {
+				rows = append(rows, a.row(cmd))
+			} else if err := a.out.line(cmd); err != nil {
+				return "", err
+			}
+		}
+		left -= len(page.GetCommands())
+		next = page.GetNextPageToken()
+		if next == "" || limit > 0 && left <= 0 {
+			break
+		}
+		req.PageToken = next
+	}
+	if a.opts.JSON {
+		return next, nil
+	}
+	return next, a.out.table([]string{"ID", "HOST", "STATE", "EXIT", "CREATED", "TOOK", "BY", "COMMAND"}, rows)
+}
+
+func (a *app) row(cmd *telexecv1.Command) []cell {
+	took := "-"
+	if cmd.GetStartTime() != nil {
+		took = duration(cmd.GetDuration())
+	}
+	return []cell{
+		plainCell(cmd.GetId()), plainCell(cmd.GetHost()), stateCell(cmd), plainCell(exitText(cmd)),
+		plainCell(a.out.ago(cmd.GetCreateTime())), plainCell(took), plainCell(actor(cmd.GetCreatedBy())), plainCell(cmd.GetCommand()),
+	}
+}
+
+// exitText is the exit code or the signal; nothing is filled in.
+func exitText(cmd *telexecv1.Command) string {
+	switch {
+	case cmd.ExitCode != nil:
+		return strconv.Itoa(int(cmd.GetExitCode()))
+	case cmd.GetExitSignal() != "":
+		return cmd.GetExitSignal()
+	}
+	return "-"
+}
+
+// actor is "admin via cli".
+func actor(who *telexecv1.Actor) string {
+	if who == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%s via %s", who.GetPrincipal(), originName(who.GetOrigin()))
+}
+
+// labelText is "a=1 b=2", sorted.
+func labelText(labels map[string]string) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		parts = append(parts, k+"="+labels[k])
+	}
+	return strings.Join(parts, " ")
+}
+
+// shortest is the least that may be given of an id.
+const shortest = 4
+
+// idArg finds the whole id: all of it as it is, or the beginning or the end of
+// one of the last commands, as long as only one of them fits.
+func (a *app) idArg(ctx context.Context, cl *client.Client, arg string) (string, error) {
+	id := strings.ToUpper(strings.TrimPrefix(arg, "commands/"))
+	if len(id) >= 26 || len(id) < shortest {
+		return id, nil // the service says what is wrong with it
+	}
+	page, err := cl.ListCommandsPage(ctx, &telexecv1.ListCommandsRequest{PageSize: maxPage})
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, cmd := range page.GetCommands() {
+		if strings.HasSuffix(cmd.GetId(), id) || strings.HasPrefix(cmd.GetId(), id) {
+			found = append(found, cmd.GetId())
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", failure("none of the last %d commands has an id that begins or ends with %s", len(page.GetCommands()), arg).
+			withHint("telexec history lists the commands")
+	}
+	return "", failure("%d commands have an id that begins or ends with %s, among them %s and %s", len(found), arg, found[0], found[1]).
+		withHint("Give more of it; the end tells more than the beginning, which is the time")
+}

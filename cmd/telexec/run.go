@@ -1,0 +1,222 @@
+// Command telexec runs commands on remote hosts through a telexec service, and
+// looks after them: their output, state, input, signals and end. It is a pure
+// gRPC client over pkg/client: whatever it does, any program can do.
+//
+// main is a shell around run, which gets everything from outside in an Env, so
+// that tests call the same. Each subcommand is a struct with its flags and a Run
+// method, in the file of its name:
+//
+//	cli.go      the grammar: global flags and the list of subcommands
+//	execute.go  run: start a command and be its terminal; signals, input, exit code
+//	logs.go status.go cancel.go input.go list.go hosts.go server.go complete.go
+//	print.go    how answers look: tables, JSON, times, colours, safe text
+//	exit.go     which exit code means what
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/telexec/telexec/pkg/client"
+)
+
+// Env is all that the program gets from outside.
+type Env struct {
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+	Getenv func(string) string
+	// Signals carries SIGINT, SIGTERM and SIGHUP; nil for none.
+	Signals <-chan os.Signal
+}
+
+// run is the whole program: it gives the exit code.
+func run(ctx context.Context, env Env, args []string) int {
+	env.Stderr = &lockedWriter{w: env.Stderr}
+	a := &app{env: env, out: newPrinter(env)}
+	err := a.dispatch(ctx, args)
+	return a.report(err)
+}
+
+// lockedWriter lets the goroutines of one run share a writer.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// app is one invocation.
+type app struct {
+	env  Env
+	opts globals
+	out  *printer
+}
+
+// errHelp ends parsing when help was shown.
+var errHelp = errors.New("help was shown")
+
+// newParser gives the grammar, bound to c.
+func newParser(env Env, c *cli) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("telexec"),
+		kong.Description("Run commands on remote hosts, and never lose one."),
+		kong.NoDefaultHelp(),
+		kong.Writers(env.Stdout, env.Stderr),
+		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, FlagsLast: true, WrapUpperBound: 100}),
+		kong.Vars{"server": client.DefaultServer},
+	)
+}
+
+// dispatch parses args and runs what they ask for.
+func (a *app) dispatch(ctx context.Context, args []string) error {
+	// What stands behind __complete is not to be parsed but completed.
+	if len(args) > 0 && args[0] == completeCommand {
+		return a.complete(ctx, args[1:])
+	}
+	var c cli
+	parser, err := newParser(a.env, &c)
+	if err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	a.opts = c.globals
+	a.out.configure(&a.opts)
+	if errors.Is(err, errHelp) {
+		return nil
+	}
+	if err != nil {
+		return usageError(err)
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(a)
+}
+
+// interruptible gives a context that the first signal ends. stop ends the
+// listening and gives that signal's exit, or nil; it must be called.
+func (a *app) interruptible(ctx context.Context) (_ context.Context, stop func() *exitError) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	heard := make(chan *exitError, 1) // sent to once, by the listener
+	go func() {
+		select {
+		case s := <-a.env.Signals:
+			e := signalled(s)
+			cancel(e)
+			heard <- e
+		case <-ctx.Done():
+			heard <- nil
+		}
+	}()
+	return ctx, sync.OnceValue(func() *exitError {
+		cancel(nil)
+		return <-heard
+	})
+}
+
+// session runs do with a client and a context that a signal ends.
+func (a *app) session(ctx context.Context, do func(context.Context, *client.Client) error) error {
+	c, err := a.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, stop := a.interruptible(ctx)
+	err = do(ctx, c)
+	if interrupted := stop(); interrupted != nil && err != nil {
+		return interrupted
+	}
+	return err
+}
+
+// dial makes the client that the global flags ask for.
+func (a *app) dial() (*client.Client, error) {
+	token, err := a.token()
+	if err != nil {
+		return nil, err
+	}
+	retryFor := a.opts.RetryFor
+	if retryFor == 0 {
+		retryFor = -1 // for the client 0 means its default
+	}
+	return client.Dial(client.Options{
+		Server:    a.server(),
+		Token:     token,
+		Origin:    "cli",
+		TLS:       a.opts.TLS,
+		CAFile:    firstOf(a.opts.CAFile, a.env.Getenv("TELEXEC_CA_FILE")),
+		Insecure:  a.opts.Insecure,
+		RetryFor:  min(retryFor, singleCall),
+		ResumeFor: retryFor,
+		UserAgent: "telexec-cli/" + thisVersion(),
+		OnRetry: func(err *client.Error, delay time.Duration) {
+			a.out.note("%s; trying again in %s", strings.TrimSuffix(err.Message, "."), humanDuration(delay))
+		},
+	})
+}
+
+// server is the address as the user gives it; empty for the default.
+func (a *app) server() string { return firstOf(a.opts.Server, a.env.Getenv("TELEXEC_SERVER")) }
+
+// singleCall is how long a single call is tried: people wait for it.
+const singleCall = 10 * time.Second
+
+// token finds the bearer token: --token, --token-file, the environment, then the
+// file that telexecd writes at its first start, for a service on this machine.
+func (a *app) token() (client.Token, error) {
+	if a.opts.Token != "" {
+		return client.Token(a.opts.Token), nil
+	}
+	if file := a.opts.TokenFile; file != "" {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return "", failure("cannot read the token file: %v", err)
+		}
+		return client.Token(strings.TrimSpace(string(b))), nil
+	}
+	if t := a.env.Getenv("TELEXEC_TOKEN"); t != "" {
+		return client.Token(t), nil
+	}
+	if !client.Loopback(a.server()) {
+		return "", nil // the token of this machine's service is nobody else's business
+	}
+	b, err := os.ReadFile(filepath.Join(a.dataDir(), "admin.token"))
+	switch {
+	case err == nil:
+		return client.Token(strings.TrimSpace(string(b))), nil
+	case errors.Is(err, os.ErrPermission):
+		a.out.note("%v", err) // of another user: his token is not ours
+	}
+	return "", nil
+}
+
+// dataDir is where a telexecd of this user keeps its data.
+func (a *app) dataDir() string {
+	if dir := a.env.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "telexec")
+	}
+	return filepath.Join(a.env.Getenv("HOME"), ".local", "state", "telexec")
+}
+
+func firstOf(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,136 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+)
+
+// firstLook and lastLook are the delays between looks at a command that has not
+// started yet.
+const (
+	firstLook = 20 * time.Millisecond
+	lastLook  = time.Second
+)
+
+// inputSize is how many bytes of input go into one call.
+const inputSize = 256 << 10
+
+// CopyInput sends r to the standard input of a command until r ends, then closes
+// that input. It must be the only writer to it: where an answer was lost it asks
+// how many bytes the command's input has taken and goes on behind them, so that
+// the command reads every byte once. While the command does not read, it waits
+// as at a pipe. It gives how many bytes were taken.
+//
+// An error of r is given as it is, and leaves the input open. All others are
+// *Error: FAILED_PRECONDITION (STDIN_CLOSED, NOT_RUNNING) where the command
+// wants no more, which for a copy is often as good as an end. The context ends
+// everything but a Read of r that blocks.
+func (c *Client) CopyInput(ctx context.Context, commandID string, r io.Reader) (int64, error) {
+	w := inputWriter{c: c, id: commandID}
+	if err := w.ask(ctx); err != nil {
+		return 0, err
+	}
+	start := w.taken
+	buf := make([]byte, inputSize)
+	for {
+		n, readErr := r.Read(buf)
+		if n > 0 {
+			if err := w.write(ctx, buf[:n], false); err != nil {
+				return w.taken - start, err
+			}
+		}
+		if errors.Is(readErr, io.EOF) {
+			err := w.write(ctx, nil, true)
+			return w.taken - start, err
+		}
+		if readErr != nil {
+			return w.taken - start, readErr
+		}
+	}
+}
+
+// inputWriter writes to the input of one command and knows how far it is.
+type inputWriter struct {
+	c     *Client
+	id    string
+	taken int64 // bytes the input had taken when last heard
+}
+
+// send is SendInput, and waits for a command that has not started yet.
+func (w *inputWriter) send(ctx context.Context, repeatable bool, data []byte, eof bool) error {
+	req := &telexecv1.SendInputRequest{CommandId: w.id, Data: data, Eof: eof}
+	for delay := firstLook; ; delay = min(2*delay, lastLook) {
+		resp, err := call(ctx, w.c, repeatable, w.c.commands.SendInput, req)
+		if err == nil {
+			w.taken = resp.GetStdinBytes()
+			return nil
+		}
+		if e, _ := asError(err); e.Reason != reasonNotRunning || e.RetryAfter == 0 {
+			return err
+		}
+		if sleepErr := sleep(ctx, delay); sleepErr != nil {
+			return w.c.decode(ctx, sleepErr)
+		}
+	}
+}
+
+// ask learns how many bytes were taken: input without bytes changes nothing.
+func (w *inputWriter) ask(ctx context.Context) error { return w.send(ctx, true, nil, false) }
+
+// write sends data, all of it, and eof behind it.
+func (w *inputWriter) write(ctx context.Context, data []byte, eof bool) error {
+	p := pause{limit: w.c.resumeFor}
+	for {
+		before := w.taken
+		err := w.send(ctx, false, data, eof)
+		if err == nil {
+			return nil
+		}
+		e, _ := asError(err)
+		switch {
+		case e.Reason == reasonInputBusy:
+			// The command is slow, which is its right: no limit, but the caller's.
+			if sleepErr := sleep(ctx, max(e.RetryAfter, minDelay)); sleepErr != nil {
+				return w.c.decode(ctx, sleepErr)
+			}
+		case e.Reason == ReasonUnreachable:
+			if e = w.c.retry(ctx, &p, e); e != nil {
+				return e
+			}
+		default:
+			return e
+		}
+		if err := w.ask(ctx); err != nil {
+			e, _ := asError(err)
+			if eof && e.Reason == reasonStdinClosed {
+				return nil // it was this call that closed it
+			}
+			return err
+		}
+		arrived := w.taken - before
+		if arrived < 0 || arrived > int64(len(data)) {
+			return newError(codes.DataLoss, ReasonInputLost,
+				"the command's input stands at byte %d where %d to %d were possible", w.taken, before, before+int64(len(data))).
+				withHint("Somebody else writes to it too, or the service has lost input; cancel the command and start again")
+		}
+		if arrived > 0 {
+			p.progress()
+		}
+		if data = data[arrived:]; len(data) == 0 && !eof {
+			return nil
+		}
+	}
+}
+
+// Reasons of the service that CopyInput acts on.
+const (
+	reasonInputBusy   = "INPUT_BUSY"
+	reasonStdinClosed = "STDIN_CLOSED"
+	reasonNotRunning  = "NOT_RUNNING" // with a time to come back: not yet
+)
