@@ -1,0 +1,127 @@
+package archtest
+
+// The floors. Rooms import strictly downward, and so never their like.
+const (
+	ground  = iota // what everybody needs, and what is generated
+	words          // the domain: types, states, pure functions
+	facts          // what is known: hosts, callers, output; and the client of the service
+	workers        // what does the work; they meet only in the programs
+	doors          // the programs
+	testing        // what only tests and the build use
+	harness        // what puts those together
+)
+
+// Project is the table of telexec.
+var Project = Rules{
+	Module: "github.com/telexec/telexec",
+
+	Rooms: map[string]Room{
+		"gen/openapi":        {ground, nil, "the generated REST document"},
+		"gen/telexec/v1":     {ground, nil, "generated from proto/"},
+		"internal/fault":     {ground, nil, "the one error type"},
+		"internal/telemetry": {ground, nil, "logs and metrics, of whatever is told"},
+
+		"internal/command": {words, []string{"internal/fault"}, "the domain: the standard library and fault, nothing else"},
+		"internal/config":  {words, []string{"internal/fault", "internal/secret"}, "settings; what they mean is the rooms' affair"},
+		"internal/secret":  {words, nil, "values that cannot be printed"},
+
+		"internal/access":    {facts, []string{"internal/fault", "internal/secret"}, "who asks"},
+		"internal/inventory": {facts, []string{"internal/config", "internal/fault", "internal/secret"}, "hosts and how to reach them"},
+		"internal/output":    {facts, []string{"internal/command"}, "the log of a command"},
+		"pkg/client":         {facts, []string{"gen/telexec/v1"}, "what programs outside import; internal rooms stay inside"},
+
+		"internal/api":             {workers, []string{"gen/telexec/v1", "internal/access", "internal/command", "internal/fault", "internal/inventory", "internal/output"}, "proto ↔ domain"},
+		"internal/engine":          {workers, []string{"internal/command", "internal/fault", "internal/inventory", "internal/output"}, "runs commands; hosts and store come through its ports"},
+		"internal/gateway":         {workers, []string{"gen/telexec/v1", "internal/access", "internal/fault", "internal/secret", "internal/telemetry"}, "REST over the gRPC server, which it dials"},
+		"internal/rpcserver":       {workers, []string{"internal/access", "internal/fault", "internal/secret", "internal/telemetry"}, "the steps around every call, whatever the call"},
+		"internal/sshconn":         {workers, []string{"internal/fault", "internal/inventory", "internal/secret"}, "live connections, whatever runs over them"},
+		"internal/sshexec":         {workers, []string{"internal/command", "internal/fault", "internal/inventory"}, "one remote process; connections come through its port"},
+		"internal/store":           {workers, []string{"internal/command"}, "what a store must do"},
+		"internal/store/sqlite":    {workers, []string{"internal/command", "internal/fault", "internal/store"}, "the embedded store"},
+		"internal/store/storetest": {workers, []string{"internal/command", "internal/fault", "internal/store"}, "the suite that every store passes"},
+
+		"cmd/telexecd": {doors, []string{"gen/openapi", "gen/telexec/v1", "internal/access", "internal/api", "internal/command", "internal/config", "internal/engine",
+			"internal/fault", "internal/gateway", "internal/inventory", "internal/rpcserver", "internal/sshconn", "internal/sshexec", "internal/store/sqlite",
+			"internal/telemetry"}, "where the rooms meet"},
+		"cmd/telexec": {doors, []string{"gen/telexec/v1", "pkg/client"}, "a pure client: whatever it can, anybody's program can"},
+
+		"internal/openapi":       {testing, []string{"gen/telexec/v1", "internal/fault", "internal/rpcserver"}, "makes the REST document; part of the build"},
+		"internal/test/archtest": {testing, nil, "reads files only"},
+		"internal/test/bench":    {harness, nil, "measures telexec against raw SSH"},
+		"internal/test/e2e":      {harness, nil, "the whole of it, from outside"},
+		"internal/test/testenv":  {harness, []string{"gen/telexec/v1", "internal/inventory", "internal/secret", "internal/test/sshtest"}, "a service and its hosts for a test"},
+		"internal/test/cover":    {testing, nil, "reads a profile only"},
+		"internal/test/demo":     {harness, []string{"internal/command", "internal/secret", "internal/test/loopback"}, "runs the real programs"},
+		"internal/test/loopback": {testing, nil, "an SSH server of the standard library and x/crypto"},
+		"internal/test/sshtest":  {testing, []string{"internal/inventory", "internal/secret"}, "a real sshd, told as a host"},
+	},
+
+	Peers: []Peer{
+		{"internal/config", "internal/secret", "settings hold secrets; secret is a leaf"},
+		{"internal/store/sqlite", "internal/store", "a driver implements the contract"},
+		{"internal/store/storetest", "internal/store", "the suite is written against the contract"},
+	},
+
+	Outside: []Place{
+		// Who may speak which protocol.
+		{Name: "database/sql", Rooms: []string{"internal/store/sqlite"}, Tests: true, Why: "SQL stays in the drivers"},
+		{Name: "golang.org/x/crypto/ssh", Rooms: []string{"internal/sshconn", "internal/sshexec", "internal/terminal", "internal/test/*"}, Tests: true,
+			Why: "SSH is spoken in three rooms"},
+		{Name: "golang.org/x/crypto/ssh/knownhosts", Tests: true, Why: "skeema/knownhosts answers what host keys to ask for"},
+		{Name: "google.golang.org/grpc", Rooms: []string{"internal/api", "internal/rpcserver", "internal/gateway", "internal/test/*", "pkg/client", "cmd/*"}, Tests: true,
+			Why: "gRPC is spoken at the doors"},
+		{Name: "google.golang.org/grpc/codes", Rooms: []string{"internal/rpcserver", "pkg/client"}, Tests: true,
+			Why: "one table makes a status of a fault, and clients read it back"},
+		{Name: "google.golang.org/grpc/status", Rooms: []string{"internal/rpcserver", "pkg/client"}, Tests: true,
+			Why: "one table makes a status of a fault, and clients read it back"},
+		{Name: "google.golang.org/protobuf", Rooms: []string{"internal/api", "internal/rpcserver", "internal/gateway", "internal/openapi", "internal/test/*", "pkg/client", "cmd/*"}, Tests: true,
+			Why: "wire types stop at the door"},
+		{Name: "net/http", Rooms: []string{"internal/gateway", "internal/telemetry", "internal/openapi", "internal/test/*", "cmd/telexecd"}, Tests: true,
+			Why: "HTTP is spoken by the gateway"},
+		{Name: "net/http", Rooms: []string{"internal/rpcserver/errors.go"}, Why: "the table of statuses has HTTP's too"},
+		{Name: "os/exec", Rooms: []string{"internal/test/*"}, Tests: true, Why: "the service runs nothing on its own host"},
+		{Name: "os/signal", Rooms: []string{"cmd/*", "internal/test/*"}, Why: "programs catch signals, rooms have contexts"},
+		{Name: "testing", Rooms: []string{"internal/test/*", "internal/store/storetest"}, Tests: true, Why: "tests only"},
+		{Name: "unsafe", Why: "nothing here needs it"},
+
+		// Libraries, each in its room.
+		{Name: "buf.build/gen/go/bufbuild/protovalidate", Rooms: []string{"internal/rpcserver"}, Tests: true, Why: "requests are checked by the interceptor"},
+		{Name: "buf.build/go/protovalidate", Rooms: []string{"internal/rpcserver"}, Tests: true, Why: "requests are checked by the interceptor"},
+		{Name: "github.com/alecthomas/kong", Rooms: []string{"cmd/*"}, Why: "flags belong to the programs"},
+		{Name: "github.com/goccy/go-yaml", Rooms: []string{"internal/config"}, Tests: true, Why: "one room reads the file"},
+		{Name: "github.com/grpc-ecosystem/grpc-gateway", Rooms: []string{"internal/gateway"}, Tests: true, Why: "the REST door"},
+		{Name: "github.com/oklog/ulid", Rooms: []string{"internal/engine"}, Tests: true, Why: "one room names commands"},
+		{Name: "github.com/oklog/ulid", Rooms: []string{"internal/store/sqlite/list.go", "internal/store/storetest"}, Why: "ids sort by time: a time is a place in the list"},
+		{Name: "github.com/prometheus", Rooms: []string{"internal/telemetry"}, Tests: true, Why: "metrics have one room"},
+		{Name: "github.com/rogpeppe/go-internal", Rooms: []string{"internal/test/*"}, Tests: true, Why: "tests only"},
+		{Name: "github.com/skeema/knownhosts", Rooms: []string{"internal/sshconn"}, Why: "one room decides on host keys"},
+		{Name: "go.uber.org/goleak", Rooms: []string{"internal/test/*"}, Tests: true, Why: "tests only"},
+		{Name: "golang.org/x/sync", Rooms: []string{"internal/engine", "internal/sshconn", "cmd/*", "internal/test/*"}, Tests: true, Why: "groups of long-lived parts"},
+		{Name: "golang.org/x/sys", Rooms: []string{"cmd/*", "internal/test/*"}, Tests: true, Why: "the system's own calls"},
+		{Name: "golang.org/x/sys/cpu", Rooms: []string{"internal/sshconn/dial.go"}, Why: "the order of ciphers depends on whether the machine has AES"},
+		{Name: "golang.org/x/term", Rooms: []string{"cmd/telexec", "internal/telemetry", "internal/test/*"}, Tests: true, Why: "is it a terminal?"},
+		{Name: "google.golang.org/genproto/googleapis/api", Rooms: []string{"internal/openapi"}, Tests: true, Why: "google.api.http rules"},
+		{Name: "google.golang.org/genproto/googleapis/rpc", Rooms: []string{"internal/rpcserver", "internal/gateway", "internal/openapi", "pkg/client"}, Tests: true,
+			Why: "the form of errors on the wire"},
+		{Name: "modernc.org/sqlite", Rooms: []string{"internal/store/sqlite"}, Tests: true, Why: "SQL stays in the drivers"},
+	},
+
+	Functions: []Place{
+		{Name: "context.Background", Rooms: []string{"cmd/*", "internal/test/*"}, Tests: true, Why: "contexts come from above; main has the first one"},
+		{Name: "context.Background", Rooms: []string{"internal/sshconn/pool.go"}, Why: "a pool lives from New to Close, longer than any call"},
+		{Name: "context.Background", Rooms: []string{"internal/store/sqlite"}, Why: "the writer's transactions are shared: the end of one caller must not end those of others"},
+		{Name: "context.Background", Rooms: []string{"internal/store/storetest"}, Why: "tests"},
+		{Name: "context.TODO", Why: "contexts come from above"},
+		{Name: "log.Fatal", Why: "errors are returned"},
+		{Name: "log.Fatalf", Why: "errors are returned"},
+		{Name: "log.Print", Why: "logs are slog's"},
+		{Name: "log.Printf", Why: "logs are slog's"},
+		{Name: "log.Println", Why: "logs are slog's"},
+		{Name: "os.Environ", Rooms: []string{"cmd/*", "internal/config", "internal/test/*"}, Tests: true, Why: "the environment is read once, at the start"},
+		{Name: "os.Exit", Rooms: []string{"cmd/*/main.go", "internal/openapi/main.go", "internal/test/*/main.go"}, Tests: true, Why: "errors are returned; main exits"},
+		{Name: "os.ExpandEnv", Rooms: []string{"internal/config"}, Tests: true, Why: "the environment is read once, at the start"},
+		{Name: "os.Getenv", Rooms: []string{"cmd/*", "internal/config", "internal/test/*"}, Tests: true, Why: "the environment is read once, at the start"},
+		{Name: "os.LookupEnv", Rooms: []string{"cmd/*", "internal/config", "internal/test/*"}, Tests: true, Why: "the environment is read once, at the start"},
+		{Name: "time.Sleep", Why: "wait for what you wait for: a signal, a timer with a context"},
+	},
+}

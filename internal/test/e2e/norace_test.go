@@ -1,0 +1,6 @@
+//go:build !race
+
+package e2e
+
+// raceEnabled: memory and time are not those of the real program.
+const raceEnabled = false
