@@ -36,6 +36,8 @@ type Config struct {
 	GRPCAddr string `yaml:"grpc_addr" kind:"addr" default:"127.0.0.1:7070"`
 	// Address that REST, the API page and the metrics are served on. Port 0 takes a free one.
 	HTTPAddr string `yaml:"http_addr" kind:"addr" default:"127.0.0.1:7080"`
+	// Whether the ports may speak plain text on an address that other machines reach. Commands, output and tokens can then be read on the way; set tls instead where you can.
+	InsecureListen bool `yaml:"insecure_listen" enum:"false|true" default:"false"`
 	// Directory of the service's own files; made with mode 0700 when it is not there.
 	DataDir string `yaml:"data_dir" kind:"path" auto:"$XDG_STATE_HOME/telexec, else ~/.local/state/telexec"`
 	// How long a stopping service waits for calls that are being answered.

@@ -342,7 +342,7 @@ func TestProblemsOfVariablesAndFlags(t *testing.T) {
 	env["TELEXEC_LOG_LEVEL"] = "loud"
 	_, err := config.Load(config.Flags{Config: file, GRPCAddr: "x"}, env.getenv)
 	want := []fault.Field{
-		{Path: "nonsense", Message: "unknown key (known here: grpc_addr, http_addr, data_dir, drain_timeout, log, tls, auth, http, limits, retention, store, ssh, ssh_config, hosts)"},
+		{Path: "nonsense", Message: "unknown key (known here: grpc_addr, http_addr, insecure_listen, data_dir, drain_timeout, log, tls, auth, http, limits, retention, store, ssh, ssh_config, hosts)"},
 		{Path: "log.level", Message: `"loud" is not one of debug, info, warn, error`},
 		{Path: "grpc_addr", Message: `"x" is not an address to listen on such as 127.0.0.1:7070 or [::1]:7070`},
 	}

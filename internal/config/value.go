@@ -69,6 +69,10 @@ func setWord(v reflect.Value, words []string, text string) error {
 		if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
 			return u.UnmarshalText([]byte(text))
 		}
+		if v.Kind() == reflect.Bool {
+			v.SetBool(text == "true")
+			return nil
+		}
 		v.SetString(text)
 		return nil
 	}

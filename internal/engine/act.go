@@ -98,7 +98,7 @@ func notRunning(s command.State) error {
 	if !s.Ended() {
 		return f.WithHint("Wait until it runs, or cancel it").WithRetry(time.Second)
 	}
-	return f
+	return f.WithHint("It has ended; its status tells how")
 }
 
 // Signal sends one signal, by name without SIG, to a running command's process

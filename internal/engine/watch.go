@@ -97,7 +97,8 @@ func (w *Watch) open(ctx context.Context, id string) error {
 	for _, s := range command.Streams {
 		if w.wanted[s] && sealed && w.offsets[s] > w.until[s] {
 			return fault.New(fault.OutOfRange, fault.ReasonOffsetBeyondEnd,
-				"%s ended at offset %d; %d lies behind it", s, w.until[s], w.offsets[s])
+				"%s ended at offset %d; %d lies behind it", s, w.until[s], w.offsets[s]).
+				WithHint("Ask from an offset up to its size, which the status tells")
 		}
 	}
 	return nil

@@ -1,0 +1,155 @@
+# make help lists what there is. Nothing needs to be installed by hand: the tools of the build are pinned in
+# tools/go.mod and tools/package.json and are built into bin/ when a target first needs them; what the tests need
+# of the system is installed or named by tools/setup.sh.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO ?= go
+# Where git cannot tell the commit (an archive, a clone of another user), the build must not ask for it.
+ifeq ($(findstring -buildvcs,$(GOFLAGS)),)
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=$(if $(shell git rev-parse -q --verify HEAD 2>/dev/null),auto,false))
+endif
+
+# The branch or commit that the contract must stay compatible with.
+BASE ?= $(shell for b in main origin/main HEAD; do git rev-parse -q --verify "$$b" >/dev/null 2>&1 && echo "$$b" && break; done)
+# Which packages, for test and bench: make test PKG=./internal/engine/...
+PKG ?= ./...
+# More arguments for go test: make test ARGS='-run TestCancel -v'
+ARGS ?=
+# How long each fuzz target runs.
+FUZZTIME ?= 10s
+# make cover COVER_GOAL=90 fails where a room is below.
+COVER_GOAL ?= 0
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ── build ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+.PHONY: build
+build: ## build the programs into bin/
+	@mkdir -p bin
+	$(GO) build -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: build ## see it work: a service, a host, a live command, a cancel; ends by itself
+	@$(GO) build -o bin/ ./internal/test/demo
+	@bin/demo
+
+.PHONY: run
+run: build ## a service with a host to play with, until Ctrl-C
+	@$(GO) build -o bin/ ./internal/test/demo
+	@bin/demo -stay
+
+# ── tests ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+.PHONY: setup
+setup: ## install what the tests need of the system, or say what is missing
+	@tools/setup.sh
+
+.PHONY: test
+test: setup bin/tools/grpcurl ## all tests, with the race detector
+	$(GO) test -race -p 2 -timeout 10m $(ARGS) $(PKG)
+
+.PHONY: cover
+cover: setup bin/tools/grpcurl ## coverage per room, over unit, integration and transcript tests together
+	@rm -rf cover && mkdir -p cover/data
+# go test gives each test a GOCOVERDIR of its own and throws it away; -exec puts ours back, for the programs that tests
+# start, and -test.gocoverdir makes the tests themselves write there too.
+	$(GO) test -count=1 -p 2 -timeout 10m -coverpkg=./cmd/...,./internal/...,./pkg/... -exec 'env GOCOVERDIR=$(CURDIR)/cover/data' \
+		$(ARGS) $(PKG) -args -test.gocoverdir=$(CURDIR)/cover/data >cover/tests.txt 2>&1 || { grep -v 'no test files' cover/tests.txt; exit 1; }
+	@$(GO) tool covdata textfmt -i=cover/data -o=cover/profile.txt
+	@$(GO) run ./internal/test/cover -goal $(COVER_GOAL) cover/profile.txt
+
+.PHONY: bench
+bench: setup ## the benchmarks, side by side with what they are measured against
+	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 30m $(ARGS) $(PKG) | grep -v -e 'no test files' -e '^PASS$$' -e '^ok .*\[no tests to run\]'
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@for dir in $$(grep -rl '^func Fuzz' --include='*_test.go' cmd internal pkg | xargs -rn1 dirname | sort -u); do \
+		for target in $$($(GO) test -list '^Fuzz' "./$$dir" | grep '^Fuzz'); do \
+			echo "$$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$dir"; \
+		done; \
+	done
+
+# ── checks ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+.PHONY: check
+check: lint check-tidy check-proto check-gen check-openapi ## everything a change must pass besides the tests
+
+.PHONY: lint
+lint: bin/tools/staticcheck ## gofmt, vet, staticcheck, the rooms' import rules, the shell scripts
+	@bad=$$(gofmt -l cmd gen internal pkg); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
+	$(GO) vet ./...
+	bin/tools/staticcheck ./...
+	$(GO) test ./internal/test/archtest
+	@for f in .ci/run tools/*.sh; do bash -n "$$f"; done
+	@! command -v shellcheck >/dev/null || shellcheck .ci/run tools/*.sh
+
+.PHONY: check-tidy
+check-tidy:
+	$(GO) mod tidy -diff
+	cd tools && $(GO) mod tidy -diff
+
+.PHONY: check-proto
+check-proto: bin/tools/buf bin/proto/.laid
+	bin/tools/buf format --diff --exit-code proto
+	bin/tools/buf lint
+	@if [ -n "$(BASE)" ] && git cat-file -e '$(BASE):proto' 2>/dev/null; then \
+		echo 'bin/tools/buf breaking --against $(BASE)'; \
+		rm -rf bin/against && mkdir -p bin/against/bin; \
+		git archive '$(BASE)' proto buf.yaml | tar -x -C bin/against; cp -r bin/proto bin/against/bin/; \
+		bin/tools/buf breaking --against bin/against; \
+	fi
+
+.PHONY: check-gen
+check-gen: $(addprefix bin/tools/,buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv3) bin/proto/.laid
+	tools/gen.sh check
+
+.PHONY: check-openapi
+check-openapi: tools/node_modules/.package-lock.json
+	@tools/node_modules/.bin/validate-api gen/openapi/telexec.openapi.json >bin/openapi.txt || { cat bin/openapi.txt; exit 1; }
+	@echo 'gen/openapi/telexec.openapi.json is valid OpenAPI 3.1'
+
+.PHONY: golangci
+golangci: ## golangci-lint with .golangci.yml; optional, and not installed by make
+	@command -v golangci-lint >/dev/null || { echo 'golangci-lint is not installed: https://golangci-lint.run/welcome/install/'; exit 1; }
+	golangci-lint run
+
+# ── generated code and tools ─────────────────────────────────────────────────────────────────────────────────────
+
+.PHONY: gen
+gen: $(addprefix bin/tools/,buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv3) bin/proto/.laid ## generate gen/ from proto/
+	tools/gen.sh write
+
+bin/proto/.laid: tools/protos.sh tools/protos.sum
+	@tools/protos.sh
+
+package-buf                     := github.com/bufbuild/buf/cmd/buf
+package-grpcurl                 := github.com/fullstorydev/grpcurl/cmd/grpcurl
+package-protoc-gen-go           := google.golang.org/protobuf/cmd/protoc-gen-go
+package-protoc-gen-go-grpc      := google.golang.org/grpc/cmd/protoc-gen-go-grpc
+package-protoc-gen-grpc-gateway := github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway
+package-protoc-gen-openapiv3    := github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv3
+package-staticcheck             := honnef.co/go/tools/cmd/staticcheck
+
+# One tool at a time, so that a target pays only for what it uses (buf alone takes minutes the first time).
+bin/tools/%: tools/go.mod tools/go.sum
+	@mkdir -p bin/tools
+	cd tools && GOBIN=$(CURDIR)/bin/tools $(GO) install $(package-$*)
+	@touch $@
+
+tools/node_modules/.package-lock.json: tools/package.json tools/package-lock.json
+	cd tools && npm ci --silent
+	@touch $@
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin cover tools/node_modules
