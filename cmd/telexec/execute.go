@@ -313,6 +313,11 @@ func (f *follower) interrupt(ctx context.Context) {
 
 // tellLeft says how to get back.
 func (f *follower) tellLeft() {
+	if f.interrupts > 2 {
+		f.out.printErr("telexec: left command " + f.id + " while it is being cancelled: telexec status " + f.id +
+			" tells what came of it, telexec logs -f " + f.id + " is back with it\n")
+		return
+	}
 	f.out.printErr("telexec: command " + f.id + " goes on without you: telexec logs -f " + f.id +
 		" is back with it, telexec cancel " + f.id + " ends it\n")
 }

@@ -122,7 +122,7 @@ func (p *printer) problem(pr problem) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "telexec: %s\n", printable(pr.Message))
 	for _, f := range pr.Fields {
-		if f.Message != pr.Message {
+		if !strings.Contains(pr.Message, f.Message) {
 			fmt.Fprintf(&b, "  %s: %s\n", printable(f.Field), printable(f.Message))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -186,15 +187,22 @@ func labelText(labels map[string]string) string {
 	return strings.Join(parts, " ")
 }
 
-// shortest is the least that may be given of an id.
-const shortest = 4
+// wholeID is an id (a ULID), partOfID what may be given of one.
+var (
+	wholeID  = regexp.MustCompile(`^[0-7][0-9A-HJKMNP-TV-Z]{25}$`)
+	partOfID = regexp.MustCompile(`^[0-9A-HJKMNP-TV-Z]{4,25}$`)
+)
 
 // idArg finds the whole id: all of it as it is, or the beginning or the end of
 // one of the last commands, as long as only one of them fits.
 func (a *app) idArg(ctx context.Context, cl *client.Client, arg string) (string, error) {
 	id := strings.ToUpper(strings.TrimPrefix(arg, "commands/"))
-	if len(id) >= 26 || len(id) < shortest {
-		return id, nil // the service says what is wrong with it
+	if wholeID.MatchString(id) {
+		return id, nil
+	}
+	if !partOfID.MatchString(id) {
+		return "", failure("%q is not the id of a command, nor enough of one", arg).
+			withHint("An id has 26 characters; the last four or more will do. telexec history lists the commands")
 	}
 	page, err := cl.ListCommandsPage(ctx, &telexecv1.ListCommandsRequest{PageSize: maxPage})
 	if err != nil {

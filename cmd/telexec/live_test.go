@@ -42,6 +42,7 @@ func TestLive(t *testing.T) {
 		{"TerminalIsLeft", testTerminalIsLeft},
 		{"TableOnATerminal", testTableOnATerminal},
 		{"QueueOnATerminal", testQueueOnATerminal},
+		{"ServiceIsKilled", testServiceIsKilled},
 	} {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, service) })
 	}
@@ -180,7 +181,7 @@ func testThirdCtrlCLeaves(t *testing.T, service *testenv.Env) {
 	for range 3 {
 		i.signals <- os.Interrupt
 	}
-	if code := wait(); code != 130 || !strings.Contains(i.stderr.String(), "goes on without you") {
+	if code := wait(); code != 130 || !strings.Contains(i.stderr.String(), "is being cancelled") {
 		t.Errorf("code %d, stderr %q", code, i.stderr.String())
 	}
 }
@@ -253,6 +254,19 @@ func testServiceThatStaysAway(t *testing.T, service *testenv.Env) {
 	}
 	if s, code := ask("cancel", commandID(t, through.stderr.String())); code != 0 {
 		t.Errorf("cancel: %s", s)
+	}
+}
+
+// A service that is killed and comes back is waited for, and what it then knows
+// of the command is told; never exit code 0.
+func testServiceIsKilled(t *testing.T, service *testenv.Env) {
+	i, _ := live(t, service)
+	out, wait := i.start(t, "run", "web1", stubborn)
+	expect(t, out, "ready")
+	service.Kill()
+	service.Restart()
+	if code := wait(); code != 125 || !strings.Contains(i.stderr.String(), "[SERVICE_RESTARTED]") {
+		t.Errorf("code %d, stderr %q", code, i.stderr.String())
 	}
 }
 
@@ -434,12 +448,12 @@ func testQueueOnATerminal(t *testing.T, service *testenv.Env) {
 	i, ask := live(t, service)
 	var ids []string
 	for range 10 { // as many as the host may run at once
-		id, _ := ask("run", "-d", "web1", stubborn)
+		id, _ := ask("run", "-d", "web1", "sleep 60")
 		ids = append(ids, strings.TrimSpace(id))
 	}
 	_, screen, wait := i.startOnTerminal(t, "run", "web1", "echo done")
 	line, err := screen.ReadString('\n')
-	if err != nil || !strings.Contains(line, "waits on web1: place 1") {
+	if err != nil || !strings.Contains(line, "waits on web1: place ") {
 		t.Errorf("%q, %v", line, err)
 	}
 	for _, id := range ids {

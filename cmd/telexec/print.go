@@ -155,6 +155,9 @@ func (p *printer) columns(rows [][]cell) error {
 	}
 	var b strings.Builder
 	for _, row := range rows {
+		for len(row) > 1 && row[len(row)-1].text == "" {
+			row = row[:len(row)-1] // no blanks at the end of a line
+		}
 		at := 0
 		for i, c := range row {
 			text := c.text

@@ -173,7 +173,7 @@ func TestReport(t *testing.T) {
 		{nil, 0, ""},
 		{errors.New("odd \x1b"), 125, "telexec: odd \\x1b\n"},
 		{fmt.Errorf("write: %w", syscall.EPIPE), 141, ""},
-		{&client.Error{Message: "bad", Hint: "do better", Fields: []client.Field{{Path: "host", Message: "too long"}, {Path: "x", Message: "bad"}}}, 125, "telexec: bad\n  host: too long\n  do better\n"},
+		{&client.Error{Message: "bad", Hint: "do better", Fields: []client.Field{{Path: "host", Message: "too long"}, {Path: "x", Message: "ad"}}}, 125, "telexec: bad\n  host: too long\n  do better\n"},
 		{signalled(syscall.SIGTERM), 143, ""},
 		{signalled(nil), 130, ""},
 	} {

@@ -43,6 +43,7 @@ func TestScript(t *testing.T) {
 			"code":    code,
 			"capture": capture,
 			"await":   await,
+			"shorten": shorten,
 		},
 	})
 }
@@ -71,6 +72,13 @@ func code(ts *testscript.TestScript, _ bool, args []string) {
 // variable.
 func capture(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+// shorten ID sets SUFFIX to enough of the end of an id to know it by, and PREFIX
+// to too little of its beginning, which is the time.
+func shorten(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv("SUFFIX", strings.ToLower(args[0][18:]))
+	ts.Setenv("PREFIX", args[0][:4])
 }
 
 // await TEXT ID follows a command until its stream shows TEXT: output, in the

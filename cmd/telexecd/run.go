@@ -1,4 +1,4 @@
-// telexecd is the service: it runs commands on remote hosts over SSH and keeps
+// Telexecd is the service: it runs commands on remote hosts over SSH and keeps
 // them, and answers gRPC on one port and REST on another.
 //
 // This file puts the rooms together, and is the only place where they meet:
@@ -275,7 +275,16 @@ func runAll(ctx context.Context, eng *engine.Engine, grpcDoor, httpDoor func(con
 		defer closeDoors()
 		return eng.Run(ctx)
 	}))
-	group.Go(guarded("gRPC", func() error { return grpcDoor(doors) }))
+	group.Go(guarded("gRPC", func() error {
+		// Until recovery is done the store tells of commands that nobody looks
+		// after: whoever comes earlier waits in the port's backlog.
+		select {
+		case <-eng.Ready():
+			return grpcDoor(doors)
+		case <-doors.Done():
+			return nil
+		}
+	}))
 	group.Go(guarded("HTTP", func() error { return httpDoor(doors) }))
 	group.Go(guarded("readiness", func() error {
 		select {

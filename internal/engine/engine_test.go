@@ -238,7 +238,7 @@ func TestInput(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	n := start(t, fresh(t))
-	id := n.execute("echo ready; sleep 60")
+	id := n.execute("echo ready; exec sleep 60")
 	n.prints(id, "ready")
 	s, report, err := n.Cancel(t.Context(), ann, id, -1, "enough")
 	if err != nil || s.State != command.Cancelled || report.Outcome != command.Gone || s.Exit.Code != nil {
@@ -392,7 +392,7 @@ func TestCancelBeforeItRuns(t *testing.T) {
 
 func TestSignal(t *testing.T) {
 	n := start(t, fresh(t))
-	id := n.execute("echo ready; sleep 60")
+	id := n.execute("echo ready; exec sleep 60")
 	n.prints(id, "ready")
 	if _, err := n.Signal(t.Context(), ann, id, "INT"); err != nil {
 		t.Fatal(err)
@@ -540,7 +540,7 @@ func TestRestart(t *testing.T) {
 	o := fresh(t)
 	o.Hosts = hosts{"h": 1}
 	n := start(t, o)
-	id := n.execute("echo before; sleep 60")
+	id := n.execute("echo before; exec sleep 60")
 	n.prints(id, "before")
 	queued := n.execute("exit 7")
 	n.stop()

@@ -400,7 +400,7 @@ func TestAStreamIsLinesSentAtOnce(t *testing.T) {
 	if l := next(); l.Chunk.Offset != "13" || string(l.Chunk.Data) != "second" {
 		t.Errorf("second line %+v", l)
 	}
-	if l := next(); l.Error.Code != 14 || l.Error.Message != "the store is gone" {
+	if l := next(); l.Error.Code != 14 || l.Error.Message != "the store is gone. Resume at the offset" {
 		t.Errorf("last line %+v", l)
 	}
 	if lines.Scan() {

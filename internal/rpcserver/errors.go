@@ -91,10 +91,12 @@ func faultOf(err error) *fault.Error {
 	return e
 }
 
-// statusOf gives the status that a caller sees for err.
+// statusOf gives the status that a caller sees for err. Its message ends with
+// the hint, since many clients show nothing else; the hint alone is in the
+// ErrorInfo.
 func statusOf(err error) *status.Status {
 	e := faultOf(err)
-	st := status.New(kinds[e.Kind].code, e.Message)
+	st := status.New(kinds[e.Kind].code, e.Text())
 	facts := make(map[string]string, len(e.Metadata)+1)
 	for k, v := range e.Metadata {
 		facts[k] = v

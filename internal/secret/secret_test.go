@@ -32,7 +32,7 @@ func TestNothingPrintsIt(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%t", "%p", "%T"} {
 		out = append(out, fmt.Sprintf(verb, text), fmt.Sprintf(verb, &text), fmt.Sprintf(verb, deep), fmt.Sprintf(verb, &deep))
 	}
-	out = append(out, fmt.Sprint(text, &text, deep), fmt.Errorf("failed with %v", text).Error())
+	out = append(out, fmt.Sprint(text, &text, deep), fmt.Errorf("failed with %v", text).Error(), text.String(), "concatenated: "+text.String())
 
 	var log bytes.Buffer
 	for _, handler := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {

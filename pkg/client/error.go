@@ -114,6 +114,7 @@ func (c *Client) decode(ctx context.Context, err error) *Error {
 			e.Metadata = maps.Clone(d.GetMetadata())
 			e.Hint = e.Metadata["hint"]
 			delete(e.Metadata, "hint")
+			e.Message = strings.TrimSuffix(e.Message, ". "+e.Hint)
 		case *errdetails.BadRequest:
 			for _, v := range d.GetFieldViolations() {
 				e.Fields = append(e.Fields, Field{Path: v.GetField(), Message: v.GetDescription()})

@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	module   = "github.com/telexec/telexec/"
-	testOnly = "internal/test/"
+	module     = "github.com/telexec/telexec/"
+	testOnly   = "internal/test/"
+	storeSuite = "internal/store/storetest"
 )
 
 func main() {
@@ -114,7 +115,7 @@ func read(profile io.Reader) (map[string]tally, error) {
 	}
 	rooms := map[string]tally{}
 	for _, b := range blocks {
-		if strings.HasPrefix(b.room, testOnly) {
+		if strings.HasPrefix(b.room, testOnly) || b.room == storeSuite {
 			continue
 		}
 		t := rooms[b.room]

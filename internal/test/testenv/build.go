@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,8 +20,8 @@ var built struct {
 
 // Build gives the path of a program of this repository, "telexecd" or "telexec",
 // built from the sources as they are: with the race detector where the tests
-// have it, and counting coverage where GOCOVERDIR is set. Packages that test at
-// the same time share the build.
+// have it, and counting coverage where they do (-args -test.gocoverdir=DIR).
+// Packages that test at the same time share the build.
 func Build(t testing.TB, name string) string {
 	t.Helper()
 	built.Lock()
@@ -33,7 +34,7 @@ func Build(t testing.TB, name string) string {
 	if len(flags) > 0 {
 		dir = "race"
 	}
-	if os.Getenv("GOCOVERDIR") != "" {
+	if coverDir() != "" {
 		flags = append(flags[:len(flags):len(flags)], "-cover", "-coverpkg=./cmd/...,./internal/...,./pkg/...")
 		dir += "-cover"
 	}
@@ -55,6 +56,15 @@ func Build(t testing.TB, name string) string {
 	}
 	built.paths[name] = program
 	return program
+}
+
+// coverDir is where coverage data goes; empty: nowhere. The flag wins, for go
+// test sets the variable to a directory that it removes.
+func coverDir() string {
+	if f := flag.Lookup("test.gocoverdir"); f != nil && f.Value.String() != "" {
+		return f.Value.String()
+	}
+	return os.Getenv("GOCOVERDIR")
 }
 
 // Tool gives the path of a tool that make has built into bin/tools, and skips
