@@ -245,11 +245,11 @@ func (f *follower) follow(ctx context.Context, cmd *telexecv1.Command) error {
 // signal does what a signal to telexec asks for; it gives the exit where that is
 // to leave. Only Ctrl-C means the command.
 func (f *follower) signal(ctx context.Context, s *exitError) error {
-	f.interrupts++
-	if s.code != exitCancelled || f.interrupts > 2 {
+	if s.code != exitCancelled || f.interrupts > 1 {
 		f.tellLeft()
 		return s
 	}
+	f.interrupts++
 	f.interrupt(ctx)
 	return nil
 }
@@ -313,9 +313,9 @@ func (f *follower) interrupt(ctx context.Context) {
 
 // tellLeft says how to get back.
 func (f *follower) tellLeft() {
-	if f.interrupts > 2 {
-		f.out.printErr("telexec: left command " + f.id + " while it is being cancelled: telexec status " + f.id +
-			" tells what came of it, telexec logs -f " + f.id + " is back with it\n")
+	if f.interrupts > 1 { // the cancel may or may not have reached the service
+		f.out.printErr("telexec: left command " + f.id + " before it was cancelled: telexec status " + f.id +
+			" tells whether it goes on, telexec cancel " + f.id + " ends it\n")
 		return
 	}
 	f.out.printErr("telexec: command " + f.id + " goes on without you: telexec logs -f " + f.id +

@@ -174,15 +174,18 @@ func testLeavingLeavesTheCommandAlone(t *testing.T, service *testenv.Env) {
 }
 
 func testThirdCtrlCLeaves(t *testing.T, service *testenv.Env) {
-	i, _ := live(t, service)
+	i, ask := live(t, service)
 	out, wait := i.start(t, "run", "web1", stubborn)
 	expect(t, out, "ready")
 	// All three at once: the cancel needs longer than that.
 	for range 3 {
 		i.signals <- os.Interrupt
 	}
-	if code := wait(); code != 130 || !strings.Contains(i.stderr.String(), "is being cancelled") {
+	if code := wait(); code != 130 || !strings.Contains(i.stderr.String(), "left command ") {
 		t.Errorf("code %d, stderr %q", code, i.stderr.String())
+	}
+	if s, code := ask("cancel", commandID(t, i.stderr.String())); code != 0 {
+		t.Errorf("cancel: %s", s)
 	}
 }
 
@@ -261,7 +264,8 @@ func testServiceThatStaysAway(t *testing.T, service *testenv.Env) {
 // of the command is told; never exit code 0.
 func testServiceIsKilled(t *testing.T, service *testenv.Env) {
 	i, _ := live(t, service)
-	out, wait := i.start(t, "run", "web1", stubborn)
+	// It writes, so that it ends when nobody is there to read: the test leaves nothing behind.
+	out, wait := i.start(t, "run", "web1", "echo ready; while sleep 0.1; do echo on; done")
 	expect(t, out, "ready")
 	service.Kill()
 	service.Restart()

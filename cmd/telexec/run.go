@@ -7,7 +7,7 @@
 // method, in the file of its name:
 //
 //	cli.go      the grammar: global flags and the list of subcommands
-//	execute.go  run: start a command and be its terminal; signals, input, exit code
+//	execute.go terminal.go  run: start a command and be its terminal; signals, input
 //	logs.go status.go cancel.go input.go list.go hosts.go server.go complete.go
 //	print.go    how answers look: tables, JSON, times, colours, safe text
 //	exit.go     which exit code means what

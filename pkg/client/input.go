@@ -122,7 +122,7 @@ func (w *inputWriter) write(ctx context.Context, data []byte, eof bool) error {
 		if arrived > 0 {
 			p.progress()
 		}
-		if data = data[0:]; len(data) == 0 && !eof {
+		if data = data[arrived:]; len(data) == 0 && !eof {
 			return nil
 		}
 	}

@@ -199,15 +199,20 @@ func TestStreamSilenceIsALostConnection(t *testing.T) {
 func TestStreamReceiverMayBeSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
+		goOn := make(chan struct{})
 		p.stream = func(_ int, _ *telexecv1.StreamOutputRequest, s sink) error {
 			_ = s.Send(chunk(telexecv1.Stream_STREAM_STDOUT, 0, []byte("x")))
+			<-goOn
 			return s.Send(ended(p.command(2, telexecv1.CommandState_COMMAND_STATE_COMPLETED)))
 		}
-		for _, err := range p.dial(t, Options{}).StreamOutput(t.Context(), &telexecv1.StreamOutputRequest{CommandId: testID}) {
+		for event, err := range p.dial(t, Options{}).StreamOutput(t.Context(), &telexecv1.StreamOutputRequest{CommandId: testID}) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_ = sleep(t.Context(), time.Hour) // of the bubble
+			if event.GetChunk() != nil {
+				_ = sleep(t.Context(), time.Hour) // of the bubble
+				close(goOn)
+			}
 		}
 		if n := p.count("StreamOutput"); n != 1 {
 			t.Errorf("%d connections", n)
