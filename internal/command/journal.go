@@ -40,6 +40,5 @@ type Retention struct {
 // Retained is what a retention round did.
 type Retained struct {
 	Trimmed, Deleted int
-	Trims            map[string]Sizes // new Earliest by command id
-	More             bool             // Batch was reached; call again
+	More             bool // Batch was reached; call again
 }

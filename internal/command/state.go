@@ -55,7 +55,7 @@ const (
 	Start        Event = "start"         // the host has started it
 	StartFail    Event = "start_fail"    // it could not start
 	Exited       Event = "exited"        // the host reported an exit code
-	ForeignKill  Event = "foreign_kill"  // the host reported a signal we did not send
+	Killed       Event = "killed"        // a signal ended it that was not our proven cancel or timeout
 	CancelledEnd Event = "cancelled_end" // ended by our cancel, proven
 	Timeout      Event = "timeout"       // ended for its timeout
 	Expire       Event = "expire"        // waited too long
@@ -65,7 +65,7 @@ const (
 // Events lists all events.
 var Events = []Event{
 	Approve, Reject, Claim, Unclaim, Start, StartFail,
-	Exited, ForeignKill, CancelledEnd, Timeout, Expire, Lose,
+	Exited, Killed, CancelledEnd, Timeout, Expire, Lose,
 }
 
 // Next is the whole state machine: the state that follows s when e happens. It
@@ -115,7 +115,7 @@ func Next(s State, e Event) (next State, ok bool) {
 			}
 		case Exited:
 			return Completed, true
-		case ForeignKill:
+		case Killed:
 			return Failed, true
 		case CancelledEnd:
 			return Cancelled, true

@@ -133,7 +133,7 @@ func TestEveryStateIsReached(t *testing.T) {
 // Whatever the path, what never started never completes.
 func TestOnlyWhatStartedCompletes(t *testing.T) {
 	for _, s := range []command.State{command.AwaitingApproval, command.Queued} {
-		for _, e := range []command.Event{command.Exited, command.ForeignKill, command.Timeout, command.Lose} {
+		for _, e := range []command.Event{command.Exited, command.Killed, command.Timeout, command.Lose} {
 			if next, ok := command.Next(s, e); ok {
 				t.Errorf("%s + %s = %s, although nothing runs yet", s, e, next)
 			}

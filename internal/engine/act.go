@@ -22,12 +22,12 @@ func (e *Engine) Cancel(ctx context.Context, by command.Actor, id string, grace 
 		wait, stop := context.WithTimeout(ctx, grace+cancelAnswer)
 		defer stop()
 		r := cancelRequest{by: by, reason: reason, grace: grace, noted: make(chan struct{})}
+		l.wish(r)
 		select {
-		case l.cancels <- r:
-			<-r.noted
+		case <-r.noted:
 			s, err := awaitCancel(wait, l), ctx.Err()
 			return s, reportOf(s), err
-		case <-wait.Done(): // its end is being stored, or the caller went away
+		case <-wait.Done(): // it is being stored, or the caller went away; the wish stays
 			s := l.snapshot()
 			return s, reportOf(s), ctx.Err()
 		case <-l.done:
@@ -108,8 +108,10 @@ func (e *Engine) Signal(ctx context.Context, by command.Actor, id, name string) 
 	if err != nil {
 		return Snapshot{}, err
 	}
-	l.sent.Store(&sentSignal{by: by, name: name})
+	sent := &sentSignal{by: by, name: name} // before, since the end may come first
+	l.sent.Store(sent)
 	if err := p.Signal(ctx, name); err != nil {
+		l.sent.CompareAndSwap(sent, nil)
 		return Snapshot{}, err
 	}
 	return l.snapshot(), nil
@@ -129,7 +131,7 @@ func (e *Engine) Input(ctx context.Context, _ command.Actor, id string, data []b
 	total, err = p.Input(ctx, data, eof)
 	if err == nil && eof && l.snapshot().Spec.Pty == nil {
 		l.inputEnded.Store(true)
-		l.bell.Ring()
+		l.kickOwner()
 	}
 	return total, err
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/telexec/telexec/internal/command"
@@ -32,7 +33,8 @@ func (l *live) attend(ctx context.Context, p Process) {
 		w        *waited               // its end, once it is known
 		report   *command.CancelReport // of the last ladder that is through
 		climbing bool                  // a ladder is under way
-		timedOut bool                  // its timeout has passed, before any cancel
+		expired  bool                  // its timeout has passed
+		timedOut bool                  // and before any cancel was asked for
 		timeout  <-chan time.Time
 		letGoAt  <-chan time.Time
 	)
@@ -57,11 +59,15 @@ func (l *live) attend(ctx context.Context, p Process) {
 			l.flushDue()
 		case <-l.flushTimer.C:
 			l.flush(ctx)
-		case r := <-l.cancels:
-			l.noteCancel(r)
-			climb(r.grace)
+		case out := <-l.writes:
+			l.wrote(out)
+		case <-l.kick:
+			if l.takeWishes() {
+				climb(l.grace)
+			}
 		case <-timeout:
 			timedOut = timedOut || l.cmd.Cancellation == nil
+			expired = true
 			climb(defaultGrace)
 		case r := <-reports:
 			r = after(report, r)
@@ -71,33 +77,57 @@ func (l *live) attend(ctx context.Context, p Process) {
 			}
 			l.flushIn(0)
 			switch {
-			case r.Outcome == command.Gone:
+			case r.Outcome == command.Gone || r.Outcome == command.AlreadyEnded:
 				letGoAt = time.After(letGo)
-			case timedOut:
+			case expired:
 				timeout = time.After(retryMost)
 			}
 		case <-letGoAt:
-			p.Close()
+			if l.log.UnsavedBytes() > 0 { // what it printed may still be on its way
+				letGoAt = time.After(letGo)
+			} else {
+				p.Close()
+			}
 		case <-ctx.Done():
-			p.Close()
-			l.end(ctx, command.Lose, func(c *command.Command) {
-				c.Failure = &command.Failure{
-					Reason:  fault.ReasonServiceRestarted,
-					Message: "the service was stopped while the command was running on an attached connection",
-					Hint:    "Look on the host whether it still runs or what it has done before you run it again",
-				}
-			})
-			return
+			select {
+			case end := <-waits:
+				w = &end
+			default:
+			}
+			if w == nil {
+				p.Close()
+				l.end(ctx, command.Lose, stopped)
+				return
+			}
+			climbing = false
 		}
 	}
 	ev, tell := l.conclude(*w, report, timedOut)
 	l.end(ctx, ev, func(c *command.Command) {
 		c.Exit = w.exit
-		if w.err == nil {
+		if w.err == nil || incomplete(w.err) {
 			c.Completion = command.ByExitStatus
+		}
+		if incomplete(w.err) || w.err != nil && ev != command.Lose {
+			sizes, _ := l.log.Sizes()
+			c.Truncation = &command.Truncation{Offset: sizes, Reason: "the connection ended before all output had come"}
 		}
 		tell(c)
 	})
+}
+
+// stopped is why a command is lost that ran when the service was stopped.
+func stopped(c *command.Command) {
+	c.Failure = &command.Failure{
+		Reason:  fault.ReasonServiceRestarted,
+		Message: "the service was stopped while the command was running on an attached connection",
+		Hint:    "Look on the host whether it still runs or what it has done before you run it again",
+	}
+}
+
+// incomplete reports whether err says that an exit is true but output missing.
+func incomplete(err error) bool {
+	return err != nil && fault.ReasonOf(err) == fault.ReasonOutputIncomplete
 }
 
 // after gives what a ladder has come to that followed another one: what the
@@ -134,11 +164,12 @@ func (l *live) climb(ctx context.Context, p Process, grace time.Duration) comman
 }
 
 // conclude decides what the end of a process was: its own, ours, or somebody
-// else's. That we ended it is only said where a signal of ours was needed, so
-// that an exit which won the race is told as it is; that it is cancelled only
+// else's. That we ended it is only said where a signal of ours ended something,
+// so that an exit which won the race is told as it is; that it is cancelled only
 // where nothing is left.
 func (l *live) conclude(w waited, report *command.CancelReport, timedOut bool) (command.Event, func(c *command.Command)) {
-	ours := report != nil && report.Signal != ""
+	ours := report != nil && report.Signal != "" && report.Ended > 0
+	known := w.err == nil || incomplete(w.err)
 	gone := ours && report.Outcome == command.Gone
 	because := func(reason, hint, format string, args ...any) func(c *command.Command) {
 		f := &command.Failure{Reason: reason, Message: fmt.Sprintf(format, args...), Hint: hint}
@@ -146,7 +177,7 @@ func (l *live) conclude(w waited, report *command.CancelReport, timedOut bool) (
 	}
 	spec := &l.cmd.Spec
 	switch {
-	case gone && timedOut, ours && timedOut && w.err == nil:
+	case gone && timedOut, ours && timedOut && known:
 		left := ""
 		if !gone {
 			left = "; " + report.Message
@@ -157,20 +188,20 @@ func (l *live) conclude(w waited, report *command.CancelReport, timedOut bool) (
 		by := l.cmd.Cancellation.By
 		return command.CancelledEnd, because(fault.ReasonCancelledByCaller, "",
 			"it was cancelled by %s through %s", by.Principal, by.Origin)
-	case w.err != nil:
+	case !known:
 		return command.Lose, failed(w.err)
 	case ours:
-		return command.ForeignKill, because(fault.ReasonCancelIncomplete,
+		return command.Killed, because(fault.ReasonCancelIncomplete,
 			"The cancellation's report lists what is left on the host",
 			"it was ended by a cancel, but not all of it is proven gone: %s", report.Message)
 	case w.exit.Code != nil:
 		return command.Exited, func(*command.Command) {}
 	}
 	if sent := l.sent.Load(); sent != nil && sent.name == w.exit.Signal {
-		return command.ForeignKill, because(fault.ReasonSignalled, "",
+		return command.Killed, because(fault.ReasonSignalled, "",
 			"it was ended by SIG%s, which %s sent through %s", w.exit.Signal, sent.by.Principal, sent.by.Origin)
 	}
-	return command.ForeignKill, because(fault.ReasonSignalled,
+	return command.Killed, because(fault.ReasonSignalled,
 		"Look at the host's log; a kill by the kernel for lack of memory is told there",
 		"it was ended by SIG%s, which was not sent through this service", w.exit.Signal)
 }
@@ -194,29 +225,69 @@ func (l *live) flushIn(d time.Duration) {
 	l.flushTimer.Reset(max(d, l.retry))
 }
 
-// flush stores output and changes that the journal has not, once; where that
-// fails it will try again later, and the owner goes on meanwhile.
+// write is one write to the journal, and what came of it.
+type write struct {
+	cmd  command.Command // the record that was written
+	size command.Sizes   // up to where its output goes
+	err  error
+	got  *command.Command // where err is set: what the journal has now, if it could be asked
+}
+
+// flush begins to store output and changes that the journal has not. The owner
+// goes on meanwhile; wrote takes the outcome.
 func (l *live) flush(ctx context.Context) {
 	l.flushSoon = false
+	if l.writing {
+		return // wrote sees to the rest
+	}
 	chunks := l.log.Unsaved(flushMost)
 	if len(chunks) == 0 && !l.unstored {
 		return
 	}
-	if err := l.apply(ctx, l.cmd, chunks); err != nil {
-		l.retry = min(max(2*l.retry, retryLeast), retryMost)
-		l.engine.log.Warn("a command's output or state could not be stored", "command", l.id, "retry_in", l.retry, "error", err)
-		l.flushIn(l.retry)
-		return
-	}
-	l.retry = 0
+	l.writing = true
 	l.unstored = false
-	if l.log.UnsavedBytes() > 0 {
-		l.flushDue()
-	}
+	ch := l.changeOf(l.cmd, chunks)
+	go func() { l.writes <- l.apply(ctx, ch) }()
 }
 
-// apply gives the journal c with chunks, which follow what it has, once.
-func (l *live) apply(ctx context.Context, c command.Command, chunks []command.Chunk) error {
+// wrote takes the outcome of a write; it reports whether the journal has it.
+func (l *live) wrote(w write) bool {
+	l.writing = false
+	if w.err == nil || l.reconcile(w) {
+		l.stored, l.storedFence = w.cmd.State, w.cmd.Fence
+		l.log.SavedTo(w.size)
+		l.retry = 0
+		if l.log.UnsavedBytes() > 0 || l.unstored {
+			l.flushDue()
+		}
+		return true
+	}
+	l.unstored = true
+	l.retry = min(max(2*l.retry, retryLeast), retryMost)
+	l.engine.log.Warn("a command's output or state could not be stored", "command", l.id, "state", w.cmd.State, "retry_in", l.retry, "error", w.err)
+	l.flushIn(l.retry)
+	return false
+}
+
+// reconcile learns from what the journal has after a write that gave an error:
+// it may have happened all the same, this one or one before it.
+func (l *live) reconcile(w write) bool {
+	if w.got == nil || l.foreign(w) {
+		return false
+	}
+	l.stored, l.storedFence = w.got.State, w.got.Fence
+	l.log.SavedTo(w.got.Size)
+	return w.got.State == w.cmd.State && w.got.Version == w.cmd.Version && w.got.Size == w.size
+}
+
+// foreign reports whether another owner has the command.
+func (l *live) foreign(w write) bool {
+	return w.got != nil && w.got.Fence != w.cmd.Fence && w.got.Fence != l.storedFence
+}
+
+// changeOf gives the change that takes the journal to c with chunks, which
+// follow what it has.
+func (l *live) changeOf(c command.Command, chunks []command.Chunk) command.Change {
 	c.Size = l.log.SavedSizes()
 	for _, ch := range chunks {
 		c.Size[ch.Stream] = ch.End()
@@ -224,41 +295,44 @@ func (l *live) apply(ctx context.Context, c command.Command, chunks []command.Ch
 	if at := l.lastOutput.Load(); at > c.LastActivity.UnixNano() {
 		c.LastActivity = time.Unix(0, at)
 	}
-	// The last write survives the end of the owner's context.
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-	defer stop()
-	err := l.engine.journal.Apply(ctx, command.Change{From: l.stored, Fence: l.storedFence, Command: c, Output: chunks})
-	if err != nil && !l.applied(ctx, c) {
-		return err
+	return command.Change{From: l.stored, Fence: l.storedFence, Command: c, Output: chunks}
+}
+
+// apply makes one write, however long the store takes: a write that was given up
+// half way would leave in doubt what the journal has. It touches nothing of the
+// owner's.
+func (l *live) apply(ctx context.Context, ch command.Change) write {
+	ctx = context.WithoutCancel(ctx) // the last write survives the end of the owner's context
+	w := write{cmd: ch.Command, size: ch.Command.Size}
+	w.err = l.guard("store", func() error { return l.engine.journal.Apply(ctx, ch) })
+	if w.err != nil {
+		if got, err := l.engine.journal.Get(ctx, l.id); err == nil {
+			w.got = &got
+		}
 	}
-	l.stored, l.storedFence = c.State, c.Fence
-	l.log.Saved(chunks)
-	return nil
+	return w
 }
 
-// applied reports whether the journal has c although Apply gave an error.
-func (l *live) applied(ctx context.Context, c command.Command) bool {
-	got, err := l.engine.journal.Get(ctx, l.id)
-	return err == nil && got.State == c.State && got.Fence == c.Fence && got.Version == c.Version && got.Size == c.Size
-}
-
-// persist gives the journal c with chunks, again and again until it has them;
-// after the end of ctx once more and no longer. Where another owner has changed
+// persist stores c with all output that waits, again and again until the journal
+// has them; after the end of ctx once more and no longer. Where another owner has
 // the command it gives up at once.
-func (l *live) persist(ctx context.Context, c command.Command, chunks []command.Chunk) error {
-	for wait := retryLeast; ; wait = min(2*wait, retryMost) {
+func (l *live) persist(ctx context.Context, c command.Command) error {
+	if l.writing {
+		l.wrote(<-l.writes)
+	}
+	for {
 		last := ctx.Err() != nil
-		err := l.apply(ctx, c, chunks)
-		if err == nil {
+		w := l.apply(ctx, l.changeOf(c, l.log.Unsaved(math.MaxInt)))
+		foreign := l.foreign(w)
+		if l.wrote(w) {
 			l.unstored = false
 			return nil
 		}
-		l.engine.log.Warn("a command's state could not be stored", "command", l.id, "state", c.State, "error", err)
-		if last || fault.KindOf(err) == fault.Aborted {
-			return err
+		if last || foreign {
+			return w.err
 		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(l.retry):
 		case <-ctx.Done():
 		}
 	}
@@ -268,15 +342,10 @@ func (l *live) persist(ctx context.Context, c command.Command, chunks []command.
 // it to everyone.
 func (l *live) end(ctx context.Context, ev command.Event, f func(c *command.Command)) {
 	l.log.Close()
-	for l.log.UnsavedBytes() > flushMost {
-		if l.persist(ctx, l.cmd, l.log.Unsaved(flushMost)) != nil {
-			break // the end itself is tried all the same
-		}
-	}
 	c := l.cmd
 	advance(&c, ev, time.Now(), f)
 	c.Version++
-	if err := l.persist(ctx, c, l.log.Unsaved(flushMost)); err != nil {
+	if err := l.persist(ctx, c); err != nil {
 		l.engine.log.Error("a command's end could not be stored; the next run of the service ends it as LOST",
 			"command", l.id, "state", c.State, "error", err)
 		return

@@ -19,6 +19,7 @@ package engine
 import (
 	"context"
 	"crypto/rand"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -28,6 +29,7 @@ import (
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/output"
 )
 
 // Limits bounds the engine. All are above zero.
@@ -65,9 +67,11 @@ type Engine struct {
 
 	// births takes accepted commands from Execute to Run, which starts their
 	// owners; unbuffered, never closed.
-	births  chan birth
-	ready   chan struct{} // closed by Run after recovery
-	stopped chan struct{} // closed by Run when it starts no owner any more
+	births    chan birth
+	ready     chan struct{}  // closed by Run after recovery
+	accepting sync.WaitGroup // calls of accept; Add is guarded by mu and not draining
+	entropy   io.Reader      // of ids; safe for concurrent use
+	unsaved   *output.Budget
 
 	mu       sync.Mutex
 	lives    map[string]*live
@@ -75,6 +79,10 @@ type Engine struct {
 	watchers int
 	draining bool
 }
+
+// unsavedMost is how many bytes of output of all commands may wait for the store
+// before those that print most have to wait.
+const unsavedMost = 128 << 20
 
 // birth is an accepted command that needs its owner.
 type birth struct {
@@ -91,7 +99,8 @@ func New(o Options) *Engine {
 		queue:    newQueue(o.Limits.MaxCommands, o.Limits.MaxQueued),
 		births:   make(chan birth),
 		ready:    make(chan struct{}),
-		stopped:  make(chan struct{}),
+		entropy:  &ulid.LockedMonotonicReader{MonotonicReader: ulid.Monotonic(rand.Reader, 0)},
+		unsaved:  output.NewBudget(unsavedMost),
 		lives:    make(map[string]*live),
 		watching: make(map[string]int),
 	}
@@ -116,7 +125,6 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer stop()
 	queued, err := e.recover(ctx)
 	if err != nil {
-		close(e.stopped)
 		return err
 	}
 	var owners sync.WaitGroup
@@ -130,7 +138,6 @@ func (e *Engine) Run(ctx context.Context) error {
 		own(birth{live: l})
 	}
 	owners.Go(func() {
-		defer close(e.stopped)
 		for {
 			select {
 			case b := <-e.births:
@@ -143,6 +150,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	close(e.ready)
 	e.retainUntil(ctx)
 	e.Drain()
+	e.accepting.Wait()
 	e.awaitIdle()
 	stop()
 	owners.Wait()
@@ -192,7 +200,7 @@ func (e *Engine) recover(ctx context.Context) (queued []*live, err error) {
 			e.register(l)
 			queued = append(queued, l)
 			if host, err := e.hosts.Lookup(c.Spec.Host); err == nil { // if not, its owner ends it
-				e.queue.enqueue(l.ticket, host.MaxCommands)
+				e.queue.enqueue(l.ticket, host.MaxCommands, false)
 			}
 			continue
 		}
@@ -213,28 +221,49 @@ func (e *Engine) recover(ctx context.Context) (queued []*live, err error) {
 // Execute accepts a command: when it returns, the command is stored and will
 // run, whatever happens to the caller. With a request id that the same principal
 // used before for the same content, it gives that command and replayed is true.
+// Where ctx ends first the command may be accepted all the same; the request id
+// tells.
 func (e *Engine) Execute(ctx context.Context, by command.Actor, spec command.Spec) (s Snapshot, replayed bool, err error) {
-	host, err := e.hosts.Lookup(spec.Host)
-	if err != nil {
+	if err := e.admit(); err != nil {
 		return Snapshot{}, false, err
 	}
-	if err := e.admitting(); err != nil {
-		return Snapshot{}, false, err
+	type result struct {
+		s        Snapshot
+		replayed bool
+		err      error
 	}
-	slot, err := e.queue.acquire(host.Name, host.MaxCommands)
-	if err != nil {
-		return Snapshot{}, false, err
+	results := make(chan result, 1) // the one result
+	go func() {
+		defer e.accepting.Done()
+		var r result
+		r.s, r.replayed, r.err = e.accept(context.WithoutCancel(ctx), by, spec)
+		results <- r
+	}()
+	select {
+	case r := <-results:
+		return r.s, r.replayed, r.err
+	case <-ctx.Done():
+		return Snapshot{}, false, fault.From(context.Cause(ctx)).
+			WithHint("The command may have been accepted; ask again with the same request_id, or look for it in the list")
 	}
+}
+
+// accept is Execute for as long as the store takes.
+func (e *Engine) accept(ctx context.Context, by command.Actor, spec command.Spec) (s Snapshot, replayed bool, err error) {
 	now := time.Now()
-	spec.Host = host.Name
 	c := command.Command{
-		ID:        ulid.MustNew(ulid.Timestamp(now), rand.Reader).String(),
 		Version:   1,
 		State:     command.Queued,
 		Spec:      spec,
 		CreatedBy: by, CreateTime: now, LastActivity: now,
 		StdinClosed: !spec.StdinOpen && spec.Pty == nil,
 	}
+	host, slot, err := e.reserve(spec.Host)
+	if err != nil {
+		return e.replay(ctx, c, err)
+	}
+	c.Spec.Host = host.Name
+	c.ID = e.newID(now)
 	if slot {
 		c.State, _ = command.Next(c.State, command.Claim)
 		c.Node, c.Fence = e.node, 1
@@ -242,10 +271,17 @@ func (e *Engine) Execute(ctx context.Context, by command.Actor, spec command.Spe
 	l := newLive(e, c)
 	e.register(l) // before it is stored, so that a replay finds it
 	stored, created, err := e.journal.Create(ctx, c, spec.ContentHash())
+	if err != nil {
+		if _, miss := e.journal.Get(ctx, c.ID); miss == nil { // it was stored all the same
+			created, err = true, nil
+		}
+	}
 	if err != nil || !created {
 		e.unregister(l)
 		if slot {
 			e.queue.release(host.Name, 0)
+		} else {
+			e.queue.unreserve()
 		}
 		if err != nil {
 			return Snapshot{}, false, err
@@ -257,30 +293,51 @@ func (e *Engine) Execute(ctx context.Context, by command.Actor, spec command.Spe
 	if slot {
 		b.host = &host
 	} else {
-		e.queue.enqueue(l.ticket, host.MaxCommands)
+		e.queue.enqueue(l.ticket, host.MaxCommands, true)
 	}
-	select {
-	case e.births <- b:
-		return l.snapshot(), false, nil
-	case <-e.stopped:
-		// It is stored; the next run of the service takes it up.
-		e.unregister(l)
-		if slot {
-			e.queue.release(host.Name, 0)
-		} else {
-			l.leaveQueue()
-		}
-		return Snapshot{}, false, draining()
-	}
+	e.births <- b // Run takes it: it waits for all accepting
+	return l.snapshot(), false, nil
 }
 
-// admitting is an error where no new commands are taken.
-func (e *Engine) admitting() error {
+// reserve takes a slot on a host, or else a place in its queue.
+func (e *Engine) reserve(name string) (host inventory.Host, slot bool, err error) {
+	if host, err = e.hosts.Lookup(name); err != nil {
+		return host, false, err
+	}
+	slot, err = e.queue.acquire(host.Name, host.MaxCommands)
+	return host, slot, err
+}
+
+// replay gives the command that the request id of c names already, or else
+// refused: what was accepted once is answered again, whatever holds now.
+func (e *Engine) replay(ctx context.Context, c command.Command, refused error) (Snapshot, bool, error) {
+	if c.Spec.RequestID == "" {
+		return Snapshot{}, false, refused
+	}
+	stored, found, err := e.journal.Replay(ctx, c, c.Spec.ContentHash())
+	switch {
+	case err != nil:
+		return Snapshot{}, false, err
+	case !found:
+		return Snapshot{}, false, refused
+	}
+	s, err := e.Get(ctx, stored.ID)
+	return s, true, err
+}
+
+// newID gives a ULID; they rise also within a millisecond.
+func (e *Engine) newID(now time.Time) string {
+	return ulid.MustNew(ulid.Timestamp(now), e.entropy).String()
+}
+
+// admit begins to accept a command, or is an error where none are taken.
+func (e *Engine) admit() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	select {
 	case <-e.ready:
 		if !e.draining {
+			e.accepting.Add(1)
 			return nil
 		}
 	default:

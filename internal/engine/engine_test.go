@@ -284,7 +284,7 @@ func TestCancelRaces(t *testing.T) {
 }
 
 func TestCancelOutcomes(t *testing.T) {
-	left := command.CancelReport{Outcome: command.Left, Signal: "KILL", Left: []command.Process{{PID: 7}}, Message: "pid 7 is left"}
+	left := command.CancelReport{Outcome: command.Left, Signal: "KILL", Ended: 1, Left: []command.Process{{PID: 7}}, Message: "pid 7 is left"}
 	t.Run("something is left", func(t *testing.T) {
 		o := fresh(t)
 		var stubborn atomic.Bool
@@ -316,6 +316,55 @@ func TestCancelOutcomes(t *testing.T) {
 		n.Cancel(t.Context(), ann, id, -1, "")
 		if s := n.ended(id); s.State != command.Failed || s.Failure.Reason != fault.ReasonCancelIncomplete {
 			t.Errorf("%s, %+v", s.State, s.Failure)
+		}
+	})
+	t.Run("nothing could be ended", func(t *testing.T) {
+		o := fresh(t)
+		o.Runner = local{onCancel: func() (*command.CancelReport, error) {
+			r := left
+			r.Ended = 0
+			return &r, nil
+		}}
+		n := start(t, o)
+		id := n.execute("sleep 0.3; exit 4")
+		n.running(id)
+		n.Cancel(t.Context(), ann, id, -1, "")
+		if s := n.ended(id); s.State != command.Completed || code(s) != "4" {
+			t.Errorf("its own exit is told as %s, %s, %+v", s.State, code(s), s.Failure)
+		}
+	})
+	t.Run("it has ended but a stream is held", func(t *testing.T) {
+		o := fresh(t)
+		o.Runner = local{onCancel: func() (*command.CancelReport, error) {
+			return &command.CancelReport{Outcome: command.AlreadyEnded}, nil
+		}}
+		n := start(t, o)
+		id := n.execute("sleep 60 & exit 5")
+		n.running(id)
+		n.Cancel(t.Context(), ann, id, 0, "")
+		if s := n.ended(id); s.State != command.Completed || code(s) != "5" {
+			t.Errorf("%s, %s, %+v", s.State, code(s), s.Failure)
+		}
+	})
+	t.Run("its exit is known when the service stops", func(t *testing.T) {
+		o := fresh(t)
+		asked, waited, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		defer close(release)
+		o.Runner = local{
+			onCancel: func() (*command.CancelReport, error) { close(asked); <-release; return nil, nil },
+			onWait:   func(e command.Exit) (command.Exit, error) { close(waited); return e, nil },
+		}
+		o.Limits = engine.Limits{MaxCommands: 10, MaxQueued: 10, QueueTimeout: time.Hour, DrainTimeout: 300 * time.Millisecond}
+		n := start(t, o)
+		id := n.execute("read x; exit 3", func(s *command.Spec) { s.StdinOpen = true })
+		n.running(id)
+		n.Cancel(t.Context(), ann, id, 0, "")
+		<-asked
+		n.Input(t.Context(), ann, id, nil, true)
+		<-waited
+		n.stop()
+		if s, _ := n.Get(t.Context(), id); s.State != command.Completed || code(s) != "3" {
+			t.Errorf("%s, %s", s.State, code(s))
 		}
 	})
 	t.Run("the host cannot be asked", func(t *testing.T) {
@@ -385,6 +434,7 @@ func TestCancelBeforeItRuns(t *testing.T) {
 			t.Errorf("%s, %+v, %v", s.State, report, err)
 		}
 	}
+	n.stop()
 	if running, queued := n.Load("h"); running+queued != 0 {
 		t.Errorf("%d running, %d queued after both are cancelled", running, queued)
 	}
@@ -393,6 +443,7 @@ func TestCancelBeforeItRuns(t *testing.T) {
 func TestSignal(t *testing.T) {
 	n := start(t, fresh(t))
 	id := n.execute("echo ready; exec sleep 60")
+	n.running(id)
 	n.prints(id, "ready")
 	if _, err := n.Signal(t.Context(), ann, id, "INT"); err != nil {
 		t.Fatal(err)
@@ -427,7 +478,7 @@ func TestStartFails(t *testing.T) {
 	for given, want := range map[string]command.State{
 		fault.ReasonHostKeyChanged: command.Failed,
 		fault.ReasonConnectionLost: command.Lost, // it may have started
-		"panic":                    command.Failed,
+		"panic":                    command.Lost, // so may this one
 	} {
 		reason.Store(given)
 		s := n.ended(n.execute("true"))
@@ -452,6 +503,19 @@ func TestOutcomeUnknown(t *testing.T) {
 	}
 }
 
+// The exit is known and the end of the output is not: both are told.
+func TestOutputIncomplete(t *testing.T) {
+	o := fresh(t)
+	o.Runner = local{onWait: func(e command.Exit) (command.Exit, error) {
+		return e, fault.New(fault.Unavailable, fault.ReasonOutputIncomplete, "the connection was lost")
+	}}
+	n := start(t, o)
+	s := n.ended(n.execute("echo a; exit 3"))
+	if s.State != command.Completed || code(s) != "3" || s.Truncation == nil || s.Truncation.Offset[command.Stdout] != 2 || s.Completion != command.ByExitStatus {
+		t.Errorf("%s, code %s, %+v, %+v", s.State, code(s), s.Failure, s.Truncation)
+	}
+}
+
 func TestQueueOfAHost(t *testing.T) {
 	o := fresh(t)
 	o.Hosts = hosts{"h": 1}
@@ -459,7 +523,7 @@ func TestQueueOfAHost(t *testing.T) {
 	n := start(t, o)
 	first := n.execute("read x; echo $x", func(s *command.Spec) { s.StdinOpen = true })
 	n.running(first)
-	low := n.execute("true")
+	low := n.execute("true", func(s *command.Spec) { s.RequestID = "low" })
 	high := n.execute("true", func(s *command.Spec) { s.Priority = 1 })
 	n.until(low, "second", func(s engine.Snapshot) bool { return s.Queue != nil && s.Queue.Position == 2 })
 	if s := n.Stats(); s.Running != 1 || s.Queued != 2 {
@@ -468,6 +532,16 @@ func TestQueueOfAHost(t *testing.T) {
 	_, _, err := n.Execute(t.Context(), ann, command.Spec{Host: "h", Line: "true"})
 	if f := fault.From(err); f == nil || f.Reason != fault.ReasonQueueFull || f.RetryAfter == 0 {
 		t.Errorf("a full queue: %v", err)
+	}
+	again := func(id string) string {
+		s, replayed, err := n.Execute(t.Context(), ann, command.Spec{Host: "h", Line: "true", RequestID: id})
+		if err != nil || !replayed {
+			t.Errorf("a repeated request: %v, %v", replayed, err)
+		}
+		return s.ID
+	}
+	if id := again("low"); id != low {
+		t.Errorf("it is answered with %s", id)
 	}
 	n.Input(t.Context(), ann, first, nil, true)
 	if a, b := n.ended(high), n.ended(low); a.StartTime.After(b.StartTime) {
@@ -529,6 +603,7 @@ func TestReplay(t *testing.T) {
 	} else {
 		n.ended(s.ID)
 	}
+	n.stop()
 	if running, _ := n.Load("h"); running != 0 {
 		t.Errorf("%d slots are still taken", running)
 	}
@@ -576,11 +651,16 @@ func TestDrain(t *testing.T) {
 // broken is a journal that fails on demand: before the write happens, or after.
 type broken struct {
 	engine.Journal
-	mode atomic.Int32 // 0 works, 1 fails before, 2 fails after it has written
+	mode atomic.Int32  // 0 works, 1 fails before, 2 fails after it has written, 3 hangs until free is closed, 4 so does a claim
+	hung chan struct{} // has an element for each write that hangs
+	free chan struct{}
 }
 
 func (b *broken) fail(write func() error) error {
 	switch b.mode.Load() {
+	case 3:
+		b.hung <- struct{}{}
+		<-b.free
 	case 1:
 		return fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "disk full")
 	case 2:
@@ -593,12 +673,96 @@ func (b *broken) fail(write func() error) error {
 }
 
 func (b *broken) Apply(ctx context.Context, ch command.Change) error {
+	if b.mode.Load() == 4 && ch.From == command.Queued {
+		b.hung <- struct{}{}
+		<-b.free
+	}
 	return b.fail(func() error { return b.Journal.Apply(ctx, ch) })
 }
 
 func (b *broken) Create(ctx context.Context, c command.Command, hash []byte) (stored command.Command, created bool, err error) {
 	err = b.fail(func() error { stored, created, err = b.Journal.Create(ctx, c, hash); return err })
 	return stored, created, err
+}
+
+// The caller goes away while its command is being stored: the command is accepted
+// all the same, runs, and answers to its request id.
+func TestCallerLeavesWhileStoring(t *testing.T) {
+	o := fresh(t)
+	j := &broken{Journal: o.Journal, hung: make(chan struct{}, 9), free: make(chan struct{})}
+	o.Journal = j
+	n := start(t, o)
+	j.mode.Store(3)
+	ctx, leave := context.WithCancel(t.Context())
+	go func() {
+		<-j.hung
+		leave()
+	}()
+	spec := command.Spec{Host: "h", Line: "exit 7", RequestID: "r"}
+	if _, _, err := n.Execute(ctx, ann, spec); fault.KindOf(err) != fault.Cancelled {
+		t.Fatal(err)
+	}
+	j.mode.Store(0)
+	close(j.free)
+	s, _, err := n.Execute(t.Context(), ann, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := n.List(t.Context(), command.Filter{}); err != nil || len(list) != 1 {
+		t.Errorf("%d commands, %v", len(list), err)
+	}
+	if s := n.ended(s.ID); s.State != command.Completed || code(s) != "7" {
+		t.Errorf("%s, %s", s.State, code(s))
+	}
+}
+
+// While the store hangs a running command can be cancelled; what it printed and
+// how it ended is stored when the store is back.
+func TestCancelWhileTheStoreHangs(t *testing.T) {
+	o := fresh(t)
+	j := &broken{Journal: o.Journal, hung: make(chan struct{}, 9), free: make(chan struct{})}
+	o.Journal = j
+	n := start(t, o)
+	id := n.execute("read x; echo b; exec sleep 60", func(s *command.Spec) { s.StdinOpen = true })
+	n.running(id)
+	j.mode.Store(3)
+	n.Input(t.Context(), ann, id, []byte("\n"), true)
+	<-j.hung
+	n.prints(id, "b")
+	s, report, err := n.Cancel(t.Context(), ann, id, 0, "")
+	if err != nil || report.Outcome != command.Pending || s.Cancellation == nil {
+		t.Errorf("%+v, %+v, %v", report, s.Cancellation, err)
+	}
+	j.mode.Store(0)
+	close(j.free)
+	if s := n.ended(id); s.State != command.Cancelled || s.Size[command.Stdout] != 2 {
+		t.Errorf("%s, %v", s.State, s.Size)
+	}
+}
+
+// A cancel that comes while the claim of a queued command is being stored is not
+// forgotten: the command never starts.
+func TestCancelWhileTheClaimHangs(t *testing.T) {
+	o := fresh(t)
+	o.Hosts = hosts{"h": 1}
+	j := &broken{Journal: o.Journal, hung: make(chan struct{}, 9), free: make(chan struct{})}
+	o.Journal = j
+	n := start(t, o)
+	first := n.execute("echo a; read x", func(s *command.Spec) { s.StdinOpen = true })
+	n.running(first)
+	queued := n.execute("echo ran")
+	j.mode.Store(4)
+	n.Input(t.Context(), ann, first, nil, true)
+	<-j.hung
+	if _, report, err := n.Cancel(t.Context(), ann, queued, 0, ""); err != nil || report.Outcome != command.Pending {
+		t.Errorf("%+v, %v", report, err)
+	}
+	j.mode.Store(0)
+	close(j.free)
+	s := n.ended(queued)
+	if s.State != command.Cancelled || s.Size != (command.Sizes{}) || s.Cancellation.Report.Outcome != command.NeverStarted {
+		t.Errorf("%s, %v, %+v", s.State, s.Size, s.Cancellation)
+	}
 }
 
 // The store fails while a command runs: nothing is lost once it works again,
@@ -618,8 +782,8 @@ func TestStoreFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			n.prints(id, "b")
-			_, _, err := n.Execute(t.Context(), ann, command.Spec{Host: "h", Line: "true"})
-			if fault.ReasonOf(err) != fault.ReasonStoreUnavailable {
+			other, _, err := n.Execute(t.Context(), ann, command.Spec{Host: "h", Line: "true"})
+			if mode == 1 && fault.ReasonOf(err) != fault.ReasonStoreUnavailable || mode == 2 && err != nil {
 				t.Errorf("a command while the store fails: %v", err)
 			}
 			j.mode.Store(0)
@@ -630,6 +794,10 @@ func TestStoreFails(t *testing.T) {
 			if data, err := j.ReadOutput(t.Context(), id, command.Stdout, 0, 10); string(data) != "a\nb\n" {
 				t.Errorf("stored %q, %v", data, err)
 			}
+			if err == nil {
+				n.ended(other.ID)
+			}
+			n.stop()
 			if running, _ := n.Load("h"); running != 0 {
 				t.Errorf("%d slots are taken", running)
 			}

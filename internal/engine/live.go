@@ -21,9 +21,8 @@ const (
 	flushMost    = 4 << 20               // bytes in one commit
 	retryLeast   = 100 * time.Millisecond
 	retryMost    = 5 * time.Second
-	letGo        = 2 * time.Second  // after proof that it is gone, until its channel is given up
-	storeTimeout = 10 * time.Second // for one write
-	ladderExtra  = 8 * time.Second  // what a cancel may take beyond its grace
+	letGo        = 2 * time.Second // after proof that it is gone, until its channel is given up
+	ladderExtra  = 8 * time.Second // what a cancel may take beyond its grace
 	defaultGrace = 500 * time.Millisecond
 )
 
@@ -37,8 +36,9 @@ type live struct {
 	id     string
 	log    *output.Log
 	ticket *ticket
-	// cancels takes cancel requests to the owner; unbuffered, never closed.
-	cancels chan cancelRequest
+	// kick has an element when somebody has left something for the owner (wishes,
+	// inputEnded); capacity 1, so that nobody waits for the owner.
+	kick chan struct{}
 	// dirty has an element when output waits to be stored; capacity 1, so that
 	// the appender never waits for the owner.
 	dirty chan struct{}
@@ -49,10 +49,12 @@ type live struct {
 
 	inputEnded atomic.Bool // EOF was sent
 
+	mu sync.Mutex
 	// Guarded by mu, written by the owner only.
-	mu      sync.Mutex
 	cmd     command.Command // Size and LastActivity are filled in by snapshot
 	process Process         // nil while it does not run
+	// Guarded by mu.
+	wishes []cancelRequest // that the owner has not taken up
 
 	sent atomic.Pointer[sentSignal] // last signal that a caller sent; nil: none
 
@@ -63,7 +65,10 @@ type live struct {
 	retry       time.Duration // wait before the next try to store; 0 after a success
 	flushTimer  *time.Timer   // when to flush
 	flushSoon   bool          // flushTimer is set
+	writing     bool          // a write is under way
 	grace       time.Duration // of the first cancel
+	// writes has the outcome of the one write at a time; capacity 1.
+	writes chan write
 }
 
 type cancelRequest struct {
@@ -95,13 +100,14 @@ func (s Snapshot) position() int {
 func newLive(e *Engine, c command.Command) *live {
 	l := &live{
 		engine: e, id: c.ID,
-		cancels: make(chan cancelRequest),
-		dirty:   make(chan struct{}, 1),
-		done:    make(chan struct{}),
-		cmd:     c,
-		stored:  c.State, storedFence: c.Fence,
+		kick:   make(chan struct{}, 1),
+		writes: make(chan write, 1),
+		dirty:  make(chan struct{}, 1),
+		done:   make(chan struct{}),
+		cmd:    c,
+		stored: c.State, storedFence: c.Fence,
 	}
-	l.log = output.NewLog(c.ID, e.journal, &l.bell)
+	l.log = output.NewLog(c.ID, e.journal, e.unsaved, &l.bell)
 	l.ticket = &ticket{id: c.ID, host: c.Spec.Host, priority: c.Spec.Priority, granted: make(chan struct{}), moved: l.bell.Ring}
 	return l
 }
@@ -116,9 +122,6 @@ func (l *live) snapshot() Snapshot {
 	}
 	if at := l.lastOutput.Load(); at > s.LastActivity.UnixNano() {
 		s.LastActivity = time.Unix(0, at)
-	}
-	if l.inputEnded.Load() {
-		s.StdinClosed = true
 	}
 	if s.State == command.Queued {
 		s.Queue = l.engine.queue.place(l.ticket)
@@ -179,6 +182,7 @@ func lose(c *command.Command, why command.Failure, now time.Time) {
 func (l *live) own(ctx context.Context, host *inventory.Host) {
 	defer l.bell.Ring()
 	defer close(l.done)
+	defer l.log.Release()
 	defer l.log.Close()
 	l.flushTimer = time.NewTimer(time.Hour)
 	defer l.flushTimer.Stop()
@@ -200,6 +204,9 @@ func (l *live) own(ctx context.Context, host *inventory.Host) {
 		return nil
 	})
 	if err != nil {
+		if !slot {
+			l.leaveQueue()
+		}
 		l.abandon(ctx, err)
 	}
 }
@@ -223,22 +230,17 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 	for {
 		select {
 		case <-l.ticket.granted:
-			l.enter(command.Claim, func(c *command.Command) {
-				c.Node = l.engine.node
-				c.Fence++
-			})
-			if l.persist(ctx, l.cmd, nil) == nil {
-				return &host, true
+			return l.claim(ctx, &host)
+		case <-l.kick:
+			if l.takeWishes() {
+				l.leaveQueue()
+				l.end(ctx, command.CancelledEnd, neverStarted)
+				return nil, false
 			}
-			q.release(l.ticket.host, 0) // it stays queued in the journal
-			return nil, false
-		case r := <-l.cancels:
-			l.noteCancel(r)
-			l.leaveQueue()
-			l.end(ctx, command.CancelledEnd, neverStarted)
-			return nil, false
 		case <-expire.C:
-			l.leaveQueue()
+			if !q.remove(l.ticket) { // its turn has just come
+				return l.claim(ctx, &host)
+			}
 			l.end(ctx, command.Expire, func(c *command.Command) {
 				c.Failure = &command.Failure{
 					Reason:  fault.ReasonQueueTimeout,
@@ -252,6 +254,19 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 			return nil, false
 		}
 	}
+}
+
+// claim makes the command STARTING in the journal, now that it has a slot.
+func (l *live) claim(ctx context.Context, host *inventory.Host) (*inventory.Host, bool) {
+	l.enter(command.Claim, func(c *command.Command) {
+		c.Node = l.engine.node
+		c.Fence++
+	})
+	if l.persist(ctx, l.cmd) != nil {
+		l.engine.queue.release(l.ticket.host, 0) // it stays queued in the journal
+		return nil, false
+	}
+	return host, true
 }
 
 // leaveQueue gives back the ticket, or the slot if it was granted meanwhile.
@@ -276,21 +291,47 @@ func withReport(n *command.Cancellation, r command.CancelReport) *command.Cancel
 	return &done
 }
 
-// noteCancel takes up a cancel request. The first one is kept; a later one only
-// starts the work anew where that came to nothing.
-func (l *live) noteCancel(r cancelRequest) {
-	defer close(r.noted)
-	switch n := l.cmd.Cancellation; {
-	case n == nil:
-		l.grace = r.grace
-		l.change(func(c *command.Command) {
-			c.Cancellation = &command.Cancellation{By: r.by, Time: time.Now(), Reason: r.reason}
-		})
-	case n.Report != nil && n.Report.Outcome != command.Gone:
-		again := *n
-		again.Report = nil
-		l.change(func(c *command.Command) { c.Cancellation = &again })
+// wish leaves a cancel request for the owner.
+func (l *live) wish(r cancelRequest) {
+	l.mu.Lock()
+	l.wishes = append(l.wishes, r)
+	l.mu.Unlock()
+	l.kickOwner()
+}
+
+func (l *live) kickOwner() {
+	select {
+	case l.kick <- struct{}{}:
+	default:
 	}
+}
+
+// takeWishes takes up the cancel requests that came, and reports whether there
+// were any. The first one ever is kept; a later one only starts the work anew
+// where that came to nothing.
+func (l *live) takeWishes() bool {
+	l.mu.Lock()
+	wishes := l.wishes
+	l.wishes = nil
+	l.mu.Unlock()
+	for _, r := range wishes {
+		l.grace = r.grace
+		switch n := l.cmd.Cancellation; {
+		case n == nil:
+			l.change(func(c *command.Command) {
+				c.Cancellation = &command.Cancellation{By: r.by, Time: time.Now(), Reason: r.reason}
+			})
+		case n.Report != nil && n.Report.Outcome != command.Gone:
+			again := *n
+			again.Report = nil
+			l.change(func(c *command.Command) { c.Cancellation = &again })
+		}
+		close(r.noted)
+	}
+	if l.inputEnded.Load() && !l.cmd.StdinClosed {
+		l.change(func(c *command.Command) { c.StdinClosed = true })
+	}
+	return len(wishes) > 0
 }
 
 // failed gives what sets the failure of a command that could not start.
@@ -317,9 +358,19 @@ func (l *live) run(ctx context.Context, host *inventory.Host) {
 		c.StartTime = started
 		c.Connection = command.Connected
 		c.Durability, c.DurabilityReason = durability, why
+		c.Spec.Stdin, c.Spec.Env = nil, blank(c.Spec.Env) // needed no more, and perhaps secret
 	})
 	l.flushIn(flushAfter)
 	l.attend(ctx, p)
+}
+
+// blank gives the names with empty values.
+func blank(env map[string]string) map[string]string {
+	names := make(map[string]string, len(env))
+	for name := range env {
+		names[name] = ""
+	}
+	return names
 }
 
 // start starts the command, and gives up before anything reached the host when a
@@ -332,10 +383,14 @@ func (l *live) start(ctx context.Context, host *inventory.Host) (Process, error)
 	starting, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	results := make(chan result, 1) // the starter's one result
+	spec := l.cmd.Spec
+	if l.takeWishes() { // while the claim was being stored
+		return nil, fault.New(fault.Cancelled, fault.ReasonCancelledByCaller, "it was cancelled before it started")
+	}
 	go func() {
 		var r result
 		r.err = l.guard("start", func() (err error) {
-			r.p, err = l.engine.runner.Start(starting, Run{ID: l.id, Host: *host, Spec: &l.cmd.Spec, Output: l.append})
+			r.p, err = l.engine.runner.Start(starting, Run{ID: l.id, Host: *host, Spec: &spec, Output: l.append})
 			return err
 		})
 		results <- r
@@ -344,9 +399,12 @@ func (l *live) start(ctx context.Context, host *inventory.Host) (Process, error)
 		select {
 		case r := <-results:
 			return r.p, r.err
-		case c := <-l.cancels:
-			l.noteCancel(c)
-			giveUp()
+		case <-l.kick:
+			if l.takeWishes() {
+				giveUp()
+			}
+		case w := <-l.writes:
+			l.wrote(w)
 		case <-l.dirty:
 			l.flushDue()
 		case <-l.flushTimer.C:
@@ -393,14 +451,14 @@ func (l *live) endUnstarted(ctx context.Context, err error) {
 	f := fault.From(err)
 	cancelled := l.cmd.Cancellation != nil
 	switch {
-	case f.Reason == fault.ReasonConnectionLost || f.Reason == fault.ReasonNoExitStatus:
+	case f.Reason == fault.ReasonConnectionLost, f.Reason == fault.ReasonNoExitStatus, f.Kind == fault.Internal:
 		l.end(ctx, command.Lose, failed(err)) // it may have started
 	case cancelled:
 		l.end(ctx, command.CancelledEnd, neverStarted)
 	case ctx.Err() != nil && f.Kind == fault.Cancelled:
 		// Nothing reached the host: the next run of the service starts it.
 		l.enter(command.Unclaim, func(c *command.Command) { c.Node = "" })
-		l.persist(ctx, l.cmd, nil) // a failure is logged; the next run then says LOST
+		l.persist(ctx, l.cmd) // a failure is logged; the next run then says LOST
 	default:
 		l.end(ctx, command.StartFail, failed(err))
 	}

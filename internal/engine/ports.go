@@ -9,12 +9,15 @@ import (
 )
 
 // Journal is the store as the engine needs it. Every write is durable when it
-// returns nil. A write that returns another error than fault.Aborted may or may
-// not have happened; the engine then reads again.
+// returns nil. One that returns an error may have happened all the same; the
+// engine then reads again.
 type Journal interface {
 	// Create stores a new command, or gives the one that the same principal made
 	// with the same request id and content within 24 hours (created is false).
 	Create(ctx context.Context, c command.Command, contentHash []byte) (stored command.Command, created bool, err error)
+	// Replay gives the command that Create would give for c without storing it;
+	// found is false where it would store it.
+	Replay(ctx context.Context, c command.Command, contentHash []byte) (stored command.Command, found bool, err error)
 	// Apply takes a change whole or not at all; fault.Aborted where the stored
 	// state or fence is not the expected one.
 	Apply(ctx context.Context, ch command.Change) error
@@ -59,7 +62,8 @@ type Process interface {
 	// Durability is how it lives there, and why not better.
 	Durability() (command.Durability, string)
 	// Wait blocks until it has ended and all its output was given to Run.Output.
-	// An error means that its outcome is unknown.
+	// With a fault OUTPUT_INCOMPLETE the exit is true, but output is missing; any
+	// other error means that its outcome is unknown.
 	Wait() (command.Exit, error)
 	// Signal sends one signal, by name without SIG, to its process group.
 	Signal(ctx context.Context, name string) error

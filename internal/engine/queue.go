@@ -69,7 +69,8 @@ func (q *queue) host(name string, limit int) *hostQueue {
 }
 
 // acquire takes a slot at once where one is free and nobody waits for it. Else
-// it reports false; QUEUE_FULL is the error when no ticket more may wait.
+// it reserves a place for a ticket, which enqueue uses or unreserve gives back,
+// and reports false; QUEUE_FULL is the error when no ticket more may wait.
 func (q *queue) acquire(host string, limit int) (ok bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -84,16 +85,27 @@ func (q *queue) acquire(host string, limit int) (ok bool, err error) {
 			WithHint("Try again when some have run; ListCommands with state QUEUED shows them").
 			WithRetry(max(time.Second, h.mean))
 	}
+	q.waiting++
 	return false, nil
 }
 
-// enqueue adds a ticket. It may be granted before enqueue returns.
-func (q *queue) enqueue(t *ticket, limit int) {
+// unreserve gives back a place that acquire reserved.
+func (q *queue) unreserve() {
+	q.mu.Lock()
+	q.waiting--
+	q.mu.Unlock()
+}
+
+// enqueue adds a ticket, for which acquire may have reserved the place. It may be
+// granted before enqueue returns.
+func (q *queue) enqueue(t *ticket, limit int, reserved bool) {
 	q.mu.Lock()
 	h := q.host(t.host, limit)
 	i, _ := slices.BinarySearchFunc(h.waiting, t, turn)
 	h.waiting = slices.Insert(h.waiting, i, t)
-	q.waiting++
+	if !reserved {
+		q.waiting++
+	}
 	moved := slices.Clone(h.waiting[i:])
 	q.grant(h)
 	q.mu.Unlock()

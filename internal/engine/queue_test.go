@@ -35,7 +35,7 @@ func TestQueueOrder(t *testing.T) {
 	for i, priority := range []int{0, 5, 0, 5, -1} {
 		tk := newTicket(fmt.Sprintf("%02d", i), "a", priority)
 		tickets = append(tickets, tk)
-		q.enqueue(tk, 2)
+		q.enqueue(tk, 2, false)
 	}
 	for i, want := range []int{3, 1, 4, 2, 5} {
 		if p := q.place(tickets[i]); p == nil || p.Position != want || p.WaitsFor != "host" {
@@ -62,8 +62,8 @@ func TestQueueServiceLimit(t *testing.T) {
 	q := newQueue(1, 100)
 	q.acquire("a", 10)
 	onA, onB := newTicket("01", "a", 0), newTicket("02", "b", 1)
-	q.enqueue(onA, 10)
-	q.enqueue(onB, 10)
+	q.enqueue(onA, 10, false)
+	q.enqueue(onB, 10, false)
 	if p := q.place(onA); p.WaitsFor != "service" {
 		t.Errorf("waits for %s", p.WaitsFor)
 	}
@@ -81,8 +81,8 @@ func TestQueueLeave(t *testing.T) {
 	q := newQueue(10, 2)
 	q.acquire("a", 1)
 	first, second := newTicket("01", "a", 0), newTicket("02", "a", 0)
-	q.enqueue(first, 1)
-	q.enqueue(second, 1)
+	q.enqueue(first, 1, false)
+	q.enqueue(second, 1, false)
 	if _, err := q.acquire("a", 1); fault.ReasonOf(err) != fault.ReasonQueueFull {
 		t.Errorf("a third waits where two may: %v", err)
 	}
@@ -110,13 +110,13 @@ func TestQueueEstimate(t *testing.T) {
 	q := newQueue(10, 100)
 	q.acquire("a", 1)
 	first, second := newTicket("01", "a", 0), newTicket("02", "a", 0)
-	q.enqueue(first, 1)
-	q.enqueue(second, 1)
+	q.enqueue(first, 1, false)
+	q.enqueue(second, 1, false)
 	if p := q.place(second); p.EstimatedWait != 0 {
 		t.Errorf("an estimate of %s before anything has run", p.EstimatedWait)
 	}
 	third := newTicket("03", "a", 0)
-	q.enqueue(third, 1)
+	q.enqueue(third, 1, false)
 	q.release("a", 4*time.Second)
 	if p := q.place(third); p.EstimatedWait != 8*time.Second {
 		t.Errorf("estimate %s for the second in the queue after a run of 4 s", p.EstimatedWait)

@@ -92,6 +92,9 @@ func (w *Watch) open(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
+		if !c.Ended() && w.follow {
+			return draining() // nobody looks after it just now
+		}
 		w.ended, w.until, sealed = Snapshot{Command: c}, c.Size, true
 	}
 	for _, s := range command.Streams {
@@ -195,6 +198,14 @@ func (w *Watch) read(ctx context.Context, snap Snapshot, sizes command.Sizes) (e
 			return Event{Kind: EventGap, Gap: Gap{Stream: s, From: at, To: from}}, true, nil
 		}
 		data, err := w.readAt(ctx, s, at, int(min(watchRead, sizes[s]-at)))
+		if fault.ReasonOf(err) == fault.ReasonOutputTrimmed && w.live == nil {
+			// Retention was at it when this watch began.
+			if w.ended.Command, err = w.engine.journal.Get(ctx, w.ended.ID); err == nil {
+				from := max(w.ended.Earliest[s], at)
+				w.offsets[s] = from
+				return Event{Kind: EventGap, Gap: Gap{Stream: s, From: at, To: from}}, true, nil
+			}
+		}
 		if err != nil {
 			return Event{}, false, err
 		}

@@ -3,7 +3,7 @@
 // command's owner, and read by any number of watchers.
 //
 //	host ──Append──▶ Log ──Unsaved──▶ owner ──▶ store
-//	                  │   ◀──Saved───            │
+//	                  │   ◀─SavedTo──            │
 //	                  └──Read──▶ watchers ◀──────┘ what memory holds no more
 //
 // Offsets count bytes from the start of a stream and are never renumbered. A
@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/telexec/telexec/internal/command"
 )
@@ -31,6 +32,8 @@ const (
 	// MaxUnsaved is how many bytes of both streams may wait for the store before
 	// Append waits.
 	MaxUnsaved = 8 << 20
+	// budgetShare is how much each log may have unsaved whatever the others have.
+	budgetShare = 256 << 10
 	// Window is how many saved bytes of a stream stay in memory for watchers that
 	// are close behind.
 	Window = 256 << 10
@@ -38,6 +41,17 @@ const (
 
 // ErrClosed is what Append answers once the log is closed.
 var ErrClosed = errors.New("output: log is closed")
+
+// Budget bounds what all logs together may have unsaved, so that a store which
+// falls behind many hosts does not fill the memory.
+type Budget struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// NewBudget makes a budget of so many bytes. It is a soft limit: each log may
+// have a little whatever the others have.
+func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 
 // Source reads what memory holds no more. The store is one. It gives the bytes
 // from offset on, at most limit, fewer only where no more are stored.
@@ -49,6 +63,7 @@ type Source interface {
 type Log struct {
 	id     string
 	source Source
+	budget *Budget
 	bell   *Bell // rung by Append and Seal
 
 	mu      sync.Mutex
@@ -76,8 +91,8 @@ type segment struct {
 func (g segment) end() int64 { return g.offset + int64(len(g.data)) }
 
 // NewLog makes the log of a command; bell is rung whenever there is news.
-func NewLog(id string, source Source, bell *Bell) *Log {
-	return &Log{id: id, source: source, bell: bell}
+func NewLog(id string, source Source, budget *Budget, bell *Bell) *Log {
+	return &Log{id: id, source: source, budget: budget, bell: bell}
 }
 
 // Append adds a copy of data to a stream and gives how many bytes of both now
@@ -85,7 +100,7 @@ func NewLog(id string, source Source, bell *Bell) *Log {
 // after Close. Each stream has one appender at a time.
 func (l *Log) Append(s command.Stream, data []byte) (unsaved int, err error) {
 	l.mu.Lock()
-	for l.unsaved >= MaxUnsaved && !l.closed {
+	for l.full() && !l.closed {
 		if l.room == nil {
 			l.room = make(chan struct{})
 		}
@@ -100,10 +115,17 @@ func (l *Log) Append(s command.Stream, data []byte) (unsaved int, err error) {
 	}
 	l.streams[s].append(data)
 	l.unsaved += len(data)
+	l.budget.used.Add(int64(len(data)))
 	unsaved = l.unsaved
 	l.mu.Unlock()
 	l.bell.Ring()
 	return unsaved, nil
+}
+
+// full reports whether Append must wait. A log that waits for the budget has
+// unsaved bytes of its own, so its own next SavedTo wakes it.
+func (l *Log) full() bool {
+	return l.unsaved >= MaxUnsaved || l.unsaved >= budgetShare && l.budget.used.Load() >= l.budget.limit
 }
 
 func (t *stream) append(data []byte) {
@@ -129,7 +151,7 @@ func (t *stream) append(data []byte) {
 }
 
 // Unsaved gives output that the store has not got, in chunks of at most 1 MiB,
-// about limit bytes in all. The owner stores them and calls Saved.
+// about limit bytes in all. The owner stores them and calls SavedTo.
 func (l *Log) Unsaved(limit int) []command.Chunk {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,15 +174,19 @@ func (l *Log) Unsaved(limit int) []command.Chunk {
 	return chunks
 }
 
-// Saved says that the store has these chunks, which Unsaved gave.
-func (l *Log) Saved(chunks []command.Chunk) {
+// SavedTo says that the store has each stream up to these offsets. Offsets that
+// it was known to have before change nothing.
+func (l *Log) SavedTo(sizes command.Sizes) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, c := range chunks {
-		t := &l.streams[c.Stream]
-		t.saved = c.End()
-		l.unsaved -= len(c.Data)
-		t.forget()
+	for _, s := range command.Streams {
+		t := &l.streams[s]
+		if n := sizes[s] - t.saved; n > 0 {
+			t.saved = sizes[s]
+			l.unsaved -= int(n)
+			l.budget.used.Add(-n)
+			t.forget()
+		}
 	}
 	l.wakeAppend()
 }
@@ -207,6 +233,14 @@ func (l *Log) Close() {
 	l.closed = true
 	l.wakeAppend()
 	l.mu.Unlock()
+}
+
+// Release gives back what the log takes of the budget. It is called once, when
+// nothing will be saved any more.
+func (l *Log) Release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.budget.used.Add(-int64(l.unsaved))
 }
 
 // Sizes gives the size of each stream so far, and whether that is final.

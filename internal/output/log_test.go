@@ -47,6 +47,14 @@ func (k *kept) ReadOutput(_ context.Context, id string, s command.Stream, offset
 	return all[offset:min(len(all), int(offset)+limit)], nil
 }
 
+// ends gives what is saved once chunks are.
+func ends(chunks []command.Chunk, saved command.Sizes) command.Sizes {
+	for _, c := range chunks {
+		saved[c.Stream] = c.End()
+	}
+	return saved
+}
+
 func noise(n int) []byte {
 	r := rand.New(rand.NewPCG(1, uint64(n)))
 	b := make([]byte, n)
@@ -62,7 +70,7 @@ func TestEveryReaderGetsEveryByte(t *testing.T) {
 	const size = 5 << 20
 	var bell output.Bell
 	store := &kept{}
-	log := output.NewLog("c1", store, &bell)
+	log := output.NewLog("c1", store, output.NewBudget(1<<30), &bell)
 	want := [2][]byte{noise(size), noise(size / 3)}
 
 	var writers, others sync.WaitGroup
@@ -87,7 +95,7 @@ func TestEveryReaderGetsEveryByte(t *testing.T) {
 			_, sealed := log.Sizes()
 			chunks := log.Unsaved(1 << 20)
 			store.save(t, chunks)
-			log.Saved(chunks)
+			log.SavedTo(ends(chunks, log.SavedSizes()))
 			if len(chunks) == 0 {
 				if sealed {
 					return
@@ -134,7 +142,7 @@ func TestEveryReaderGetsEveryByte(t *testing.T) {
 func TestAppendWaitsForTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var bell output.Bell
-		log := output.NewLog("c1", &kept{}, &bell)
+		log := output.NewLog("c1", &kept{}, output.NewBudget(1<<30), &bell)
 		if _, err := log.Append(command.Stdout, make([]byte, output.MaxUnsaved)); err != nil {
 			t.Fatal(err)
 		}
@@ -149,8 +157,41 @@ func TestAppendWaitsForTheStore(t *testing.T) {
 			t.Fatal("Append did not wait although the store is behind")
 		default:
 		}
-		log.Saved(log.Unsaved(1))
+		log.SavedTo(ends(log.Unsaved(1), log.SavedSizes()))
 		if err := <-returned; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// The logs share a budget: one may not take what the other has taken, but has a
+// little of its own.
+func TestBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bell output.Bell
+		budget := output.NewBudget(1 << 20)
+		greedy := output.NewLog("c1", &kept{}, budget, &bell)
+		other := output.NewLog("c1", &kept{}, budget, &bell)
+		greedy.Append(command.Stdout, make([]byte, 1<<20))
+		other.Append(command.Stdout, make([]byte, 256<<10))
+		returned := make(chan error, 1)
+		go func() {
+			_, err := other.Append(command.Stdout, []byte("x"))
+			returned <- err
+		}()
+		synctest.Wait()
+		select {
+		case <-returned:
+			t.Fatal("Append did not wait although the budget is used up")
+		default:
+		}
+		other.SavedTo(command.Sizes{256 << 10})
+		if err := <-returned; err != nil {
+			t.Fatal(err)
+		}
+		greedy.Release()
+		other.Append(command.Stdout, make([]byte, 512<<10))
+		if _, err := other.Append(command.Stdout, []byte("x")); err != nil { // would wait for ever
 			t.Fatal(err)
 		}
 	})
@@ -161,7 +202,7 @@ func TestAppendWaitsForTheStore(t *testing.T) {
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var bell output.Bell
-		log := output.NewLog("c1", &kept{}, &bell)
+		log := output.NewLog("c1", &kept{}, output.NewBudget(1<<30), &bell)
 		log.Append(command.Stdout, make([]byte, output.MaxUnsaved))
 		returned := make(chan error, 1)
 		go func() {
@@ -189,13 +230,13 @@ func TestClose(t *testing.T) {
 func TestSavedOutputLeavesMemory(t *testing.T) {
 	var bell output.Bell
 	store := &kept{}
-	log := output.NewLog("c1", store, &bell)
+	log := output.NewLog("c1", store, output.NewBudget(1<<30), &bell)
 	piece := noise(64 << 10)
 	for range 200 {
 		log.Append(command.Stdout, piece)
 		chunks := log.Unsaved(1 << 30)
 		store.save(t, chunks)
-		log.Saved(chunks)
+		log.SavedTo(ends(chunks, log.SavedSizes()))
 	}
 	end := int64(200 * len(piece))
 	if data, err := log.Read(t.Context(), command.Stdout, end-output.Window, 1); err != nil || len(data) != 1 || store.reads != 0 {
@@ -210,13 +251,13 @@ func BenchmarkAppend(b *testing.B) {
 	for _, size := range []int{100, 32 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			var bell output.Bell
-			log := output.NewLog("c1", &kept{}, &bell)
+			log := output.NewLog("c1", &kept{}, output.NewBudget(1<<30), &bell)
 			piece := noise(size)
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
 				if n, _ := log.Append(command.Stdout, piece); n >= 1<<20 {
-					log.Saved(log.Unsaved(1 << 30))
+					log.SavedTo(ends(log.Unsaved(1<<30), log.SavedSizes()))
 				}
 			}
 		})
