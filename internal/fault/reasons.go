@@ -49,6 +49,7 @@ const (
 	ReasonSignalled         = "SIGNALLED"             // a signal not sent by us
 	ReasonConnectionLost    = "CONNECTION_LOST"       // the link of an attached run broke
 	ReasonNoExitStatus      = "NO_EXIT_STATUS"        // the channel closed without a status
+	ReasonOutputIncomplete  = "OUTPUT_INCOMPLETE"     // the exit is true, but output is missing
 	ReasonServiceRestarted  = "SERVICE_RESTARTED"     // an attached run, the service ended
 	ReasonTimeout           = "TIMEOUT"               // the caller's timeout
 	ReasonQueueTimeout      = "QUEUE_TIMEOUT"         // waited too long in the queue

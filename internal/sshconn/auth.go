@@ -311,7 +311,7 @@ func (c *credentials) fault(err error, host inventory.Host) *fault.Error {
 	if len(tried) > 0 {
 		what = "it refused " + strings.Join(tried, ", ")
 	}
-	message := fmt.Sprintf("%s lets %q not in: %s; it offers %s", subject(host), host.User, what, orNothing(c.offered))
+	message := fmt.Sprintf("%s does not let %q in: %s; it offers %s", subject(host), host.User, what, orNothing(c.offered))
 	if len(c.skipped) > 0 {
 		message += "; not tried: " + strings.Join(c.skipped, "; ")
 	}

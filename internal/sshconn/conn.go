@@ -126,7 +126,7 @@ func (c *conn) watch() {
 				}
 				wait = min(wait, interval)
 			case answered == nil || silence < interval:
-				c.suspect.Store(false)
+				c.answers()
 				wait = min(wait, interval-silence)
 			case silence >= dead:
 				c.close(errSilent)
@@ -143,7 +143,7 @@ func (c *conn) watch() {
 			return
 		case <-answered:
 			answered = nil
-			c.suspect.Store(false)
+			c.answers()
 		case <-timer.C:
 		}
 	}
@@ -179,6 +179,15 @@ func (c *conn) closeWhenIdle() time.Duration {
 	return idle
 }
 
+// answers notes a sign of life: who stands in line may have a place on c again.
+func (c *conn) answers() {
+	if c.suspect.CompareAndSwap(true, false) {
+		c.end.mu.Lock()
+		defer c.end.mu.Unlock()
+		c.end.serveLine()
+	}
+}
+
 // leave gives back a stream that went through the connection.
 func (c *conn) leave() {
 	c.end.mu.Lock()
@@ -210,10 +219,10 @@ const clearing = 100 * time.Millisecond
 
 // openSession is openChannel for a session. A refusal that may be due to one that
 // has just ended does not count; one round trip later it is certain.
-func (c *conn) openSession(ctx context.Context) (ssh.Channel, <-chan *ssh.Request, error) {
+func (c *conn) openSession(ctx context.Context, slow func()) (ssh.Channel, <-chan *ssh.Request, error) {
 	for again := false; ; again = true {
 		asked := time.Now()
-		channel, requests, err := c.openChannel(ctx, "session", nil, c.release)
+		channel, requests, err := c.openChannel(ctx, "session", nil, c.release, slow)
 		if _, refused := errors.AsType[*ssh.OpenChannelError](err); !refused || again {
 			return channel, requests, err
 		}
@@ -226,14 +235,15 @@ func (c *conn) openSession(ctx context.Context) (ssh.Channel, <-chan *ssh.Reques
 	}
 }
 
-// wedgedAfter is how long a server may take to open a channel until we look for
-// another connection.
+// wedgedAfter is how long a server may take to open a channel until its
+// connection is suspect and another one is tried as well.
 const wedgedAfter = time.Second
 
-// openChannel opens a channel within ctx. When ctx ends first the error is an
+// openChannel opens a channel within ctx. After wedgedAfter without an answer the
+// connection is suspect, and slow is called. When ctx ends first the error is an
 // errLate; the channel is closed should it still come, and then, or when it
 // cannot come any more, settled is called.
-func (c *conn) openChannel(ctx context.Context, kind string, payload []byte, settled func()) (ssh.Channel, <-chan *ssh.Request, error) {
+func (c *conn) openChannel(ctx context.Context, kind string, payload []byte, settled, slow func()) (ssh.Channel, <-chan *ssh.Request, error) {
 	type result struct {
 		channel  ssh.Channel
 		requests <-chan *ssh.Request
@@ -241,7 +251,6 @@ func (c *conn) openChannel(ctx context.Context, kind string, payload []byte, set
 	}
 	results := make(chan result, 1) // the goroutine sends one, if it is the first to set decided
 	var decided atomic.Bool
-	asked := time.Now()
 	ok := c.end.pool.spawn(func() {
 		channel, requests, err := c.ssh.OpenChannel(kind, payload)
 		if decided.CompareAndSwap(false, true) {
@@ -249,7 +258,7 @@ func (c *conn) openChannel(ctx context.Context, kind string, payload []byte, set
 			return
 		}
 		if err == nil {
-			c.suspect.Store(false)
+			c.answers()
 			channel.Close()
 			ssh.DiscardRequests(requests)
 		}
@@ -258,17 +267,22 @@ func (c *conn) openChannel(ctx context.Context, kind string, payload []byte, set
 	if !ok {
 		return nil, nil, errClosing
 	}
-	select {
-	case r := <-results:
-		return r.channel, r.requests, r.err
-	case <-ctx.Done():
-		if decided.CompareAndSwap(false, true) {
-			if time.Since(asked) >= wedgedAfter {
-				c.suspect.Store(true)
+	wedged := time.NewTimer(wedgedAfter)
+	defer wedged.Stop()
+	for {
+		select {
+		case r := <-results:
+			c.answers()
+			return r.channel, r.requests, r.err
+		case <-wedged.C:
+			c.suspect.Store(true)
+			slow()
+		case <-ctx.Done():
+			if decided.CompareAndSwap(false, true) {
+				return nil, nil, errLate{context.Cause(ctx)}
 			}
-			return nil, nil, errLate{context.Cause(ctx)}
+			r := <-results
+			return r.channel, r.requests, r.err
 		}
-		r := <-results
-		return r.channel, r.requests, r.err
 	}
 }

@@ -17,8 +17,6 @@ import (
 // clientVersion is what we call ourselves; RFC 4253, section 4.2.
 const clientVersion = "SSH-2.0-telexec"
 
-var errNoDeadline = errors.New("a stream through a jump host has no deadlines")
-
 // hasAES tells whether AES-GCM runs in hardware, where it is about twice as fast
 // as chacha20-poly1305; without it, it is much slower.
 var hasAES = cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL || cpu.S390X.HasAESGCM
@@ -105,31 +103,69 @@ func (e *endpoint) connect(ctx context.Context, limit time.Duration) (net.Conn, 
 		var dialer net.Dialer
 		stream, err := dialer.DialContext(ctx, "tcp", e.host.Address)
 		if err != nil {
-			if ctx.Err() != nil && !errors.Is(context.Cause(ctx), errLimit) {
+			if left(ctx) {
 				return nil, nil, aboutHost(fault.From(ctx.Err()), e.host)
 			}
 			return nil, nil, dialFault(err, e.host, limit)
 		}
 		return stream, nil, nil
 	}
-	hop := e.via.host
-	parent, err := e.via.acquire(ctx, want{forward: true})
-	if err != nil {
-		return nil, nil, jumpFault(fault.From(err), hop, e.host)
+	type way struct {
+		stream net.Conn
+		parent *conn
 	}
-	stream, err := parent.forward(ctx, e.host.Address)
-	if err != nil {
-		parent.leave()
-		if ctx.Err() != nil {
-			return nil, nil, jumpFault(timeoutFault(err, e.host, limit, "its jump host does not get there"), hop, e.host)
-		}
-		return nil, nil, forwardFault(err, hop, e.host)
-	}
-	return stream, parent, nil
+	w, err := overtake(ctx, e.pool, func(ctx context.Context, slow func()) (way, error) {
+		stream, parent, err := e.through(ctx, limit, slow)
+		return way{stream, parent}, err
+	}, func(w way) {
+		w.stream.Close()
+		w.parent.leave()
+	})
+	return w.stream, w.parent, err
 }
 
-// forward opens a stream from the host of c to address; RFC 4254, section 7.2.
-func (c *conn) forward(ctx context.Context, address string) (net.Conn, error) {
+// through gives a stream through the last jump host, on one connection to it
+// after the other, until one carries it or the host behind is not reached.
+func (e *endpoint) through(ctx context.Context, limit time.Duration, slow func()) (net.Conn, *conn, error) {
+	hop := e.via.host
+	request, err := directTCPIP(e.host.Address)
+	if err != nil {
+		return nil, nil, forwardFault(err, hop, e.host)
+	}
+	for {
+		parent, err := e.via.acquire(ctx, stream)
+		if err != nil && left(ctx) {
+			return nil, nil, aboutHost(fault.From(ctx.Err()), e.host)
+		}
+		if err != nil {
+			return nil, nil, jumpFault(fault.From(err), hop, e.host)
+		}
+		channel, requests, err := parent.openChannel(ctx, "direct-tcpip", request, func() {}, slow)
+		if err == nil {
+			parent.used.Store(true)
+			return newForwarded(channel, requests, parent, e.host.Address), parent, nil
+		}
+		_, late := errors.AsType[errLate](err)
+		_, refused := errors.AsType[*ssh.OpenChannelError](err)
+		if late || refused {
+			parent.leave()
+		}
+		switch {
+		case late && left(ctx):
+			return nil, nil, aboutHost(fault.From(ctx.Err()), e.host)
+		case late:
+			return nil, nil, jumpFault(timeoutFault(err, e.host, limit, "its jump host does not get there"), hop, e.host)
+		case refused:
+			return nil, nil, forwardFault(err, hop, e.host)
+		}
+		if f := e.via.broke(parent, stream, err); f != nil {
+			return nil, nil, jumpFault(f, hop, e.host)
+		}
+	}
+}
+
+// directTCPIP asks for a stream to address; RFC 4254, section 7.2.
+func directTCPIP(address string) ([]byte, error) {
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -138,22 +174,12 @@ func (c *conn) forward(ctx context.Context, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	payload := ssh.Marshal(struct {
+	return ssh.Marshal(struct {
 		Host       string
 		Port       uint32
 		OriginHost string
 		OriginPort uint32
-	}{host, uint32(port), "127.0.0.1", 0})
-	channel, requests, err := c.openChannel(ctx, "direct-tcpip", payload, func() {})
-	if err != nil {
-		return nil, err
-	}
-	// It ends with the channel, at the latest with the connection.
-	if !c.end.pool.spawn(func() { ssh.DiscardRequests(requests) }) {
-		channel.Close()
-		return nil, errClosing
-	}
-	return forwarded{Channel: channel, local: c.link.LocalAddr(), remote: hopAddr(address)}, nil
+	}{host, uint32(port), "127.0.0.1", 0}), nil
 }
 
 // connectLimit is the deadline of a host.

@@ -2,7 +2,6 @@ package sshconn
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -61,14 +60,16 @@ type endpoint struct {
 	learnedAt     time.Time
 }
 
-// want says what a connection is needed for.
-type want struct {
-	forward bool  // a stream through it, which takes no session
-	apart   *conn // another connection than this one
-}
+// place is what a connection is needed for.
+type place int
+
+const (
+	session place = iota
+	stream        // to a host behind it; there may be any number of them
+)
 
 type waiter struct {
-	want
+	place
 	since time.Time
 	ready chan grant // capacity 1; sent to once, by who takes the waiter out of the line
 }
@@ -78,19 +79,19 @@ type grant struct {
 	err *fault.Error
 }
 
-// acquire gives a connection with a place on it: a session, or with w.forward a
+// acquire gives a connection with a place on it: a session or a
 // stream. The caller gives it back with release or leave.
-func (e *endpoint) acquire(ctx context.Context, w want) (*conn, error) {
+func (e *endpoint) acquire(ctx context.Context, p place) (*conn, error) {
 	e.mu.Lock()
 	if e.shut {
 		e.mu.Unlock()
 		return nil, closedFault(e.host)
 	}
-	if c := e.take(w); c != nil {
+	if c := e.take(p); c != nil {
 		e.mu.Unlock()
 		return c, nil
 	}
-	me := &waiter{want: w, since: time.Now(), ready: make(chan grant, 1)}
+	me := &waiter{place: p, since: time.Now(), ready: make(chan grant, 1)}
 	e.line = append(e.line, me)
 	e.dialMore()
 	e.mu.Unlock()
@@ -117,15 +118,15 @@ func (g grant) unpack() (*conn, error) {
 	return g.c, nil
 }
 
-// take finds a connection for w and takes the place; nil if there is none.
+// take finds a connection with a place and takes it; nil if there is none.
 // Called with the lock.
-func (e *endpoint) take(w want) *conn {
+func (e *endpoint) take(p place) *conn {
 	var best *conn
 	for _, c := range e.conns {
-		if c.retired || c == w.apart || c.suspect.Load() || !c.live() {
+		if c.retired || c.suspect.Load() || !c.live() {
 			continue
 		}
-		if !w.forward && c.sessions >= c.room() {
+		if p == session && c.sessions >= c.room() {
 			continue
 		}
 		// The least busy one; among equals the oldest, so that the others get idle.
@@ -133,14 +134,19 @@ func (e *endpoint) take(w want) *conn {
 			best = c
 		}
 	}
-	switch {
-	case best == nil:
-	case w.forward:
-		best.forwards++
-	default:
-		best.sessions++
+	if best != nil {
+		best.count(p, 1)
 	}
 	return best
+}
+
+// count adds to the places that are taken. Called with the lock.
+func (c *conn) count(p place, n int) {
+	if p == stream {
+		c.forwards += n
+	} else {
+		c.sessions += n
+	}
 }
 
 // room is how many sessions the connection is given. Called with the lock.
@@ -164,19 +170,16 @@ func (e *endpoint) settle(c *conn) {
 
 // serveLine gives places to those who wait, in their order. Called with the lock.
 func (e *endpoint) serveLine() {
-	full := false // no place for whoever takes any
+	var full [stream + 1]bool
 	rest := e.line[:0]
 	for _, w := range e.line {
-		plain := w.want == want{}
-		if plain && full {
-			rest = append(rest, w)
-			continue
+		if !full[w.place] {
+			if c := e.take(w.place); c != nil {
+				w.ready <- grant{c: c}
+				continue
+			}
+			full[w.place] = true
 		}
-		if c := e.take(w.want); c != nil {
-			w.ready <- grant{c: c}
-			continue
-		}
-		full = full || plain
 		rest = append(rest, w)
 	}
 	clear(e.line[len(rest):])
@@ -198,7 +201,7 @@ func (e *endpoint) dialMore() {
 	}
 	sessions := 0
 	for _, w := range e.line {
-		if !w.forward {
+		if w.place == session {
 			sessions++
 		}
 	}
@@ -299,11 +302,12 @@ func (e *endpoint) note(f *fault.Error, begun time.Time) {
 	e.pool.log.Warn("no connection", "host", e.host.Name, "address", e.host.Address, "reason", f.Reason, "error", f, "failures", e.failures)
 }
 
-// failed serves the line with the failure of a handshake. Those who wait get it
-// as their answer, unless there is hope: other connections or handshakes, or a
+// failed serves the line with the failure of a handshake. Those for whom there is
+// no place get it as their answer, unless there is hope: other connections or handshakes, or a
 // server that only turned this one away. Called with the lock.
 func (e *endpoint) failed(f *fault.Error, begun time.Time) {
 	e.note(f, begun)
+	e.serveLine()
 	hope := dropped(f) || e.dialing > 0 || slices.ContainsFunc(e.conns, (*conn).live)
 	if final(f) || !hope {
 		e.refuse(f)
@@ -357,12 +361,12 @@ func (e *endpoint) refused(c *conn, err *ssh.OpenChannelError) *fault.Error {
 	return clone(f)
 }
 
-// broke tells what it means that c ended while a session was being opened: nil
-// if another connection should be tried. It gives the place back.
-func (e *endpoint) broke(c *conn, err error) *fault.Error {
+// broke tells what it means that c ended while a channel was being opened on it:
+// nil if another connection should be tried. It gives the place back.
+func (e *endpoint) broke(c *conn, p place, err error) *fault.Error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c.sessions--
+	c.count(p, -1)
 	first := !c.retired
 	c.retired = true
 	e.settle(c)
@@ -382,7 +386,7 @@ func (e *endpoint) broke(c *conn, err error) *fault.Error {
 
 // lateFault tells why nothing came free in time. Called with the lock.
 func (e *endpoint) lateFault(ctx context.Context, since time.Time) *fault.Error {
-	if !errors.Is(context.Cause(ctx), errLimit) {
+	if left(ctx) {
 		return aboutHost(fault.From(ctx.Err()), e.host)
 	}
 	if e.failure != nil && e.failedAt.After(since) {

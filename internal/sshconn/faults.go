@@ -21,6 +21,20 @@ import (
 // tell it from the caller's own deadline.
 var errLimit = errors.New("the host's connect timeout")
 
+// left reports whether ctx ended for a reason of the caller's: the host had time left.
+func left(ctx context.Context) bool {
+	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), errLimit)
+}
+
+// outOfTime reports whether a failure says only that time was over.
+func outOfTime(err error) bool {
+	switch fault.From(err).Reason {
+	case fault.ReasonConnectTimeout, fault.ReasonCallDeadline, fault.ReasonCallCancelled:
+		return true
+	}
+	return false
+}
+
 // errDropped marks a connection that the server closed before the key exchange,
 // as sshd does above MaxStartups: the one failure that is tried again at once.
 var errDropped = errors.New("dropped before the key exchange")
@@ -156,7 +170,7 @@ func (a attempt) beforeKey(err error) *fault.Error {
 // broken reports whether the other side went away.
 func broken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
-		errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
 }
 
 // jumpFault tells that the way to host ends at a hop. A failure of a hop before

@@ -143,18 +143,6 @@ func TestUnusedEndpointsAreForgotten(t *testing.T) {
 	}
 }
 
-func TestStreamThroughAJumpHostHasNoDeadlines(t *testing.T) {
-	f := forwarded{local: hopAddr("a:1"), remote: hopAddr("b:2")}
-	for _, err := range []error{f.SetDeadline(time.Time{}), f.SetReadDeadline(time.Time{}), f.SetWriteDeadline(time.Time{})} {
-		if err == nil {
-			t.Error("a deadline was taken")
-		}
-	}
-	if f.LocalAddr().String() != "a:1" || f.RemoteAddr().Network() != "tcp" {
-		t.Errorf("addresses = %v, %v", f.LocalAddr(), f.RemoteAddr())
-	}
-}
-
 func TestClosedPoolStartsNothing(t *testing.T) {
 	p := New(Options{})
 	e, err := p.endpoint(inventory.Host{Name: "web1", Address: "127.0.0.1:1"})
@@ -169,7 +157,7 @@ func TestClosedPoolStartsNothing(t *testing.T) {
 	if c.start(nil, nil) {
 		t.Error("a connection was started")
 	}
-	if _, _, err := c.openChannel(context.Background(), "session", nil, func() {}); err != errClosing {
+	if _, _, err := c.openChannel(context.Background(), "session", nil, func() {}, func() {}); err != errClosing {
 		t.Errorf("openChannel = %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package sshconn
 
 import (
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,11 @@ func newLink(c net.Conn) *link { return &link{Conn: c, started: time.Now()} }
 // Read implements net.Conn.
 func (l *link) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
+	if err != nil {
+		// At once, and not when x/crypto/ssh gets to it: it first forgets its channels,
+		// and the opening of one that can still be written then would wait for ever.
+		l.Close()
+	}
 	if n > 0 {
 		l.lastRead.Store(int64(time.Since(l.started)))
 		if !l.headFull.Load() {
@@ -60,18 +66,47 @@ func (l *link) silence() time.Duration {
 	return time.Since(l.started) - time.Duration(l.lastRead.Load())
 }
 
-// forwarded is a stream through a jump host: a direct-tcpip channel as a
-// net.Conn. It has no deadlines; closing it unblocks reads and writes.
+// forwarded is a stream through a jump host. Closing an ssh.Channel only asks the
+// jump host to close it, and may block in doing so; reads and writes go on until
+// it agrees. So a pipe stands before the channel, and closing that ends them:
+//
+//	conn ──▶ near ═══ far ◀── two copiers ──▶ channel ──▶ jump host
 type forwarded struct {
-	ssh.Channel
-	local, remote net.Addr
+	net.Conn // near
+	pool     *Pool
+	channel  ssh.Channel
+	once     sync.Once
+	local    net.Addr
+	remote   net.Addr
 }
 
-func (f forwarded) LocalAddr() net.Addr              { return f.local }
-func (f forwarded) RemoteAddr() net.Addr             { return f.remote }
-func (f forwarded) SetDeadline(time.Time) error      { return errNoDeadline }
-func (f forwarded) SetReadDeadline(time.Time) error  { return errNoDeadline }
-func (f forwarded) SetWriteDeadline(time.Time) error { return errNoDeadline }
+func newForwarded(channel ssh.Channel, requests <-chan *ssh.Request, parent *conn, address string) *forwarded {
+	near, far := net.Pipe()
+	f := &forwarded{Conn: near, pool: parent.end.pool, channel: channel, local: parent.link.LocalAddr(), remote: hopAddr(address)}
+	// Each ends with the channel, at the latest with the jump host's connection.
+	for _, part := range []func(){
+		func() { ssh.DiscardRequests(requests) },
+		func() { io.Copy(far, channel); far.Close() },
+		func() { io.Copy(channel, far); far.Close() },
+	} {
+		if !f.pool.spawn(part) {
+			near.Close() // the pool is closed, and with it the connection
+		}
+	}
+	return f
+}
+
+// Close implements net.Conn. It does not wait for the jump host.
+func (f *forwarded) Close() error {
+	f.once.Do(func() { f.pool.spawn(func() { f.channel.Close() }) })
+	return f.Conn.Close()
+}
+
+// LocalAddr implements net.Conn: our end of the first connection of the way.
+func (f *forwarded) LocalAddr() net.Addr { return f.local }
+
+// RemoteAddr implements net.Conn: what the jump host was asked for.
+func (f *forwarded) RemoteAddr() net.Addr { return f.remote }
 
 // hopAddr is the address of a host as its jump host was asked for it.
 type hopAddr string

@@ -14,13 +14,15 @@
 // What a caller need not know: a server that refuses a channel has reached its
 // MaxSessions, so another connection is used; a server that drops a new
 // connection has reached its MaxStartups, so it is tried again; a connection that
-// died while it was idle is replaced. What a caller gets told, within the host's
+// died while it was idle is replaced; one that does not answer is raced against
+// another after a second. What a caller gets told, within the host's
 // ConnectTimeout and without holding up other hosts: that the host cannot be
 // reached, is not the host it was, or does not let us in. After a failure a host
 // is left alone for a moment, and all who wait for it share the answer.
 //
 // The files, from the outside in: pool.go and channel.go are what callers see;
 // endpoint.go holds the connections of one host and the line of those who wait;
+// race.go leaves a connection that does not answer for another;
 // conn.go is one connection, kept alive and watched; dial.go makes it; auth.go,
 // hostkey.go and knownhosts.go decide who is on which side; faults.go says what
 // went wrong.
@@ -154,28 +156,23 @@ func (p *Pool) Close() {
 // whatever the network does, or when ctx ends. The error is a *fault.Error with
 // the metadata host and address. The caller must close the channel.
 func (p *Pool) Open(ctx context.Context, host inventory.Host) (*Channel, error) {
-	return p.open(ctx, host, nil)
-}
-
-// OpenApart is Open on another connection than the one that other is on: to act
-// on something whose own connection does not answer any more.
-func (p *Pool) OpenApart(ctx context.Context, host inventory.Host, other *Channel) (*Channel, error) {
-	return p.open(ctx, host, other.conn)
-}
-
-func (p *Pool) open(ctx context.Context, host inventory.Host, apart *conn) (*Channel, error) {
 	e, err := p.endpoint(host)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, connectLimit(host), errLimit)
 	defer cancel()
+	return overtake(ctx, p, e.open, func(c *Channel) { c.Close() })
+}
+
+// open opens a session on one connection after the other, until one takes it.
+func (e *endpoint) open(ctx context.Context, slow func()) (*Channel, error) {
 	for {
-		c, err := e.acquire(ctx, want{apart: apart})
+		c, err := e.acquire(ctx, session)
 		if err != nil {
 			return nil, err
 		}
-		channel, requests, err := c.openSession(ctx)
+		channel, requests, err := c.openSession(ctx, slow)
 		if err == nil {
 			if !c.used.Load() {
 				c.used.Store(true)
@@ -184,15 +181,15 @@ func (p *Pool) open(ctx context.Context, host inventory.Host, apart *conn) (*Cha
 		}
 		if _, late := errors.AsType[errLate](err); late {
 			if errors.Is(err, errLimit) {
-				return nil, timeoutFault(err, host, connectLimit(host), "we are logged in, but no session is opened")
+				return nil, timeoutFault(err, e.host, connectLimit(e.host), "we are logged in, but no session is opened")
 			}
-			return nil, aboutHost(fault.From(ctx.Err()), host)
+			return nil, aboutHost(fault.From(ctx.Err()), e.host)
 		}
 		var f *fault.Error
 		if refusal, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
 			f = e.refused(c, refusal)
 		} else {
-			f = e.broke(c, err)
+			f = e.broke(c, session, err)
 		}
 		if f != nil {
 			return nil, f
@@ -224,19 +221,19 @@ func (p *Pool) Check(ctx context.Context, host inventory.Host) (CheckResult, err
 	started := time.Now()
 	c, err := e.dial(ctx)
 	if err != nil {
-		return CheckResult{}, e.checked(fault.From(err), started)
+		return CheckResult{}, e.checked(ctx, fault.From(err), started)
 	}
 	defer func() {
 		c.close(errIdle)
 		<-c.done
 	}()
-	channel, requests, err := c.openChannel(ctx, "session", nil, func() {})
+	channel, requests, err := c.openChannel(ctx, "session", nil, func() {}, func() {})
 	if err != nil {
-		return CheckResult{}, e.checked(checkFault(err, host), started)
+		return CheckResult{}, e.checked(ctx, checkFault(err, host), started)
 	}
 	channel.Close()
 	p.spawn(func() { ssh.DiscardRequests(requests) }) // until the connection is closed, which is now
-	e.checked(nil, started)
+	e.checked(ctx, nil, started)
 	return CheckResult{
 		ServerVersion:      string(c.ssh.ServerVersion()),
 		HostKeyFingerprint: c.fingerprint,
@@ -258,8 +255,8 @@ func checkFault(err error, host inventory.Host) *fault.Error {
 	return lostFault(err, host)
 }
 
-// checked notes the outcome of a Check; f nil: it is well. It returns f.
-func (e *endpoint) checked(f *fault.Error, begun time.Time) error {
+// checked notes the outcome of a Check under ctx; f nil: it is well. It returns f.
+func (e *endpoint) checked(ctx context.Context, f *fault.Error, begun time.Time) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if f == nil {
@@ -267,7 +264,7 @@ func (e *endpoint) checked(f *fault.Error, begun time.Time) error {
 		e.dialMore() // who waits for the end of a backoff need not wait longer
 		return nil
 	}
-	if f.Kind != fault.Cancelled {
+	if !left(ctx) { // else it says nothing about the host
 		e.note(f, begun)
 	}
 	return clone(f)

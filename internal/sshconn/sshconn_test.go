@@ -357,25 +357,6 @@ func TestWedgedConnection(t *testing.T) {
 	}
 }
 
-func TestOpenApart(t *testing.T) {
-	s := sshtest.Start(t, sshtest.Options{})
-	p := newPool(t, sshconn.Options{})
-	h := s.Host("web1")
-	first := open(t, p, h)
-	apart, err := p.OpenApart(t.Context(), h, first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer apart.Close()
-	if apart.Done() == first.Done() {
-		t.Error("both channels are on one connection")
-	}
-	mustRun(t, apart, "true")
-	if n := p.Stats("web1").Connections; n != 2 {
-		t.Errorf("%d connections, want 2", n)
-	}
-}
-
 func TestIdleConnectionsClose(t *testing.T) {
 	s := sshtest.Start(t, sshtest.Options{})
 	p := newPool(t, sshconn.Options{IdleTimeout: 100 * time.Millisecond})

@@ -54,6 +54,11 @@ type Store interface {
 	// content of the request and is made by the caller.
 	Create(ctx context.Context, c command.Command, hash []byte) (stored command.Command, created bool, err error)
 
+	// Replay gives the command that Create would give for c and hash without
+	// storing it; found is false where Create would store it. c needs CreatedBy,
+	// CreateTime and Spec.RequestID.
+	Replay(ctx context.Context, c command.Command, hash []byte) (stored command.Command, found bool, err error)
+
 	// Apply takes a change whole or not at all. It fails with Aborted when the
 	// stored state or fence is not the expected one, or the output does not begin
 	// where the stored output ends; with NotFound (UNKNOWN_COMMAND) when there is
@@ -65,7 +70,7 @@ type Store interface {
 	Get(ctx context.Context, id string) (command.Command, error)
 
 	// List gives the commands that the filter selects, newest first: by falling
-	// id. Its cost is that of the rarest thing asked for, not of the history.
+	// id. A damaged record is left out and logged. Its cost is that of the rarest thing asked for, not of the history.
 	List(ctx context.Context, f command.Filter) ([]command.Command, error)
 
 	// ReadOutput gives the stored bytes of a stream from offset on: max of them,

@@ -101,9 +101,7 @@ func TestKilled(t *testing.T) {
 		}
 		_ = cmd.Wait()
 		s := open(t, dir)
-		if err := s.Check(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		check(t, s)
 		for id, st := range acknowledged {
 			c, err := s.Get(t.Context(), id)
 			if err != nil || c.Version < st.version || c.Size[0] < st.size {

@@ -208,27 +208,6 @@ func (s *Store) Ping(ctx context.Context) error {
 	return failed(op, s.writer.do(ctx, 0, func() error { return nil }))
 }
 
-// Check reads the whole database and reports damage as DataLoss. It takes as
-// long as the disk needs and holds up no commit, but the WAL grows meanwhile: it
-// is for tests and for a person's question, not for every start.
-func (s *Store) Check(ctx context.Context) error {
-	const op = "sqlite.Check"
-	leave, err := s.enter(op)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	var verdict string
-	if err := s.read.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
-		return failed(op, err)
-	}
-	if verdict != "ok" {
-		return fault.New(fault.DataLoss, fault.ReasonStoreDamaged, "the database file is damaged: %s", verdict).
-			WithHint("Stop telexecd and restore the database from a backup, or recover it with sqlite3's .recover").WithOp(op)
-	}
-	return nil
-}
-
 // Close is store.Store's.
 func (s *Store) Close() error {
 	s.mu.Lock()

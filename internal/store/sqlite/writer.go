@@ -213,39 +213,44 @@ func (w *writer) run() {
 }
 
 // commit makes the changes of a group in one transaction and sets their errors.
-// Where the database fails, nothing of the group has happened; then each is
-// tried alone, so that one that cannot be stored does not fail the others.
+// Where the database fails, nothing of the group has happened. If it failed at
+// one change, each is tried alone, so that one that cannot be stored does not
+// fail the others. If it failed at the transaction, it would do so again, and
+// may take as long as lockWait for it: all that are left fail at once.
 func (w *writer) commit(group []*change) {
-	err := w.try(group)
-	switch {
-	case err == nil:
-	case len(group) == 1:
-		group[0].err = err
-	default:
-		for i := range group {
-			w.commit(group[i : i+1])
+	culprit, err := w.try(group)
+	for alone := culprit != nil && len(group) > 1; alone && len(group) > 0; group = group[1:] {
+		if culprit, err = w.try(group[:1]); err != nil && culprit == nil {
+			break
+		}
+	}
+	if err != nil && culprit == nil {
+		for _, c := range group {
+			c.err = err
 		}
 	}
 }
 
-func (w *writer) try(group []*change) error {
+// try makes the changes of a group in one transaction. On an error nothing has
+// happened; culprit is the change that failed, nil where it was the transaction.
+func (w *writer) try(group []*change) (culprit *change, err error) {
 	// The end of one caller's context must not end what others share.
 	ctx := context.Background()
 	if _, err := w.begin.ExecContext(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	for _, c := range group {
 		c.err = c.do()
 		if _, refused := errors.AsType[*fault.Error](c.err); c.err != nil && !refused {
 			w.undo(ctx)
-			return c.err
+			return c, c.err
 		}
 	}
 	if _, err := w.end.ExecContext(ctx); err != nil {
 		w.undo(ctx)
-		return err
+		return nil, err
 	}
-	return nil
+	return nil, nil
 }
 
 // undo rolls back. After some failures SQLite has done so itself, and the error

@@ -53,6 +53,74 @@ func TestContextEndsInQueue(t *testing.T) {
 	}
 }
 
+// TestLockedGroupFailsOnce has another program hold the lock: the whole group
+// waits for it once, not each change.
+func TestLockedGroupFailsOnce(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	const wait = 50 * time.Millisecond
+	onWriter(t, s, "PRAGMA busy_timeout = "+itoa(int(wait.Milliseconds())))
+	unlock := lockOut(t, s)
+	defer unlock()
+	group := make([]*change, 100)
+	for i := range group {
+		group[i] = &change{do: func() error { t.Error("it was done without a transaction"); return nil }}
+	}
+	started := time.Now()
+	s.writer.turn.Lock()
+	s.writer.commit(group)
+	s.writer.turn.Unlock()
+	if took := time.Since(started); took > time.Duration(len(group))*wait/2 {
+		t.Errorf("it took %s, want about %s", took, wait)
+	}
+	for _, c := range group {
+		want(t, failed("test", c.err), fault.Unavailable, "another program")
+	}
+}
+
+// TestFailedCommitFailsTheGroup has the commit fail after every change was done,
+// one of them refused: nothing has happened, so nobody may be told anything else.
+func TestFailedCommitFailsTheGroup(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	times := 0
+	orphan := func() error {
+		times++
+		// A foreign key that is checked at the commit.
+		_, err := s.writer.conn.ExecContext(context.Background(),
+			"PRAGMA defer_foreign_keys = 1; INSERT INTO command_start (command, env, stdin) VALUES ('nobody', NULL, NULL)")
+		return err
+	}
+	refused := func() error { return fault.New(fault.Aborted, fault.ReasonInternal, "refused") }
+	group := []*change{{do: refused}, {do: orphan}, {do: refused}}
+	s.writer.turn.Lock()
+	s.writer.commit(group)
+	s.writer.turn.Unlock()
+	for i, c := range group {
+		if c.err == nil || fault.KindOf(c.err) == fault.Aborted {
+			t.Errorf("change %d: %v, want the failure of the commit", i, c.err)
+		}
+	}
+	if times != 1 {
+		t.Errorf("the change was tried %d times, want once", times)
+	}
+	create(t, s)
+}
+
+// TestIdleRetentionWritesNothing has nothing to retain: a round of it then must
+// not even need the writer.
+func TestIdleRetentionWritesNothing(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	create(t, s)
+	onWriter(t, s, "PRAGMA busy_timeout = 1")
+	unlock := lockOut(t, s)
+	defer unlock()
+	if _, err := s.Retain(t.Context(), command.Retention{Now: time.Now(), TrimTo: 1, DeleteAfter: time.Hour}); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSecretsLeaveTheFile looks for the secrets of a start in the file itself.
 func TestSecretsLeaveTheFile(t *testing.T) {
 	dir := t.TempDir()
