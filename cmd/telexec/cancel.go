@@ -124,7 +124,11 @@ func (c *signalCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		name := signalName(c.Signal)
-		resp, err := cl.Signal(ctx, &telexecv1.SignalRequest{CommandId: id, Signal: name})
+		var resp *telexecv1.SignalResponse
+		err = onceStarted(ctx, cl, id, func() (err error) {
+			resp, err = cl.Signal(ctx, &telexecv1.SignalRequest{CommandId: id, Signal: name})
+			return err
+		})
 		if err != nil {
 			return err
 		}

@@ -108,7 +108,9 @@ func (c *runCmd) request(env Env) (*telexecv1.ExecuteRequest, error) {
 	case 0:
 		return nil, failure("there is no command to run on %s", c.Host).withHint("telexec run --help has examples")
 	case 1:
-		req.Command = words[0]
+		if req.Command = words[0]; req.Command == "" {
+			return nil, failure("the command to run on %s is empty", c.Host).withHint("telexec run --help has examples")
+		}
 	default:
 		req.Argv = words
 	}

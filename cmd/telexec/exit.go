@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/alecthomas/kong"
+
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/pkg/client"
 )
@@ -47,6 +49,11 @@ func (e *exitError) withHint(format string, args ...any) *exitError {
 
 // usageError is what the parser said.
 func usageError(err error) *exitError {
+	if e, ok := errors.AsType[*kong.ParseError](err); ok && e.Context != nil {
+		if node := e.Context.Selected(); node != nil {
+			return failure("%v", err).withHint("%s --help explains it", node.FullPath())
+		}
+	}
 	return failure("%v", err).withHint("telexec --help lists the commands, telexec COMMAND --help explains one")
 }
 
@@ -78,6 +85,9 @@ func (a *app) report(err error) int {
 		if hint, ok := hints[e.Reason]; ok {
 			p.Hint = hint
 		}
+		if e.Reason == "INVALID_REQUEST" && len(e.Fields) > 0 {
+			p.Hint = "telexec COMMAND --help tells what may be given" // the details are in the message
+		}
 		for _, f := range e.Fields {
 			p.Fields = append(p.Fields, field{f.Path, f.Message})
 		}
@@ -92,6 +102,7 @@ func (a *app) report(err error) int {
 var hints = map[string]string{
 	"NO_CREDENTIALS":  "Give the token with TELEXEC_TOKEN or --token-file; the first start of telexecd writes one to admin.token in its data directory",
 	"BAD_CREDENTIALS": "Check TELEXEC_TOKEN, --token and --token-file; the token of a service is in admin.token in its data directory",
+	"EMPTY_COMMAND":   "telexec run --help has examples",
 	"STDIN_CLOSED":    "A command that is to take input later is started with telexec run -d -i",
 	"UNKNOWN_HOST":    "telexec hosts lists the hosts",
 	"UNKNOWN_COMMAND": "telexec history lists the commands",
@@ -163,7 +174,10 @@ func outcome(cmd *telexecv1.Command) *exitError {
 	}
 	e := failure("%s %s", what, endings[cmd.GetState()])
 	if f := cmd.GetFailure(); f != nil {
-		e.message = fmt.Sprintf("%s: %s [%s]", cmd.GetHost(), f.GetMessage(), f.GetReason())
+		e.message = fmt.Sprintf("%s [%s]", f.GetMessage(), f.GetReason())
+		if !strings.HasPrefix(e.message, cmd.GetHost()+" (") { // as connections name their host
+			e.message = cmd.GetHost() + ": " + e.message
+		}
 		e.hint = f.GetHint()
 	}
 	if cmd.GetExitSignal() != "" {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/pkg/client"
@@ -43,8 +46,10 @@ func (c *inputCmd) Run(ctx context.Context, a *app) error {
 		}
 		var resp *telexecv1.SendInputResponse
 		send := func(data []byte, eof bool) error {
-			resp, err = cl.SendInput(ctx, &telexecv1.SendInputRequest{CommandId: id, Data: data, Eof: eof})
-			return err
+			return onceStarted(ctx, cl, id, func() (err error) {
+				resp, err = cl.SendInput(ctx, &telexecv1.SendInputRequest{CommandId: id, Data: data, Eof: eof})
+				return err
+			})
 		}
 		switch {
 		case c.Data == nil:
@@ -66,6 +71,37 @@ func (c *inputCmd) Run(ctx context.Context, a *app) error {
 		}
 		return nil
 	})
+}
+
+// startWait is how long one look at a command that starts may wait for news.
+const startWait = 30 * time.Second
+
+// onceStarted makes a call that needs a running command. One that is just being
+// started is waited for, so that what follows telexec run --detach in a script
+// does not depend on how fast the host is. A queued one is not: that may take
+// hours, and the error says so.
+func onceStarted(ctx context.Context, cl *client.Client, id string, call func() error) error {
+	for {
+		err := call()
+		e, ok := errors.AsType[*client.Error](err)
+		if !ok || e.Reason != "NOT_RUNNING" || e.RetryAfter == 0 {
+			return err
+		}
+		look := &telexecv1.GetStatusRequest{CommandId: id, Output: &telexecv1.OutputOptions{Omit: true}}
+		resp, lookErr := cl.GetStatus(ctx, look)
+		if lookErr != nil {
+			return lookErr
+		}
+		switch resp.GetCommand().GetState() {
+		case telexecv1.CommandState_COMMAND_STATE_AWAITING_APPROVAL, telexecv1.CommandState_COMMAND_STATE_QUEUED:
+			return err
+		case telexecv1.CommandState_COMMAND_STATE_STARTING:
+			look.Wait, look.IfVersionGreaterThan = durationpb.New(startWait), &resp.GetCommand().Version
+			if _, lookErr = cl.GetStatus(ctx, look); lookErr != nil {
+				return lookErr
+			}
+		}
+	}
 }
 
 // sendAll sends standard input as it comes, and with eof closes behind it. Others

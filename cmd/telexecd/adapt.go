@@ -111,7 +111,7 @@ func (d dialer) Open(ctx context.Context, host inventory.Host) (sshexec.Session,
 	if err != nil {
 		return sshexec.Session{}, err
 	}
-	return sshexec.Session{Channel: c.Channel, Requests: c.Requests(), Lost: c.Done(), Err: c.Err, Close: c.Close}, nil
+	return sshexec.Session{Channel: c.Channel, Requests: c.Requests(), Lost: c.Done(), Err: c.Err, Close: c.Close, Alive: c.Alive}, nil
 }
 
 // links is the pool as api needs it.
@@ -120,7 +120,7 @@ type links struct{ pool *sshconn.Pool }
 func (l links) Link(host string) api.Link {
 	s := l.pool.Stats(host)
 	link := api.Link{Connections: s.Connections, LastConnected: s.LastConnected}
-	if f := s.LastFailure; f != nil {
+	if f := s.LastFailure; f != nil && !s.LastConnected.After(s.LastFailureTime) {
 		link.LastFailure = &command.Failure{Reason: f.Reason, Message: f.Message, Hint: f.Hint}
 		link.LastFailed = s.LastFailureTime
 	}

@@ -313,12 +313,12 @@ func guarded(name string, part func() error) func() error {
 }
 
 // readiness tells why the service takes no commands.
-func readiness(eng *engine.Engine) func() error {
-	return func() error {
+func readiness(eng *engine.Engine) func(context.Context) error {
+	return func(ctx context.Context) error {
 		select {
 		case <-eng.Ready():
 			if !eng.Stats().Draining {
-				return nil
+				return eng.CheckStore(ctx)
 			}
 		default:
 		}

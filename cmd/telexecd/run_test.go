@@ -309,7 +309,7 @@ func TestTLSOnBothPorts(t *testing.T) {
 
 func TestAPartThatFailsStopsAll(t *testing.T) {
 	eng := engine.New(engine.Options{Journal: failing{}, Limits: engine.Limits{MaxCommands: 1, MaxQueued: 1, QueueTimeout: time.Second, DrainTimeout: time.Second}})
-	if readiness(eng)() == nil {
+	if readiness(eng)(t.Context()) == nil {
 		t.Error("ready before recovery")
 	}
 	door := func(ctx context.Context) error { <-ctx.Done(); return nil }

@@ -34,7 +34,7 @@ import (
 type Config struct {
 	// Address that gRPC listens on. Port 0 takes a free one.
 	GRPCAddr string `yaml:"grpc_addr" kind:"addr" default:"127.0.0.1:7070"`
-	// Address that REST, the API page and the metrics are served on. Port 0 takes a free one.
+	// Address that REST, its OpenAPI document and the metrics are served on. Port 0 takes a free one.
 	HTTPAddr string `yaml:"http_addr" kind:"addr" default:"127.0.0.1:7080"`
 	// Whether the ports may speak plain text on an address that other machines reach. Commands, output and tokens can then be read on the way; set tls instead where you can.
 	InsecureListen bool `yaml:"insecure_listen" enum:"false|true" default:"false"`
@@ -197,10 +197,10 @@ type Host struct {
 // Flags are the settings that telexecd takes on its command line. An empty one
 // was not given. The tags are for kong, which parses them.
 type Flags struct {
-	Config    string `name:"config" placeholder:"FILE" help:"Configuration file; it must exist."`
-	DataDir   string `name:"data-dir" placeholder:"DIR" help:"Directory of the service's own files." setting:"data_dir"`
-	GRPCAddr  string `name:"grpc-addr" placeholder:"ADDR" help:"Address that gRPC listens on." setting:"grpc_addr"`
-	HTTPAddr  string `name:"http-addr" placeholder:"ADDR" help:"Address that HTTP listens on." setting:"http_addr"`
+	Config    string `name:"config" placeholder:"FILE" help:"Configuration file; it must exist. Default: $XDG_CONFIG_HOME/telexec/telexec.yaml (~/.config/…), if it is there."`
+	DataDir   string `name:"data-dir" placeholder:"DIR" help:"Directory of the service's own files (default $XDG_STATE_HOME/telexec, else ~/.local/state/telexec)." setting:"data_dir"`
+	GRPCAddr  string `name:"grpc-addr" placeholder:"ADDR" help:"Address that gRPC listens on (default 127.0.0.1:7070)." setting:"grpc_addr"`
+	HTTPAddr  string `name:"http-addr" placeholder:"ADDR" help:"Address that HTTP listens on (default 127.0.0.1:7080)." setting:"http_addr"`
 	LogLevel  string `name:"log-level" placeholder:"LEVEL" help:"debug, info, warn or error." setting:"log.level"`
 	LogFormat string `name:"log-format" placeholder:"FORMAT" help:"text, json or auto." setting:"log.format"`
 }

@@ -13,7 +13,8 @@ const cancelAnswer = 2 * time.Second
 
 // Cancel ends a command and answers when its end is proven, or when grace (below
 // 0: half a second) and two seconds have passed; the work then goes on and the
-// outcome is PENDING. It may be called at any time and any number of times.
+// outcome is PENDING. It may be called at any time and any number of times, also
+// for a command that is LOST: what is left of it on its host is ended then.
 func (e *Engine) Cancel(ctx context.Context, by command.Actor, id string, grace time.Duration, reason string) (Snapshot, command.CancelReport, error) {
 	if grace < 0 {
 		grace = defaultGrace
@@ -26,10 +27,10 @@ func (e *Engine) Cancel(ctx context.Context, by command.Actor, id string, grace 
 		select {
 		case <-r.noted:
 			s, err := awaitCancel(wait, l), ctx.Err()
-			return s, reportOf(s), err
+			return s, e.reportOf(s), err
 		case <-wait.Done(): // it is being stored, or the caller went away; the wish stays
 			s := l.snapshot()
-			return s, reportOf(s), ctx.Err()
+			return s, e.reportOf(s), ctx.Err()
 		case <-l.done:
 		}
 	}
@@ -41,9 +42,30 @@ func (e *Engine) Cancel(ctx context.Context, by command.Actor, id string, grace 
 		return s, command.CancelReport{}, fault.New(fault.Unavailable, fault.ReasonDraining, "the service is stopping and cannot end it now").
 			WithHint("Cancel it again when the service is back").WithRetry(time.Second)
 	}
+	if s.State == command.Lost {
+		return s, e.sweep(ctx, s, grace), nil
+	}
 	return s, command.CancelReport{
 		Outcome: command.AlreadyEnded, Message: "it had ended before as " + string(s.State),
 	}, nil
+}
+
+// sweep ends what is left on its host of a command that is LOST: nobody knows
+// whether it still runs there. The command stays LOST.
+func (e *Engine) sweep(ctx context.Context, s Snapshot, grace time.Duration) command.CancelReport {
+	ctx, stop := context.WithTimeout(ctx, grace+cancelAnswer)
+	defer stop()
+	host, err := e.hosts.Lookup(s.Spec.Host)
+	if err == nil {
+		var r command.CancelReport
+		if r, err = e.runner.Sweep(ctx, s.ID, host, grace); err == nil {
+			return r
+		}
+	}
+	return command.CancelReport{
+		Outcome: command.Unproven,
+		Message: "the command is LOST and its host could not be asked what is left of it: " + fault.From(err).Text(),
+	}
 }
 
 // awaitCancel gives a command as soon as it has ended, or its cancel has come to
@@ -66,14 +88,18 @@ func awaitCancel(ctx context.Context, l *live) Snapshot {
 }
 
 // reportOf gives what a cancel of s has come to by now.
-func reportOf(s Snapshot) command.CancelReport {
+func (e *Engine) reportOf(s Snapshot) command.CancelReport {
 	switch n := s.Cancellation; {
 	case n != nil && n.Report != nil && (s.Ended() || n.Report.Outcome != command.Gone):
 		return *n.Report
 	case s.Ended():
 		return command.CancelReport{Outcome: command.AlreadyEnded, Message: "it ended by itself before it could be cancelled"}
 	}
-	return command.CancelReport{Outcome: command.Pending, Message: "its end is not proven yet; the work goes on"}
+	r := command.CancelReport{Outcome: command.Pending, Message: "its end is not proven yet; the work goes on"}
+	if trouble := e.StoreTrouble(); trouble != nil {
+		r.Message = "the store takes nothing for now, so that its end cannot be told: " + fault.From(trouble).Message
+	}
+	return r
 }
 
 // process gives the process of a command that runs, or NOT_RUNNING.

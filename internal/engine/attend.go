@@ -121,9 +121,12 @@ func stopped(c *command.Command) {
 	c.Failure = &command.Failure{
 		Reason:  fault.ReasonServiceRestarted,
 		Message: "the service was stopped while the command was running on an attached connection",
-		Hint:    "Look on the host whether it still runs or what it has done before you run it again",
+		Hint:    lostHint,
 	}
 }
+
+// lostHint is what to do about a command that is LOST.
+const lostHint = "Cancel it to end what may still run on the host, and look there what it has done before you run it again"
 
 // incomplete reports whether err says that an exit is true but output missing.
 func incomplete(err error) bool {
@@ -253,6 +256,7 @@ func (l *live) flush(ctx context.Context) {
 // wrote takes the outcome of a write; it reports whether the journal has it.
 func (l *live) wrote(w write) bool {
 	l.writing = false
+	l.engine.noteStore(w.err)
 	if w.err == nil || l.reconcile(w) {
 		l.stored, l.storedFence = w.cmd.State, w.cmd.Fence
 		l.log.SavedTo(w.size)

@@ -22,6 +22,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -72,6 +73,7 @@ type Engine struct {
 	accepting sync.WaitGroup // calls of accept; Add is guarded by mu and not draining
 	entropy   io.Reader      // of ids; safe for concurrent use
 	unsaved   *output.Budget
+	trouble   atomic.Pointer[error] // why the store took nothing the last time; nil: it did
 
 	mu       sync.Mutex
 	lives    map[string]*live
@@ -205,11 +207,15 @@ func (e *Engine) recover(ctx context.Context) (queued []*live, err error) {
 			continue
 		}
 		from := c.State
-		lose(&c, command.Failure{
+		why := command.Failure{
 			Reason:  fault.ReasonServiceRestarted,
 			Message: "the service ended while the command was running on an attached connection",
-			Hint:    "Look on the host whether it still runs or what it has done before you run it again",
-		}, time.Now())
+			Hint:    lostHint,
+		}
+		if from == command.Starting {
+			why.Message = "the service ended while the command was being started; whether it ran is not known"
+		}
+		lose(&c, why, time.Now())
 		if err := e.journal.Apply(ctx, command.Change{From: from, Fence: c.Fence, Command: c}); err != nil {
 			return nil, err
 		}
@@ -276,6 +282,7 @@ func (e *Engine) accept(ctx context.Context, by command.Actor, spec command.Spec
 			created, err = true, nil
 		}
 	}
+	e.noteStore(err)
 	if err != nil || !created {
 		e.unregister(l)
 		if slot {
@@ -439,6 +446,35 @@ func (e *Engine) ReadOutput(ctx context.Context, id string, s command.Stream, of
 		return l.log.Read(ctx, s, offset, limit)
 	}
 	return e.journal.ReadOutput(ctx, id, s, offset, limit)
+}
+
+// noteStore remembers whether the store took a write.
+func (e *Engine) noteStore(err error) {
+	switch {
+	case fault.KindOf(err) == fault.Unavailable:
+		e.trouble.Store(&err)
+	case err == nil:
+		e.trouble.Store(nil)
+	}
+}
+
+// StoreTrouble is why the store took nothing the last time it was asked; nil
+// where it did.
+func (e *Engine) StoreTrouble() error {
+	if err := e.trouble.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// CheckStore is StoreTrouble, but asks the store anew where there was some.
+func (e *Engine) CheckStore(ctx context.Context) error {
+	if e.StoreTrouble() == nil {
+		return nil
+	}
+	err := e.journal.Ping(ctx)
+	e.noteStore(err)
+	return err
 }
 
 // Load tells how many commands run on a host and wait for it.

@@ -632,6 +632,32 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// A command that is LOST can be cancelled: its host is asked what is left of it.
+func TestCancelOfALostCommand(t *testing.T) {
+	o := fresh(t)
+	var asked atomic.Int32
+	o.Runner = local{
+		onWait: func(command.Exit) (command.Exit, error) {
+			return command.Exit{}, fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the connection was lost")
+		},
+		onCancel: func() (*command.CancelReport, error) {
+			if asked.Add(1) > 1 {
+				return nil, fault.New(fault.Unavailable, fault.ReasonHostUnreachable, "no route")
+			}
+			return &command.CancelReport{Outcome: command.Gone, Signal: "TERM", Ended: 2}, nil
+		},
+	}
+	n := start(t, o)
+	id := n.execute("true")
+	n.ended(id)
+	for _, want := range []command.Outcome{command.Gone, command.Unproven} {
+		s, report, err := n.Cancel(t.Context(), ann, id, -1, "")
+		if err != nil || s.State != command.Lost || report.Outcome != want {
+			t.Errorf("%s, %+v, %v", s.State, report, err)
+		}
+	}
+}
+
 // The drain lets what runs come to its end.
 func TestDrain(t *testing.T) {
 	o := fresh(t)
@@ -783,6 +809,9 @@ func TestStoreFails(t *testing.T) {
 			}
 			n.prints(id, "b")
 			other, _, err := n.Execute(t.Context(), ann, command.Spec{Host: "h", Line: "true"})
+			if mode == 1 && (n.StoreTrouble() == nil || n.CheckStore(t.Context()) != nil || n.StoreTrouble() != nil) {
+				t.Error("the store's trouble is not told, or not forgotten") // Ping itself works here
+			}
 			if mode == 1 && fault.ReasonOf(err) != fault.ReasonStoreUnavailable || mode == 2 && err != nil {
 				t.Errorf("a command while the store fails: %v", err)
 			}

@@ -68,6 +68,18 @@ func (r local) Start(ctx context.Context, run engine.Run) (engine.Process, error
 	return p, nil
 }
 
+// Sweep finds nothing: a process of this machine ends with its engine.
+func (r local) Sweep(context.Context, string, inventory.Host, time.Duration) (command.CancelReport, error) {
+	if r.onCancel != nil {
+		if report, err := r.onCancel(); report != nil {
+			return *report, err
+		} else if err != nil {
+			return command.CancelReport{}, err
+		}
+	}
+	return command.CancelReport{Outcome: command.AlreadyEnded}, nil
+}
+
 type process struct {
 	local
 	cmd     *exec.Cmd

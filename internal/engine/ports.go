@@ -25,6 +25,8 @@ type Journal interface {
 	List(ctx context.Context, f command.Filter) ([]command.Command, error)
 	// ReadOutput gives stored bytes from offset on, at most limit.
 	ReadOutput(ctx context.Context, id string, s command.Stream, offset int64, limit int) ([]byte, error)
+	// Ping reports whether the store can write now, by writing.
+	Ping(ctx context.Context) error
 	// Retain does one round of retention.
 	Retain(ctx context.Context, r command.Retention) (command.Retained, error)
 }
@@ -43,6 +45,9 @@ type Runner interface {
 	// NO_EXIT_STATUS means that it may have started; every other error means that
 	// it did not.
 	Start(ctx context.Context, r Run) (Process, error)
+	// Sweep ends what the host still has of a command that nobody holds a Process
+	// of, found by its mark.
+	Sweep(ctx context.Context, id string, host inventory.Host, grace time.Duration) (command.CancelReport, error)
 }
 
 // Run is what a Runner needs to start a command.

@@ -222,7 +222,7 @@ func (w *Watch) readAt(ctx context.Context, s command.Stream, at int64, limit in
 		data, err = w.engine.journal.ReadOutput(ctx, w.ended.ID, s, at, limit)
 	}
 	if err == nil && len(data) == 0 {
-		err = fault.New(fault.DataLoss, fault.ReasonInternal, "%s of command %s has no bytes at offset %d although it should", s, w.id(), at)
+		err = fault.New(fault.DataLoss, fault.ReasonStoreDamaged, "%s of command %s has no bytes at offset %d although it should", s, w.id(), at)
 	}
 	return data, err
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -205,7 +206,11 @@ func (d *doorman) guard(refuse func(http.ResponseWriter, *http.Request, error), 
 			}
 		}
 		if foreign {
-			refuse(w, r, fault.New(fault.PermissionDenied, fault.ReasonForbiddenOrigin, "web pages from %q may not call this server", r.Header.Get("Origin")).
+			who := "of another site, which the browser does not name," // Sec-Fetch-Site alone
+			if origin := r.Header.Get("Origin"); origin != "" {
+				who = fmt.Sprintf("from %q", cut(origin))
+			}
+			refuse(w, r, fault.New(fault.PermissionDenied, fault.ReasonForbiddenOrigin, "web pages %s may not call this server", who).
 				WithHint("Add the origin to http.allowed_origins if its pages are to be trusted"))
 			return
 		}

@@ -11,8 +11,9 @@
 // JSON is that of protobuf: lowerCamelCase names (snake_case is understood too),
 // int64 as strings, bytes in base64, enums by name. A field with its default
 // value is left out, except an optional one that is set: "exitCode": 0 is there
-// when the exit code is 0, and only then. Fields that do not exist are refused,
-// in bodies and in queries.
+// when the exit code is 0, and only then. Fields that do not exist or contradict
+// the path are refused, in bodies and in queries, and so is text behind the JSON
+// object. A refusal names fields and never repeats a value of a body.
 //
 // A streaming call answers with one message per line (application/x-ndjson),
 // each sent at once. Should it break off, the last line is {"error": …}.
@@ -31,6 +32,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -66,7 +68,7 @@ type Options struct {
 	// Problem gives HTTP status and body for a failure.
 	Problem func(error) (httpStatus int, body *spb.Status)
 	// Ready tells why the service cannot take commands; nil where it can.
-	Ready func() error
+	Ready func(context.Context) error
 	// Metrics answers GET /metrics.
 	Metrics http.Handler
 	// OpenAPI is the document of GET /openapi.json.
@@ -83,9 +85,10 @@ type Options struct {
 
 // Gateway is the HTTP door.
 type Gateway struct {
-	options Options
-	conn    *grpc.ClientConn
-	handler http.Handler
+	options  Options
+	conn     *grpc.ClientConn
+	contract []route
+	handler  http.Handler
 }
 
 // New makes a gateway. The caller runs it or closes it. It outlives ctx.
@@ -101,7 +104,7 @@ func New(ctx context.Context, o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	g := &Gateway{options: o, conn: conn}
+	g := &Gateway{options: o, conn: conn, contract: contractRoutes()}
 	if g.handler, err = g.routes(ctx); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -127,12 +130,18 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 	// Paths are compared as they are: http.ServeMux would clean them and redirect,
 	// which is one more answer that is not in the one shape.
 	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := checkText(r); err != nil {
+			g.refuse(w, r, err)
+			return
+		}
 		switch {
 		case reads(r, "/metrics"):
 			g.options.Metrics.ServeHTTP(w, r)
 		case reads(r, "/openapi.json"):
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(g.options.OpenAPI) // a client that went away
+		case slices.Contains(ownPaths, r.URL.Path):
+			g.refuseRoute(w, r, http.StatusMethodNotAllowed)
 		default:
 			rest.ServeHTTP(w, r)
 		}
@@ -144,7 +153,7 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 		case reads(r, "/healthz"):
 			healthy(w)
 		case reads(r, "/readyz"):
-			if err := g.options.Ready(); err != nil {
+			if err := g.options.Ready(r.Context()); err != nil {
 				g.refuse(w, r, err)
 				return
 			}
@@ -153,11 +162,6 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 			kept.ServeHTTP(w, r)
 		}
 	})), nil
-}
-
-// reads reports whether a request asks for what is at the path.
-func reads(r *http.Request, path string) bool {
-	return r.URL.Path == path && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 }
 
 func healthy(w http.ResponseWriter) {

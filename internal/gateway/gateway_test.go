@@ -84,7 +84,7 @@ func open(t *testing.T, svc *service, change ...func(*gateway.Options)) *door {
 	d := &door{t: t, url: "http://" + l.Addr().String(), ended: make(chan error, 2), client: &http.Client{Transport: &http.Transport{}}}
 	o := gateway.Options{
 		Dial: memory.DialContext, Authenticator: auth, Problem: rpcserver.Problem,
-		Ready: func() error { return d.ready }, Metrics: metrics.Handler(), OpenAPI: []byte(`{"openapi":"3.1.0"}`),
+		Ready: func(context.Context) error { return d.ready }, Metrics: metrics.Handler(), OpenAPI: []byte(`{"openapi":"3.1.0"}`),
 		Addr: l.Addr(), AllowedHosts: []string{"telexec.example"}, AllowedOrigins: []string{"https://ops.example"},
 		DrainTimeout: time.Second, Logger: logger,
 	}
@@ -242,7 +242,7 @@ func TestEveryRefusalHasTheOneShape(t *testing.T) {
 		"validation":       {"POST", "/v1/commands", `{"host":"h"}`, nil, 400, 3, fault.ReasonEmptyCommand, "command"},
 		"megabyte command": {"POST", "/v1/commands", `{"host":"h","command":"` + strings.Repeat("x", 1<<20) + `"}`, nil, 400, 3, fault.ReasonCommandTooLong, "120,000"},
 		"unknown field":    {"POST", "/v1/commands", `{"hots":"h"}`, nil, 400, 3, fault.ReasonInvalidRequest, "hots"},
-		"broken JSON":      {"POST", "/v1/commands", `{"host":`, nil, 400, 3, fault.ReasonInvalidRequest, ""},
+		"broken JSON":      {"POST", "/v1/commands", `{"host":`, nil, 400, 3, fault.ReasonInvalidRequest, "the request cannot be read: unexpected EOF"},
 		"unknown query":    {"GET", "/v1/commands/" + anID + "?stdout_ofset=5", "", nil, 400, 3, fault.ReasonInvalidRequest, "stdout_ofset"},
 		"unknown nested":   {"GET", "/v1/commands/" + anID + "?output.limit=5", "", nil, 400, 3, fault.ReasonInvalidRequest, "output"},
 		"deep into scalar": {"GET", "/v1/commands/" + anID + "?wait.x.y=5", "", nil, 400, 3, fault.ReasonInvalidRequest, "wait.x.y"},
@@ -250,8 +250,10 @@ func TestEveryRefusalHasTheOneShape(t *testing.T) {
 		"huge body":        {"POST", "/v1/commands", strings.Repeat(" ", 5<<20), nil, 413, 8, fault.ReasonInvalidRequest, "4194304"},
 		"no route":         {"GET", "/v2/commands", "", nil, 404, 5, fault.ReasonUnknownRoute, "/v2/commands"},
 		"unclean path":     {"GET", "//v1/../v1/commands", "", nil, 404, 5, fault.ReasonUnknownRoute, "//v1"},
-		"metrics, posted":  {"POST", "/metrics", "", nil, 404, 5, fault.ReasonUnknownRoute, "/metrics"},
-		"no method":        {"DELETE", "/v1/commands", "", nil, 405, 12, fault.ReasonUnknownRoute, "DELETE"},
+		"metrics, posted":  {"POST", "/metrics", "", nil, 405, 12, fault.ReasonUnknownRoute, "GET, HEAD"},
+		"health, posted":   {"POST", "/healthz", "", nil, 405, 12, fault.ReasonUnknownRoute, "GET, HEAD"},
+		"no method":        {"DELETE", "/v1/commands", "", nil, 405, 12, fault.ReasonUnknownRoute, "takes GET, POST"},
+		"no method of one": {"PUT", "/v1/commands/" + anID + ":cancel", "", nil, 405, 12, fault.ReasonUnknownRoute, "POST"},
 		"bad escape":       {"GET", "/v1/commands/%25zz/output", "", nil, 400, 3, fault.ReasonInvalidRequest, ""},
 		"not implemented":  {"GET", "/v1/hosts", "", nil, 501, 12, fault.ReasonUnknownRoute, ""},
 		"foreign name":     {"GET", "/v1/commands", "", []string{"Host", "evil.example"}, 403, 7, fault.ReasonForbiddenOrigin, "evil.example"},
@@ -259,7 +261,7 @@ func TestEveryRefusalHasTheOneShape(t *testing.T) {
 		"foreign page":     {"POST", "/v1/commands", good, []string{"Origin", "https://evil.example"}, 403, 7, fault.ReasonForbiddenOrigin, "evil.example"},
 		"foreign reading":  {"GET", "/v1/commands", "", []string{"Origin", "http://localhost:3000"}, 403, 7, fault.ReasonForbiddenOrigin, "localhost:3000"},
 		"opaque page":      {"POST", "/v1/commands", good, []string{"Origin", "null"}, 403, 7, fault.ReasonForbiddenOrigin, "null"},
-		"fetch metadata":   {"POST", "/v1/commands", good, []string{"Sec-Fetch-Site", "cross-site"}, 403, 7, fault.ReasonForbiddenOrigin, ""},
+		"fetch metadata":   {"POST", "/v1/commands", good, []string{"Sec-Fetch-Site", "cross-site"}, 403, 7, fault.ReasonForbiddenOrigin, "web pages of another site"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := d.do(c.method, c.path, c.body, c.header...)
@@ -275,6 +277,9 @@ func TestEveryRefusalHasTheOneShape(t *testing.T) {
 			}
 			if c.status == 401 && a.header.Get("WWW-Authenticate") != "Bearer" {
 				t.Error("401 without WWW-Authenticate")
+			}
+			if c.status == 405 && !strings.Contains(message, "takes "+a.header.Get("Allow")+".") {
+				t.Errorf("Allow %q, %s", a.header.Get("Allow"), message)
 			}
 			if name == "fault" && a.header.Get("Retry-After") != "2" {
 				t.Errorf("Retry-After %q", a.header.Get("Retry-After"))
@@ -440,7 +445,7 @@ func TestRunTellsWhyItEnded(t *testing.T) {
 	}
 	g, err := gateway.New(t.Context(), gateway.Options{
 		Dial: func(context.Context) (net.Conn, error) { return nil, errors.New("none") }, Problem: rpcserver.Problem,
-		Authenticator: access.NewAdmin(secret.New(token)), Ready: func() error { return nil },
+		Authenticator: access.NewAdmin(secret.New(token)), Ready: func(context.Context) error { return nil },
 		Metrics: http.NotFoundHandler(), Addr: l.Addr(), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -48,6 +48,7 @@ func (g *Gateway) newREST() *runtime.ServeMux {
 		runtime.WithMetadata(func(ctx context.Context, _ *http.Request) metadata.MD {
 			return metadata.Pairs(originKey, "rest", requestIDKey, telemetry.RequestID(ctx))
 		}),
+		runtime.WithMiddlewares(g.place),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 	)
@@ -77,13 +78,14 @@ var useStrictQueries = sync.OnceFunc(func() {
 	runtime.NewServeMux(runtime.SetQueryParameterParser(strictQuery{}))
 })
 
-// strictQuery is the library's parser, but for parameters that name no field: it
-// would skip them, and a misspelt offset would give the wrong bytes.
+// strictQuery is the library's parser, but for parameters that name no field or
+// contradict the path: it would skip them, and a misspelt offset would give the
+// wrong bytes.
 type strictQuery struct{ runtime.DefaultQueryParser }
 
 // Parse is of runtime.QueryParameterParser.
 func (q strictQuery) Parse(m proto.Message, values url.Values, filter *utilities.DoubleArray) error {
-	for key := range values {
+	for key, given := range values {
 		path, _, _ := strings.Cut(key, "[") // labels[env]
 		d := m.ProtoReflect().Descriptor()
 		for name := range strings.SplitSeq(path, ".") {
@@ -94,12 +96,20 @@ func (q strictQuery) Parse(m proto.Message, values url.Values, filter *utilities
 				}
 			}
 			if f == nil {
-				return fmt.Errorf("there is no query parameter %q; there are %s", key, strings.Join(parameters(m, filter), ", "))
+				return fmt.Errorf("there is no query parameter %q; there are %s", cut(key), strings.Join(parameters(m, filter), ", "))
+			}
+			if d == m.ProtoReflect().Descriptor() && filter.HasCommonPrefix([]string{string(f.Name())}) {
+				if slices.ContainsFunc(given, func(value string) bool { return value != m.ProtoReflect().Get(f).String() }) {
+					return contradiction(f)
+				}
 			}
 			d = f.Message()
 		}
 	}
-	return q.DefaultQueryParser.Parse(m, values, filter)
+	if err := q.DefaultQueryParser.Parse(m, values, filter); err != nil {
+		return errors.New(cut(err.Error()))
+	}
+	return nil
 }
 
 // parameters lists the fields of m that are not part of the path.
@@ -188,7 +198,9 @@ func (g *Gateway) refuseRoute(w http.ResponseWriter, r *http.Request, status int
 	case http.StatusNotFound:
 		g.refuse(w, r, fault.New(fault.NotFound, fault.ReasonUnknownRoute, "there is no path %s", r.URL.Path).WithHint("%s", hint))
 	case http.StatusMethodNotAllowed:
-		g.refuseAs(w, r, status, fault.New(fault.Unsupported, fault.ReasonUnknownRoute, "%s %s does not exist; the path has another method", r.Method, r.URL.Path).WithHint("%s", hint))
+		methods := strings.Join(g.allowed(r.URL.Path), ", ")
+		w.Header().Set("Allow", methods)
+		g.refuseAs(w, r, status, fault.New(fault.Unsupported, fault.ReasonUnknownRoute, "%s %s does not exist; the path takes %s", r.Method, r.URL.Path, methods).WithHint("%s", hint))
 	default:
 		g.refuseAs(w, r, status, fault.New(fault.Invalid, fault.ReasonInvalidRequest, "the request cannot be understood: %s", http.StatusText(status)).WithHint("%s", hint))
 	}

@@ -3,6 +3,7 @@ package rpcserver
 import (
 	"errors"
 	"net/http"
+	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -84,7 +85,13 @@ func faultOf(err error) *fault.Error {
 	if !ok {
 		return fault.From(err)
 	}
-	e := fault.Wrap(err, known.kind, known.reason, "%s", c.GRPCStatus().Message())
+	text := c.GRPCStatus().Message()
+	if c.GRPCStatus().Code() == codes.InvalidArgument {
+		// What a library says of JSON or a query it cannot read; protobuf's texts
+		// begin with its own name and a space of one kind or another.
+		text = "the request cannot be read: " + strings.TrimSpace(strings.TrimPrefix(text, "proto:"))
+	}
+	e := fault.Wrap(err, known.kind, known.reason, "%s", text)
 	if known.reason == fault.ReasonInvalidRequest {
 		e.Hint = "GET /openapi.json describes every request"
 	}

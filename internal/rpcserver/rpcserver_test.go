@@ -348,6 +348,18 @@ func TestRequestsAreValidated(t *testing.T) {
 		"long command": {&telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", 1<<20)}, fault.ReasonCommandTooLong, "command", "120,000"},
 		"long argv":    {&telexecv1.ExecuteRequest{Host: "h", Argv: []string{strings.Repeat("x", 1<<20)}}, fault.ReasonCommandTooLong, "argv", "100,000"},
 		"both":         {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Argv: []string{"b"}}, fault.ReasonInvalidRequest, "", "not both"},
+		"host":         {&telexecv1.ExecuteRequest{Host: "-h", Command: "a"}, fault.ReasonInvalidRequest, "host", "does not begin with a hyphen"},
+		"request id":   {&telexecv1.ExecuteRequest{Host: "h", Command: "a", RequestId: "a b"}, fault.ReasonInvalidRequest, "request_id", "no spaces"},
+		"session":      {&telexecv1.ExecuteRequest{Session: "a b", Command: "a"}, fault.ReasonInvalidRequest, "session", "letters, digits and . _ -"},
+		"NUL":          {&telexecv1.ExecuteRequest{Host: "h", Command: "a\x00"}, fault.ReasonInvalidRequest, "command", "NUL"},
+		"directory":    {&telexecv1.ExecuteRequest{Host: "h", Command: "a", WorkingDirectory: "a\x00"}, fault.ReasonInvalidRequest, "working_directory", "NUL"},
+		"variable":     {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Env: map[string]string{"1": ""}}, fault.ReasonInvalidRequest, `env["1"]`, "does not begin with a digit"},
+		"value":        {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Env: map[string]string{"A": "\x00"}}, fault.ReasonInvalidRequest, `env["A"]`, "NUL"},
+		"label":        {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Labels: map[string]string{"a b": ""}}, fault.ReasonInvalidRequest, `labels["a b"]`, "letters and digits"},
+		"no label":     {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Labels: map[string]string{"": ""}}, fault.ReasonInvalidRequest, `labels[""]`, "letters and digits"},
+		"action type":  {&telexecv1.ExecuteRequest{Host: "h", Command: "a", ActionType: "A"}, fault.ReasonInvalidRequest, "action_type", "small letters"},
+		"terminal":     {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Pty: &telexecv1.Pty{Term: "a b"}}, fault.ReasonInvalidRequest, "pty.term", "terminal type"},
+		"sudo":         {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Sudo: &telexecv1.Sudo{User: "a b"}}, fault.ReasonInvalidRequest, "sudo.user", "user"},
 		"priority":     {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Priority: 101}, fault.ReasonInvalidRequest, "priority", "100"},
 		"limit":        {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Output: &telexecv1.OutputOptions{LimitBytes: -1}}, fault.ReasonInvalidRequest, "output.limit_bytes", "0"},
 	} {
@@ -367,6 +379,12 @@ func TestRequestsAreValidated(t *testing.T) {
 			for _, f := range fields {
 				found = found || f.GetField() == c.field && strings.Contains(f.GetDescription(), c.says) && f.GetReason() != ""
 			}
+			if c.reason == fault.ReasonInvalidRequest && len(fields) != 1 {
+				t.Errorf("one mistake, %d complaints: %v", len(fields), fields)
+			}
+			if strings.Contains(err.Error(), "regex") {
+				t.Errorf("not for people: %v", err)
+			}
 			if !found || !strings.Contains(status.Convert(err).Message(), c.says) {
 				t.Errorf("fields %v in %v", fields, err)
 			}
@@ -376,9 +394,27 @@ func TestRequestsAreValidated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Recv()
-	if code, i, _ := info(t, err); code != codes.InvalidArgument || i.GetReason() != fault.ReasonInvalidRequest {
-		t.Errorf("stream: %v", err)
+	_, streamErr := s.Recv()
+	_, statusErr := client.GetStatus(ctx, &telexecv1.GetStatusRequest{CommandId: "x"})
+	_, cancelErr := client.Cancel(ctx, &telexecv1.CancelRequest{CommandId: "x"})
+	_, signalErr := client.Signal(ctx, &telexecv1.SignalRequest{CommandId: "x"})
+	_, inputErr := client.SendInput(ctx, &telexecv1.SendInputRequest{CommandId: "x"})
+	for call, err := range map[string]error{
+		"StreamOutput": streamErr, "GetStatus": statusErr, "Cancel": cancelErr, "Signal": signalErr, "SendInput": inputErr,
+	} {
+		code, i, _ := info(t, err)
+		if code != codes.InvalidArgument || i.GetReason() != fault.ReasonInvalidRequest ||
+			!strings.HasPrefix(status.Convert(err).Message(), "command_id: a command id has 26 digits and capital letters") {
+			t.Errorf("%s: %v", call, err)
+		}
+	}
+	_, err = client.Signal(ctx, &telexecv1.SignalRequest{CommandId: "01ARZ3NDEKTSV4RRFFQ69G5FAV", Signal: "SIGINT"})
+	if message := status.Convert(err).Message(); !strings.HasPrefix(message, "signal: a signal is one of INT, TERM,") {
+		t.Errorf("Signal: %v", err)
+	}
+	_, err = telexecv1.NewHostServiceClient(d.conn).GetHost(ctx, &telexecv1.GetHostRequest{})
+	if code, i, _ := info(t, err); code != codes.InvalidArgument || i.GetReason() != fault.ReasonMissingHost {
+		t.Errorf("GetHost: %v", err)
 	}
 }
 

@@ -49,7 +49,7 @@ func BenchmarkTrue(b *testing.B) {
 		}
 	})
 	b.Run("raw with the same request", func(b *testing.B) {
-		exec, _, _ := request(startProgram("NONCE", "id", &command.Spec{Line: "true"}), false, false, true)
+		exec, _, _ := request(startProgram("NONCE", "id", &command.Spec{Line: "true"}, true), false, false, true)
 		for b.Loop() {
 			raw(b, client, exec)
 		}

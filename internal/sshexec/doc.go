@@ -26,6 +26,11 @@
 //	sink ◀────────────── stdout, stderr ─────────────────────────┤
 //	Wait ◀────────────── exit-status or exit-signal, EOF ────────┘
 //
+// Values of the environment go the same way as the script, on standard input, so
+// that no list of processes on the host shows them. A terminal would echo them:
+// with a PTY they stand in the exec request, and the host's ps shows them until
+// the command has taken the script's place.
+//
 // KIND says whether the login shell is a plain sh, which then is given the script
 // itself the next time: an exec of a shell is most of what a short run costs.
 //

@@ -117,7 +117,22 @@ func (d *dialer) open(host inventory.Host) (Session, error) {
 }
 
 func (l *link) session(ch ssh.Channel, reqs <-chan *ssh.Request) Session {
-	return Session{Channel: ch, Requests: reqs, Lost: l.lost, Err: func() error { return l.err }, Close: ch.Close}
+	return Session{
+		Channel: ch, Requests: reqs, Lost: l.lost, Err: func() error { return l.err }, Close: ch.Close,
+		Alive: func(ctx context.Context) error {
+			answered := make(chan error, 1)
+			go func() {
+				_, _, err := l.client.SendRequest("keepalive@openssh.com", true, nil)
+				answered <- err
+			}()
+			select {
+			case err := <-answered:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		},
+	}
 }
 
 // host is a server with a Runner on it.

@@ -63,7 +63,8 @@ func (p *Process) Signal(ctx context.Context, name string) error {
 //	GONE           the host lists none of its processes any more
 //	ALREADY_ENDED  there were none, or it had ended and told how
 //	LEFT           some could not be ended; they are listed
-//	UNPROVEN       the host cannot show its processes, or the answer was lost
+//	UNPROVEN       the host cannot show its processes, or not those of other
+//	               users (hidepid), or the answer was lost
 //
 // An error means that the host could not be asked, or did not answer within
 // grace and Options.ControlTimeout; the report then is UNPROVEN. A ladder that
@@ -78,9 +79,23 @@ func (p *Process) Cancel(ctx context.Context, grace time.Duration) (command.Canc
 	return p.runner.climb(ctx, p.id, p.host, p.who, grace)
 }
 
+// Sweep ends what the host still has of a command that nobody holds a Process
+// of, because its connection was lost or the service was restarted. It finds it
+// by the marker in the environment alone; what has cleared its environment and
+// left the tree is not found. Report and error are as of Cancel.
+func (r *Runner) Sweep(ctx context.Context, id string, host inventory.Host, grace time.Duration) (command.CancelReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, grace+r.opts.ControlTimeout)
+	defer cancel()
+	return r.climb(ctx, id, host, identity{boot: "-", start: "-"}, grace)
+}
+
 // ended reports whether it has ended and the host told how; only then is there
 // nothing left to look after.
-func (p *Process) ended() bool { return closed(p.done) && p.reported }
+func (p *Process) ended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return closed(p.done) && p.reported
+}
 
 // vars gives what the scripts need, as assignments.
 func (w identity) vars(id string, more ...string) string {
@@ -178,6 +193,9 @@ func parseReport(lines []string) (command.CancelReport, error) {
 	case left > 0:
 		r.Outcome = command.Left
 		r.Message = fmt.Sprintf("%d of %d processes could not be ended", left, left+ended)
+	case f[4] == "own":
+		r.Outcome = command.Unproven
+		r.Message = "no process of the login user's is left of it"
 	case r.Signal == "":
 		r.Outcome = command.AlreadyEnded
 		r.Message = "there was no process of it any more"
@@ -188,7 +206,7 @@ func parseReport(lines []string) (command.CancelReport, error) {
 	switch f[4] {
 	case "proc", "none":
 	case "own":
-		r.Message += "; the host shows the login user's own processes only"
+		r.Message += "; the host shows no processes of others, which it may have started (sudo)"
 	case "ps":
 		r.Message += "; without /proc a process that left the group and lost its parent is not seen"
 	default:

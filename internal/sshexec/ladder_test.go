@@ -370,7 +370,9 @@ func TestCancelWhenTheHostDoesNotAnswer(t *testing.T) {
 	}
 	r.Wait()
 	h.server.Stop()
+	r.Process.mu.Lock()
 	r.reported = false // as after a lost connection
+	r.Process.mu.Unlock()
 	if report, err := r.Cancel(t.Context(), 0); err == nil || report.Outcome != command.Unproven {
 		t.Errorf("%+v, %v", report, err)
 	}
@@ -385,7 +387,9 @@ func TestParseReport(t *testing.T) {
 		outcome command.Outcome // empty: refused
 	}{
 		{"done INT 3 0 proc", command.Gone},
-		{"done KILL 1 0 own", command.Gone},
+		{"done KILL 1 0 own", command.Unproven},
+		{"done none 0 0 own", command.Unproven},
+		{"left 7 root survived a\ndone KILL 1 1 own", command.Left},
 		{"done TERM 1 0 ps", command.Gone},
 		{"done KILL 1 0 none", command.Unproven},
 		{"done none 0 0 proc", command.AlreadyEnded},

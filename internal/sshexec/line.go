@@ -35,8 +35,8 @@ var attachedHead, attachedTail = func() (head, tail string) {
 }()
 
 // startProgram gives the program that becomes the command: one line of POSIX sh
-// of printable ASCII.
-func startProgram(nonce, id string, spec *command.Spec) string {
+// of printable ASCII. With direct it is the login shell that will read it.
+func startProgram(nonce, id string, spec *command.Spec, direct bool) string {
 	line := spec.CommandLine()
 	if line != "" && (line[0] == '-' || line[0] == '+') {
 		line = " " + line // sh -c would take it for an option
@@ -52,6 +52,14 @@ func startProgram(nonce, id string, spec *command.Spec) string {
 	if spec.LoginShell {
 		login = "yes"
 	}
+	reader := "sh"
+	if direct {
+		reader = "login"
+	}
+	name, builtin := shortcut(spec)
+	if builtin {
+		name = "-" + name // which no program's is
+	}
 	var p strings.Builder
 	p.Grow(len(attachedHead) + len(attachedTail) + len(line) + len(line)/4 + 512)
 	p.WriteString(attachedHead)
@@ -59,8 +67,8 @@ func startProgram(nonce, id string, spec *command.Spec) string {
 	for _, name := range spec.EnvNames() {
 		fmt.Fprintf(&p, "export %s=%s; ", name, expression(spec.Env[name]))
 	}
-	fmt.Fprintf(&p, "export TELEXEC_ID=%s; telexec_nonce=%s telexec_mode=%s telexec_login=%s telexec_dir=%s telexec_line=%s; ",
-		id, nonce, mode, login, expression(dir), expression(line))
+	fmt.Fprintf(&p, "export TELEXEC_ID=%s; telexec_nonce=%s telexec_mode=%s telexec_login=%s telexec_reader=%s telexec_short=%s telexec_dir=%s telexec_line=%s; ",
+		id, nonce, mode, login, reader, expression(name), expression(dir), expression(line))
 	p.WriteString(attachedTail)
 	return p.String()
 }

@@ -92,7 +92,7 @@ func TestRequestInEveryLoginShell(t *testing.T) {
 	}
 	for _, shell := range loginShells(t) {
 		for private, spec := range specs {
-			line, stdin, ok := request(startProgram("NONCE", "id", spec), private, false, false)
+			line, stdin, ok := request(startProgram("NONCE", "id", spec, false), private, false, false)
 			if !ok || private != (stdin != "") {
 				t.Fatal(ok, stdin)
 			}
@@ -114,7 +114,7 @@ func TestRequestInEveryLoginShell(t *testing.T) {
 
 // attached.sh runs in every shell that may be /bin/sh, also without /proc.
 func TestAttachedInEveryShell(t *testing.T) {
-	program := startProgram("NONCE", "id", &command.Spec{Line: "printf '%s ' \"$TELEXEC_ID\"; pwd", WorkingDirectory: "usr/../usr"})
+	program := startProgram("NONCE", "id", &command.Spec{Line: "printf '%s ' \"$TELEXEC_ID\"; pwd", WorkingDirectory: "usr/../usr"}, false)
 	for _, shell := range interpreters(t) {
 		for _, proc := range []string{"/proc", "/nonexistent"} {
 			cmd := exec.Command(shell[0], append(shell[1:], "-c", strings.ReplaceAll(program, "/proc", proc))...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -37,18 +38,20 @@ type Process struct {
 	plainShell bool
 	startErr   error // nil: it has started
 
-	letGo    chan struct{} // closed by Close
-	letGo1   sync.Once
-	pumps    sync.WaitGroup // the two that carry output
-	done     chan struct{}  // closed by attend, the last of all goroutines to look at the channel
-	exit     command.Exit   // written before done is closed
-	exitErr  error          // so too
-	reported bool           // the host told an exit; attend's own until done
+	letGo   chan struct{} // closed by Close
+	letGo1  sync.Once
+	pumps   sync.WaitGroup // the two that carry output
+	done    chan struct{}  // closed by attend, the last of all goroutines to look at the channel
+	exitErr error          // written before done is closed
+	orderly bool           // so too: the host itself has closed the channel, behind all its output
+	unheard bool           // so too: a greeting came when nobody waited for it any more
 
-	mu      sync.Mutex
-	failed  [2]bool            // the sink refused this stream
-	sinkErr error              // its errors
-	said    [2]strings.Builder // what the host said where nothing started, cut
+	mu       sync.Mutex
+	exit     command.Exit       // does not change once reported
+	reported bool               // the host told an exit
+	failed   [2]bool            // the sink refused this stream
+	sinkErr  error              // its errors
+	said     [2]strings.Builder // what the host said where nothing started, cut
 }
 
 func newProcess(r *Runner, id string, host inventory.Host, spec *command.Spec, ses Session, sink Sink, nonce string) *Process {
@@ -63,14 +66,14 @@ func newProcess(r *Runner, id string, host inventory.Host, spec *command.Spec, s
 
 // run sends the requests and starts the goroutines: feed, which goes on to write
 // standard input, one per stream, and attend.
-func (p *Process) run(exec, prefix string) {
+func (p *Process) run(ctx context.Context, exec, prefix string) {
 	greets := command.Stderr
 	if p.pty {
 		greets = command.Stdout // a terminal has one stream
 	}
 	p.pumps.Go(func() { p.carry(command.Stdout, p.ses.Channel, greets == command.Stdout) })
 	p.pumps.Go(func() { p.carry(command.Stderr, p.ses.Channel.Stderr(), greets == command.Stderr) })
-	go p.attend()
+	go p.attend(ctx)
 	go p.feed(exec, prefix)
 }
 
@@ -85,25 +88,34 @@ func (p *Process) decide(g greeting, err error) {
 // lastWords is how long a channel on which nothing started may take to end.
 const lastWords = time.Second
 
-// errNoGreeting says that the channel ended and nothing had started.
-var errNoGreeting = errors.New("no greeting")
+// What can stand in the place of a greeting.
+var (
+	errNoGreeting = errors.New("no greeting") // the stream has ended without
+	errChatter    = errors.New("too much before the greeting")
+	errLate       = errors.New("no greeting in time")
+)
 
-// awaitStart waits for the decision, and words the error.
-func (p *Process) awaitStart(limit time.Duration) error {
+// awaitStart waits for the decision, and words the error: nil when it has
+// started.
+//
+// That it has not started is said only on proof: the script refused, or the host
+// has ended in good order the stream that it greets on, without a greeting. That
+// nothing of it is to be found afterwards would prove nothing, since a short
+// command may have ended by then; and a greeting that was written just before we
+// hang up is dropped by the server.
+func (p *Process) awaitStart(limit time.Duration) *fault.Error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	late := false
 	select {
 	case <-p.decided:
 	case <-timer.C:
-		p.decide(greeting{}, fault.New(fault.Unavailable, fault.ReasonStartFailed,
-			"%s did not tell within %v that the command started", p.host.Name, limit))
-		late = true
+		p.decide(greeting{}, errLate)
+		<-p.decided
 	}
 	if p.startErr == nil {
 		return nil
 	}
-	if !late {
+	if p.startErr != errLate {
 		// What the host says about it arrives until the channel ends, which need not
 		// be at all.
 		timer.Reset(lastWords)
@@ -117,9 +129,9 @@ func (p *Process) awaitStart(limit time.Duration) error {
 	p.mu.Unlock()
 	f, ok := errors.AsType[*fault.Error](p.startErr)
 	if !ok {
-		f = p.notStarted(errors.Is(p.startErr, errNoGreeting))
+		f = p.notStarted(limit)
 	}
-	if f.Reason == fault.ReasonStartFailed || f.Reason == fault.ReasonExecRefused {
+	if f.Reason == fault.ReasonStartFailed || f.Reason == fault.ReasonExecRefused || f.Reason == fault.ReasonNoExitStatus {
 		if said != "" {
 			f.Message += fmt.Sprintf("; it said: %s", strings.ToValidUTF8(said, "\uFFFD"))
 		}
@@ -129,23 +141,57 @@ func (p *Process) awaitStart(limit time.Duration) error {
 	return f
 }
 
-// notStarted words the end of a channel on which no greeting came.
-func (p *Process) notStarted(ended bool) *fault.Error {
-	if closed(p.ses.Lost) {
-		return fault.Wrap(p.ses.Err(), fault.Unavailable, fault.ReasonConnectionLost,
+// notStarted says what it means that no greeting was heard.
+func (p *Process) notStarted(limit time.Duration) *fault.Error {
+	done := closed(p.done)
+	switch {
+	case closed(p.ses.Lost), done && !p.orderly:
+		return fault.Wrap(p.lostCause(), fault.Unavailable, fault.ReasonConnectionLost,
 			"the connection to %s was lost while the command was being started; whether it ran is not known", p.host.Name)
+	case p.startErr == errLate:
+		return fault.New(fault.Unavailable, fault.ReasonNoExitStatus,
+			"%s did not tell within %v that the command started; whether it ran is not known", p.host.Name, limit)
+	case p.startErr == errChatter && (!done || p.unheard):
+		return fault.New(fault.Unavailable, fault.ReasonNoExitStatus,
+			"%s printed more than a megabyte before the command; whether it ran is not known", p.host.Name)
 	}
 	f := fault.New(fault.FailedPrecondition, fault.ReasonStartFailed, "%s did not start the command", p.host.Name)
 	switch {
-	case !ended:
+	case p.startErr == errChatter:
 		f.Message += ": it printed more than a megabyte before"
-	case !closed(p.done):
+	case !done:
 	case p.exit.Code != nil:
 		f.Message += fmt.Sprintf(": what it ran instead ended with exit code %d", *p.exit.Code)
 	case p.exit.Signal != "":
 		f.Message += fmt.Sprintf(": what it ran instead was ended by signal %s", p.exit.Signal)
 	default:
 		f.Message += " and closed the channel"
+	}
+	return f
+}
+
+// mayHaveStarted reports whether an error of a start leaves that open.
+func mayHaveStarted(f *fault.Error) bool {
+	return f.Reason == fault.ReasonNoExitStatus || f.Reason == fault.ReasonConnectionLost
+}
+
+// swept adds to the error of a start what the sweep has found.
+func swept(f *fault.Error, found command.CancelReport) *fault.Error {
+	switch found.Outcome {
+	case command.AlreadyEnded:
+		if mayHaveStarted(f) {
+			f.Message += "; nothing of it runs there now"
+		}
+		return f
+	case command.Gone:
+		f.Message += "; it had begun, and was ended"
+	case command.Left:
+		f.Message += "; it had begun: " + found.Message
+	default:
+		f.Message += "; what is left of it could not be found out: " + found.Message
+	}
+	if !mayHaveStarted(f) {
+		f.Kind, f.Reason = fault.Unavailable, fault.ReasonNoExitStatus
 	}
 	return f
 }
@@ -230,8 +276,28 @@ func (p *Process) greet(s command.Stream, r io.Reader) bool {
 			return false
 		}
 		if len(head) > maxChatter {
-			p.decide(greeting{}, errors.New("too much before the greeting"))
-			return true
+			p.decide(greeting{}, errChatter)
+			p.overhear(r, head)
+			return false
+		}
+	}
+}
+
+// overhear reads a stream on which there was too much to the end, and notes
+// whether the greeting came after all.
+func (p *Process) overhear(r io.Reader, head []byte) {
+	buf := make([]byte, largeRead)
+	for {
+		// What may be the beginning of a greeting, which is longer than its line by
+		// less than the nonce with all around it.
+		head = append(head[:0], head[max(0, len(head)-2*maxGreeting):]...)
+		n, err := r.Read(buf)
+		head = append(head, buf[:n]...)
+		if g, _, _, ok := findGreeting(p.nonce, head); ok {
+			p.unheard = p.unheard || g.refused == ""
+		}
+		if err != nil {
+			return
 		}
 	}
 }
@@ -273,15 +339,17 @@ const lostWithin = 500 * time.Millisecond
 
 // attend takes the host's requests until the channel ends, waits for the
 // streams, and settles how it all ended.
-func (p *Process) attend() {
+func (p *Process) attend(ctx context.Context) {
 	defer close(p.done)
+	var told time.Time // when the exit came
 	for req := range p.ses.Requests {
 		switch req.Type {
 		case "exit-status":
 			var m struct{ Code uint32 }
 			if ssh.Unmarshal(req.Payload, &m) == nil {
 				code := int(m.Code)
-				p.exit, p.reported = command.Exit{Code: &code}, true
+				p.report(command.Exit{Code: &code})
+				told = time.Now()
 			}
 		case "exit-signal": // RFC 4254, 6.10
 			var m struct {
@@ -291,49 +359,113 @@ func (p *Process) attend() {
 				Language   string
 			}
 			if ssh.Unmarshal(req.Payload, &m) == nil {
-				p.exit, p.reported = command.Exit{Signal: signalName(m.Signal), CoreDumped: m.CoreDumped}, true
+				p.report(command.Exit{Signal: signalName(m.Signal), CoreDumped: m.CoreDumped})
+				told = time.Now()
 			}
 		}
 		if req.WantReply {
 			req.Reply(false, nil) // a dead channel is told by its end
 		}
 	}
+	tail, ours := time.Since(told), closed(p.letGo)
 	p.pumps.Wait()
-	p.decide(greeting{}, errNoGreeting)
-	if !p.reported {
-		p.exitErr = p.unreported()
-	}
 	p.mu.Lock()
-	if p.exitErr == nil && p.sinkErr != nil {
-		p.exitErr = p.sinkErr
-	}
+	reported, sinkErr := p.reported, p.sinkErr
 	p.mu.Unlock()
+	p.orderly = !ours && p.endedInOrder(ctx, reported, tail)
+	p.decide(greeting{}, errNoGreeting)
+	switch {
+	case !reported:
+		p.exitErr = p.unreported()
+	case sinkErr != nil:
+		p.exitErr = p.incomplete(sinkErr, "its output could not be kept")
+	case p.orderly:
+	case ours:
+		p.exitErr = p.released()
+	default:
+		// A server tells the exit past the window, that is before the output that
+		// still waits for room in it.
+		p.exitErr = p.incomplete(p.lostCause(), "the connection was lost before all of its output had come")
+	}
 	p.ses.Close()
+}
+
+// report notes how the command ended; the first word counts.
+func (p *Process) report(exit command.Exit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.reported {
+		p.exit, p.reported = exit, true
+	}
+}
+
+// endedInOrder tells, once the channel has ended and its streams are read, whether
+// the host has ended it: then all its output has come. The streams of a
+// connection that dies end just the same, and the news of that comes right
+// behind. tail is how long before the end of the channel the exit was told; a
+// long one leaves much time for losing the rest, and is worth a question.
+func (p *Process) endedInOrder(ctx context.Context, reported bool, tail time.Duration) bool {
+	if reported && tail < longTail {
+		// Not with a timer: one costs a millisecond where nothing else happens.
+		for end := time.Now(); time.Since(end) < deadAtOnce; runtime.Gosched() {
+			if closed(p.ses.Lost) {
+				return false
+			}
+		}
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, aliveWithin)
+	defer cancel()
+	return p.ses.Alive(ctx) == nil
+}
+
+const (
+	longTail    = 5 * time.Millisecond  // an ordinary command's exit and end come in one packet
+	deadAtOnce  = 50 * time.Microsecond // a dead connection ends its channels and says so in one go
+	aliveWithin = 5 * time.Second       // how long the host may take to give a sign of life
+)
+
+// lostCause is why the connection is dead, nil where that is not known.
+func (p *Process) lostCause() error {
+	if lost(p.ses) {
+		return p.ses.Err()
+	}
+	return nil
 }
 
 // unreported says why there is no exit.
 func (p *Process) unreported() error {
-	timer := time.NewTimer(lostWithin)
-	defer timer.Stop()
-	select {
-	case <-p.ses.Lost:
-		return fault.Wrap(p.ses.Err(), fault.Unavailable, fault.ReasonConnectionLost,
-			"the connection to %s was lost while the command ran; how it ended is not known", p.host.Name).
-			WithHint("Look on the host whether it still runs, or cancel it here, before running it again").
-			WithOp("sshexec.wait")
-	case <-p.letGo:
-		return p.releasedError()
-	case <-timer.C:
+	const hint = "Look on the host whether it still runs, and what it has done, before running it again"
+	if p.orderly {
+		return fault.New(fault.Unavailable, fault.ReasonNoExitStatus,
+			"%s closed the channel without telling how the command ended", p.host.Name).
+			WithHint(hint).WithOp("sshexec.wait")
 	}
-	return fault.New(fault.Unavailable, fault.ReasonNoExitStatus,
-		"%s closed the channel without telling how the command ended", p.host.Name).
-		WithHint("Look on the host whether it still runs, or cancel it here, before running it again").
-		WithOp("sshexec.wait")
+	if closed(p.letGo) && !closed(p.ses.Lost) {
+		return p.released()
+	}
+	return fault.Wrap(p.lostCause(), fault.Unavailable, fault.ReasonConnectionLost,
+		"the connection to %s was lost while the command ran; how it ended is not known", p.host.Name).
+		WithHint(hint).WithOp("sshexec.wait")
 }
 
-func (p *Process) releasedError() error {
+// released is what Wait says behind Close.
+func (p *Process) released() error {
+	p.mu.Lock()
+	reported := p.reported
+	p.mu.Unlock()
+	if reported {
+		return p.incomplete(nil, "the service let go of it while its output was still open")
+	}
 	return fault.New(fault.Unavailable, fault.ReasonConnectionLost,
 		"the service let go of the command on %s while it ran", p.host.Name).WithOp("sshexec.wait")
+}
+
+// incomplete says why there is an exit, and not all of the output.
+func (p *Process) incomplete(cause error, why string) error {
+	return fault.Wrap(cause, fault.Unavailable, fault.ReasonOutputIncomplete,
+		"the command on %s has ended, but %s", p.host.Name, why).
+		WithHint("The exit is true. What it printed after the kept output is not known").WithOp("sshexec.wait")
 }
 
 // signalName keeps of a signal's name what can be one. OpenSSH calls a signal
@@ -359,21 +491,30 @@ func (p *Process) Durability() (command.Durability, string) {
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Wait blocks until Done, or Close, and tells how it ended. Exit has a code or a
-// signal exactly where the host has told one; it is never filled in. A fault
-// CONNECTION_LOST or NO_EXIT_STATUS means that nobody knows; any other error is
-// the sink's: the exit is true, but output is missing.
+// signal exactly where the host has told one; it is never filled in.
+//
+// Without an error the exit is true and the sink has all the output. A fault
+// OUTPUT_INCOMPLETE means that the exit is true, but output is missing behind
+// what the sink has taken: the connection died on the way, the sink failed (the
+// fault wraps its error), or Close was called while a child of the command still
+// held the output. Any other error, that is CONNECTION_LOST or NO_EXIT_STATUS,
+// means that nobody knows how it ended.
 func (p *Process) Wait() (command.Exit, error) {
 	select {
 	case <-p.done:
-		return p.exit, p.exitErr
 	case <-p.letGo:
+		if !closed(p.done) {
+			// The exit after the error: what is told in between is not lost.
+			err := p.released()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if fault.ReasonOf(err) != fault.ReasonOutputIncomplete {
+				return command.Exit{}, err
+			}
+			return p.exit, err
+		}
 	}
-	select {
-	case <-p.done:
-		return p.exit, p.exitErr
-	default:
-		return command.Exit{}, p.releasedError()
-	}
+	return p.exit, p.exitErr
 }
 
 // Close closes the channel and makes Wait return. The command is not ended by
@@ -389,12 +530,12 @@ func (p *Process) Close() error {
 }
 
 // sweep ends what may have started although no greeting came: a host that was
-// too slow may have had its word under way when we hung up. Without an answer
-// nothing more can be done.
-func (r *Runner) sweep(ctx context.Context, id string, host inventory.Host) {
+// too slow may have had its word under way when we hung up.
+func (r *Runner) sweep(ctx context.Context, id string, host inventory.Host) command.CancelReport {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(sweepTimeout, r.opts.ControlTimeout))
 	defer cancel()
-	r.climb(ctx, id, host, identity{boot: "-", start: "-"}, 0)
+	report, _ := r.climb(ctx, id, host, identity{boot: "-", start: "-"}, 0) // which says the error as well
+	return report
 }
 
 const sweepTimeout = 5 * time.Second

@@ -29,6 +29,10 @@ type Session struct {
 	Lost     <-chan struct{}     // closed when the connection is dead
 	Err      func() error        // why it is dead; called once Lost is closed
 	Close    func() error        // closes the channel and gives its place back; may be called twice
+
+	// Alive asks the host for a sign of life over the same connection: nil when it
+	// came, else an error, at the latest when ctx ends. It costs a round trip.
+	Alive func(ctx context.Context) error
 }
 
 // Options of a Runner. The zero value is ready to use.
@@ -74,10 +78,11 @@ type Sink = func(s command.Stream, data []byte) error
 // While nothing was sent to the host, the end of ctx ends the attempt with
 // fault.Cancelled or fault.DeadlineExceeded; after that ctx is not heeded and
 // the host has Options.StartTimeout. An error with reason CONNECTION_LOST or
-// NO_EXIT_STATUS means that the command may have started; every other one means
-// that it did not: BAD_WORKING_DIRECTORY, EXEC_REFUSED (the server takes no
-// exec, or no PTY), START_FAILED (what answered is not a POSIX shell),
-// COMMAND_TOO_LONG, INVALID_REQUEST, and what the Dialer says.
+// NO_EXIT_STATUS means that the command may have started, also where the host
+// has merely taken too long; every other one means that it did not:
+// BAD_WORKING_DIRECTORY, EXEC_REFUSED (the server takes no exec, or no PTY),
+// START_FAILED (what answered is not a POSIX shell), COMMAND_TOO_LONG,
+// INVALID_REQUEST, and what the Dialer says.
 func (r *Runner) Start(ctx context.Context, id string, host inventory.Host, spec *command.Spec, sink Sink) (*Process, error) {
 	const op = "sshexec.start"
 	if err := checkSpec(id, spec); err != nil {
@@ -109,7 +114,7 @@ func (r *Runner) Start(ctx context.Context, id string, host inventory.Host, spec
 // try is one attempt to start. ended: the host itself has ended the channel.
 func (r *Runner) try(ctx context.Context, id string, host inventory.Host, spec *command.Spec, sink Sink, direct bool) (p *Process, ended bool, err error) {
 	nonce := rand.Text()
-	exec, prefix, ok := request(startProgram(nonce, id, spec), len(spec.Env) > 0, spec.Pty != nil, direct)
+	exec, prefix, ok := request(startProgram(nonce, id, spec, direct), len(spec.Env) > 0, spec.Pty != nil, direct)
 	if !ok {
 		return nil, false, fault.New(fault.Invalid, fault.ReasonCommandTooLong,
 			"the command line, quoted for the login shell, is longer than a host takes on a terminal (%d bytes)", maxExec).
@@ -124,16 +129,14 @@ func (r *Runner) try(ctx context.Context, id string, host inventory.Host, spec *
 		return nil, false, err
 	}
 	p = newProcess(r, id, host, spec, ses, sink, nonce)
-	p.run(exec, prefix)
-	if err := p.awaitStart(r.startTimeout(host)); err != nil {
-		// Where the channel has ended by itself, the script cannot have come to its
-		// end. Else it may, with its greeting on the way.
+	p.run(context.WithoutCancel(ctx), exec, prefix)
+	if f := p.awaitStart(r.startTimeout(host)); f != nil {
 		ended = closed(p.done)
 		p.Close()
-		if !ended {
-			r.sweep(ctx, id, host)
+		if !ended && (f.Reason == fault.ReasonStartFailed || mayHaveStarted(f)) {
+			f = swept(f, r.sweep(ctx, id, host))
 		}
-		return nil, ended, fault.From(err).With("host", host.Name)
+		return nil, ended, f.With("host", host.Name)
 	}
 	return p, false, nil
 }

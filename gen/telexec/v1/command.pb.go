@@ -41,8 +41,9 @@ const (
 	CommandState_COMMAND_STATE_RUNNING CommandState = 4
 	// It ran to its own end; the exit code is known and may be other than zero.
 	CommandState_COMMAND_STATE_COMPLETED CommandState = 5
-	// It could not start, or a signal that this service did not send ended it;
-	// Command.failure says which.
+	// It could not start, or a signal ended it that is not part of a cancel or a
+	// timeout: one from elsewhere, or one sent through Signal. Command.failure says
+	// which.
 	CommandState_COMMAND_STATE_FAILED CommandState = 6
 	// Cancelled through this service, and its processes are proven gone.
 	CommandState_COMMAND_STATE_CANCELLED CommandState = 7
@@ -1788,13 +1789,15 @@ var File_telexec_v1_command_proto protoreflect.FileDescriptor
 const file_telexec_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"\x18telexec/v1/command.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n" +
-	"\x03Pty\x12/\n" +
-	"\x04term\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16(@2\x12^[A-Za-z0-9+._-]*$R\x04term\x12\"\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x01\n" +
+	"\x03Pty\x12\x8e\x01\n" +
+	"\x04term\x18\x01 \x01(\tBz\xbaHw\xba\x01p\n" +
+	"\bpty.term\x12@the name of a terminal type has letters, digits and + . _ - only\x1a\"this.matches('^[A-Za-z0-9+._-]*$')r\x02(@R\x04term\x12\"\n" +
 	"\acolumns\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\acolumns\x12\x1c\n" +
-	"\x04rows\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x04rows\"^\n" +
-	"\x04Sudo\x120\n" +
-	"\x04user\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17(@2\x13^[A-Za-z0-9._@$-]*$R\x04user\x12$\n" +
+	"\x04rows\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x04rows\"\xb8\x01\n" +
+	"\x04Sudo\x12\x89\x01\n" +
+	"\x04user\x18\x01 \x01(\tBu\xbaHr\xba\x01k\n" +
+	"\tsudo.user\x129the name of a user has letters, digits and . _ @ $ - only\x1a#this.matches('^[A-Za-z0-9._@$-]*$')r\x02(@R\x04user\x12$\n" +
 	"\bpassword\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\bpassword\"O\n" +
 	"\aFailure\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +

@@ -39,7 +39,8 @@ type ExecuteRequest struct {
 	// A shell command line, at most 120,000 bytes (an argument of execve may hold
 	// 128 KiB on Linux). Run by /bin/sh, or by the login shell where asked.
 	Command string `protobuf:"bytes,4,opt,name=command,proto3" json:"command,omitempty"`
-	// Arguments, passed on exactly as they are; quoted by the service.
+	// Arguments, passed on exactly as they are; quoted by the service. One may have
+	// 100,000 bytes; quoted and with env they must fit 120,000 bytes.
 	Argv []string `protobuf:"bytes,5,rep,name=argv,proto3" json:"argv,omitempty"`
 	// Standard input, at most 1 MiB; EOF follows unless stdin_open.
 	Stdin []byte `protobuf:"bytes,6,opt,name=stdin,proto3" json:"stdin,omitempty"`
@@ -47,7 +48,10 @@ type ExecuteRequest struct {
 	// stdin.
 	StdinOpen bool `protobuf:"varint,7,opt,name=stdin_open,json=stdinOpen,proto3" json:"stdin_open,omitempty"`
 	// Environment variables to set. Names are POSIX names; values without NUL.
-	// Together with the command line they must fit 120,000 bytes.
+	// Together with the command line they must fit 120,000 bytes. What the shell
+	// itself sets may not arrive as given: IFS, PWD, OLDPWD, OPTIND, PPID, and with
+	// login_shell whatever the profile sets. TELEXEC_ID is the service's own. On a
+	// PTY the values stand in the host's process list while the command starts.
 	Env map[string]string `protobuf:"bytes,8,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Directory to run in, absolute, or relative to the login directory, which is
 	// also the default.
@@ -72,7 +76,8 @@ type ExecuteRequest struct {
 	Labels map[string]string `protobuf:"bytes,17,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The kind of action this is, for policies that allow by kind.
 	ActionType string `protobuf:"bytes,18,opt,name=action_type,json=actionType,proto3" json:"action_type,omitempty"`
-	// How much output the answer should carry.
+	// How much output the answer should carry. Offsets are for GetStatus and are
+	// refused here, before anything starts.
 	Output *OutputOptions `protobuf:"bytes,19,opt,name=output,proto3" json:"output,omitempty"`
 	// How long it may wait in the queue before it ends as EXPIRED; unset: the
 	// service's limit.
@@ -1546,25 +1551,29 @@ var File_telexec_v1_command_service_proto protoreflect.FileDescriptor
 const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\n" +
 	" telexec/v1/command_service.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\xeb\x12\n" +
-	"\x0eExecuteRequest\x121\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\xde\x19\n" +
+	"\x0eExecuteRequest\x12\x94\x01\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tB\x12\xbaH\x0fr\r(\x80\x012\b^[!-~]*$R\trequestId\x12I\n" +
-	"\x04host\x18\x02 \x01(\tB5\xbaH2r0(\xff\x012+^([^\\s\\x00-\\x1f\\x7f-][^\\s\\x00-\\x1f\\x7f]*)?$R\x04host\x124\n" +
-	"\asession\x18\x03 \x01(\tB\x1a\xbaH\x17r\x15(@2\x11^[A-Za-z0-9._-]*$R\asession\x12\x89\x02\n" +
-	"\acommand\x18\x04 \x01(\tB\xee\x01\xbaH\xea\x01\xba\x01\x97\x01\n" +
-	"\x10command.too_long\x12ea command line may have at most 120,000 bytes; send long scripts as stdin to a shell: command \"sh -s\"\x1a\x1cbytes(this).size() <= 120000\xba\x01L\n" +
-	"\vcommand.nul\x12%a command line cannot hold a NUL byte\x1a\x16!this.contains('\\x00')R\acommand\x12\x83\x02\n" +
-	"\x04argv\x18\x05 \x03(\tB\xee\x01\xbaH\xea\x01\xba\x01\x8a\x01\n" +
-	"\x10command.too_long\x12Nthe arguments may have at most 100,000 bytes together; send long data as stdin\x1a&this.all(a, bytes(a).size() <= 100000)\xba\x01S\n" +
+	"request_id\x18\x01 \x01(\tBu\xbaHr\xba\x01j\n" +
+	"\x0frequest_id.form\x12=a request id has visible ASCII characters only, and no spaces\x1a\x18this.matches('^[!-~]*$')r\x03(\x80\x01R\trequestId\x12\xc4\x01\n" +
+	"\x04host\x18\x02 \x01(\tB\xaf\x01\xbaH\xab\x01\xba\x01\xa2\x01\n" +
+	"\thost.form\x12Wthe name of a host has no spaces or control characters and does not begin with a hyphen\x1a<this.matches(r'^([^\\s\\x00-\\x1f\\x7f-][^\\s\\x00-\\x1f\\x7f]*)?$')r\x03(\xff\x01R\x04host\x12\x8f\x01\n" +
+	"\asession\x18\x03 \x01(\tBu\xbaHr\xba\x01k\n" +
+	"\fsession.form\x128the name of a session has letters, digits and . _ - only\x1a!this.matches('^[A-Za-z0-9._-]*$')r\x02(@R\asession\x12\xd0\x01\n" +
+	"\acommand\x18\x04 \x01(\tB\xb5\x01\xbaH\xb1\x01\xba\x01_\n" +
+	"\x10command.too_long\x12-a command line may have at most 120,000 bytes\x1a\x1cbytes(this).size() <= 120000\xba\x01L\n" +
+	"\vcommand.nul\x12%a command line cannot hold a NUL byte\x1a\x16!this.contains('\\x00')R\acommand\x12\xde\x01\n" +
+	"\x04argv\x18\x05 \x03(\tB\xc9\x01\xbaH\xc5\x01\xba\x01f\n" +
+	"\x10command.too_long\x12*an argument may have at most 100,000 bytes\x1a&this.all(a, bytes(a).size() <= 100000)\xba\x01S\n" +
 	"\vcommand.nul\x12\"an argument cannot hold a NUL byte\x1a this.all(a, !a.contains('\\x00'))\x92\x01\x03\x10\x80 R\x04argv\x12\x1f\n" +
 	"\x05stdin\x18\x06 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@R\x05stdin\x12\x1d\n" +
 	"\n" +
-	"stdin_open\x18\a \x01(\bR\tstdinOpen\x12u\n" +
-	"\x03env\x18\b \x03(\v2#.telexec.v1.ExecuteRequest.EnvEntryB>\xbaH;\x9a\x018\x10\x80\x02\"\x1fr\x1d(\xff\x012\x18^[A-Za-z_][A-Za-z0-9_]*$*\x12r\x10(\x80\x80\x042\n" +
-	"^[^\\x00]*$R\x03env\x12A\n" +
-	"\x11working_directory\x18\t \x01(\tB\x14\xbaH\x11r\x0f(\x80 2\n" +
-	"^[^\\x00]*$R\x10workingDirectory\x12\x1f\n" +
+	"stdin_open\x18\a \x01(\bR\tstdinOpen\x12\xbb\x02\n" +
+	"\x03env\x18\b \x03(\v2#.telexec.v1.ExecuteRequest.EnvEntryB\x83\x02\xbaH\xff\x01\x9a\x01\xfb\x01\x10\x80\x02\"\x99\x01\xba\x01\x90\x01\n" +
+	"\benv.name\x12Zthe name of a variable has letters, digits and underscores and does not begin with a digit\x1a(this.matches('^[A-Za-z_][A-Za-z0-9_]*$')r\x03(\xff\x01*Z\xba\x01Q\n" +
+	"\aenv.nul\x12.the value of a variable cannot hold a NUL byte\x1a\x16!this.contains('\\x00')r\x04(\x80\x80\x04R\x03env\x12\x8b\x01\n" +
+	"\x11working_directory\x18\t \x01(\tB^\xbaH[\xba\x01S\n" +
+	"\x15working_directory.nul\x12\"a directory cannot hold a NUL byte\x1a\x16!this.contains('\\x00')r\x03(\x80 R\x10workingDirectory\x12\x1f\n" +
 	"\vlogin_shell\x18\n" +
 	" \x01(\bR\n" +
 	"loginShell\x12!\n" +
@@ -1576,9 +1585,11 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\bpriority\x18\x0f \x01(\x05B\x12\xbaH\x0f\x1a\r\x18d(\x9c\xff\xff\xff\xff\xff\xff\xff\xff\x01R\bpriority\x12@\n" +
 	"\n" +
 	"durability\x18\x10 \x01(\x0e2\x16.telexec.v1.DurabilityB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
-	"durability\x12\x84\x01\n" +
-	"\x06labels\x18\x11 \x03(\v2&.telexec.v1.ExecuteRequest.LabelsEntryBD\xbaHA\x9a\x01>\x10 \"3r1 \x01(?2+^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$*\x05r\x03(\xff\x01R\x06labels\x128\n" +
-	"\vaction_type\x18\x12 \x01(\tB\x17\xbaH\x14r\x12(@2\x0e^[a-z0-9_.-]*$R\n" +
+	"durability\x12\xea\x01\n" +
+	"\x06labels\x18\x11 \x03(\v2&.telexec.v1.ExecuteRequest.LabelsEntryB\xa9\x01\xbaH\xa5\x01\x9a\x01\xa1\x01\x10 \"\x95\x01\xba\x01\x8d\x01\n" +
+	"\tlabel.key\x12Cthe key of a label has letters and digits, and . _ / - between them\x1a;this.matches('^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$')r\x02(?*\x05r\x03(\xff\x01R\x06labels\x12\x96\x01\n" +
+	"\vaction_type\x18\x12 \x01(\tBu\xbaHr\xba\x01k\n" +
+	"\x10action_type.form\x127an action type has small letters, digits and . _ - only\x1a\x1ethis.matches('^[a-z0-9_.-]*$')r\x02(@R\n" +
 	"actionType\x121\n" +
 	"\x06output\x18\x13 \x01(\v2\x19.telexec.v1.OutputOptionsR\x06output\x12O\n" +
 	"\rqueue_timeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f*\x00R\fqueueTimeout\x1a6\n" +
@@ -1587,21 +1598,23 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x80\x05\xbaH\xfc\x04\x1a\xa4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\xbe\x06\xbaH\xba\x06\x1a\xa4\x01\n" +
 	"\rcommand.empty\x12bgive the command to run, either as command (a shell command line) or as argv (a list of arguments)\x1a/this.command.size() > 0 || this.argv.size() > 0\x1ah\n" +
-	"\fcommand.both\x12%give either command or argv, not both\x1a1this.command.size() == 0 || this.argv.size() == 0\x1as\n" +
-	"\fhost.missing\x122give the host to run on; ListHosts names the hosts\x1a/this.host.size() > 0 || this.session.size() > 0\x1ae\n" +
+	"\fcommand.both\x12%give either command or argv, not both\x1a1this.command.size() == 0 || this.argv.size() == 0\x1aX\n" +
+	"\fhost.missing\x12\x17give the host to run on\x1a/this.host.size() > 0 || this.session.size() > 0\x1ae\n" +
 	"\thost.both\x12%give either host or session, not both\x1a1this.host.size() == 0 || this.session.size() == 0\x1a\x8c\x01\n" +
 	"\n" +
-	"stdin.both\x12Tstdin with pty would be typed, not piped; give pty with stdin_open and use SendInput\x1a(this.stdin.size() == 0 || !has(this.pty)\"\xc2\x01\n" +
+	"stdin.both\x12Tstdin with pty would be typed, not piped; give pty with stdin_open and use SendInput\x1a(this.stdin.size() == 0 || !has(this.pty)\x1a\xd6\x01\n" +
+	"\routput.offset\x12ja command that is to be started has no output yet; leave out output.stdout_offset and output.stderr_offset\x1aY!has(this.output) || (!has(this.output.stdout_offset) && !has(this.output.stderr_offset))\"\xc2\x01\n" +
 	"\x0fExecuteResponse\x12-\n" +
 	"\acommand\x18\x01 \x01(\v2\x13.telexec.v1.CommandR\acommand\x121\n" +
 	"\x06stdout\x18\x02 \x01(\v2\x19.telexec.v1.StreamContentR\x06stdout\x121\n" +
 	"\x06stderr\x18\x03 \x01(\v2\x19.telexec.v1.StreamContentR\x06stderr\x12\x1a\n" +
-	"\breplayed\x18\x04 \x01(\bR\breplayed\"\xf2\x02\n" +
-	"\x13StreamOutputRequest\x12F\n" +
+	"\breplayed\x18\x04 \x01(\bR\breplayed\"\xd9\x03\n" +
+	"\x13StreamOutputRequest\x12\xac\x01\n" +
 	"\n" +
-	"command_id\x18\x01 \x01(\tB'\xbaH$r\"2\x1d^[0-7][0-9A-HJKMNP-TV-Z]{25}$\x98\x01\x1aR\tcommandId\x12,\n" +
+	"command_id\x18\x01 \x01(\tB\x8c\x01\xbaH\x88\x01\xba\x01\x84\x01\n" +
+	"\x0fcommand_id.form\x12Ba command id has 26 digits and capital letters, as Execute gave it\x1a-this.matches('^[0-7][0-9A-HJKMNP-TV-Z]{25}$')R\tcommandId\x12,\n" +
 	"\rstdout_offset\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\fstdoutOffset\x12,\n" +
 	"\rstderr_offset\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\fstderrOffset\x12\x16\n" +
 	"\x06follow\x18\x04 \x01(\bR\x06follow\x12A\n" +
@@ -1631,11 +1644,13 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\fstderr_bytes\x18\x02 \x01(\x03R\vstderrBytes\"U\n" +
 	"\tHeartbeat\x12#\n" +
 	"\rstdout_offset\x18\x01 \x01(\x03R\fstdoutOffset\x12#\n" +
-	"\rstderr_offset\x18\x02 \x01(\x03R\fstderrOffset\"\xd7\x03\n" +
-	"\x10GetStatusRequest\x12F\n" +
+	"\rstderr_offset\x18\x02 \x01(\x03R\fstderrOffset\"\x9d\x05\n" +
+	"\x10GetStatusRequest\x12\xaf\x01\n" +
 	"\n" +
-	"command_id\x18\x01 \x01(\tB'\xbaH$r\"2 ^([0-7][0-9A-HJKMNP-TV-Z]{25})?$R\tcommandId\x124\n" +
-	"\asession\x18\x02 \x01(\tB\x1a\xbaH\x17r\x15(@2\x11^[A-Za-z0-9._-]*$R\asession\x12<\n" +
+	"command_id\x18\x01 \x01(\tB\x8f\x01\xbaH\x8b\x01\xba\x01\x87\x01\n" +
+	"\x0fcommand_id.form\x12Ba command id has 26 digits and capital letters, as Execute gave it\x1a0this.matches('^([0-7][0-9A-HJKMNP-TV-Z]{25})?$')R\tcommandId\x12\x8f\x01\n" +
+	"\asession\x18\x02 \x01(\tBu\xbaHr\xba\x01k\n" +
+	"\fsession.form\x128the name of a session has letters, digits and . _ - only\x1a!this.matches('^[A-Za-z0-9._-]*$')r\x02(@R\asession\x12<\n" +
 	"\x04wait\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\xac\x022\x00R\x04wait\x12C\n" +
 	"\x17if_version_greater_than\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\x14ifVersionGreaterThan\x88\x01\x01\x121\n" +
@@ -1646,27 +1661,32 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\acommand\x18\x01 \x01(\v2\x13.telexec.v1.CommandR\acommand\x121\n" +
 	"\x06stdout\x18\x02 \x01(\v2\x19.telexec.v1.StreamContentR\x06stdout\x121\n" +
 	"\x06stderr\x18\x03 \x01(\v2\x19.telexec.v1.StreamContentR\x06stderr\x12\x17\n" +
-	"\ano_task\x18\x04 \x01(\bR\x06noTask\"\xe3\x02\n" +
-	"\rCancelRequest\x12F\n" +
+	"\ano_task\x18\x04 \x01(\bR\x06noTask\"\xa9\x04\n" +
+	"\rCancelRequest\x12\xaf\x01\n" +
 	"\n" +
-	"command_id\x18\x01 \x01(\tB'\xbaH$r\"2 ^([0-7][0-9A-HJKMNP-TV-Z]{25})?$R\tcommandId\x124\n" +
-	"\asession\x18\x02 \x01(\tB\x1a\xbaH\x17r\x15(@2\x11^[A-Za-z0-9._-]*$R\asession\x12 \n" +
+	"command_id\x18\x01 \x01(\tB\x8f\x01\xbaH\x8b\x01\xba\x01\x87\x01\n" +
+	"\x0fcommand_id.form\x12Ba command id has 26 digits and capital letters, as Execute gave it\x1a0this.matches('^([0-7][0-9A-HJKMNP-TV-Z]{25})?$')R\tcommandId\x12\x8f\x01\n" +
+	"\asession\x18\x02 \x01(\tBu\xbaHr\xba\x01k\n" +
+	"\fsession.form\x128the name of a session has letters, digits and . _ - only\x1a!this.matches('^[A-Za-z0-9._-]*$')r\x02(@R\asession\x12 \n" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06reason\x12=\n" +
 	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<2\x00R\x05grace:s\xbaHp\x1an\n" +
 	"\x0ecommand_id.one\x12!give either command_id or session\x1a9(this.command_id.size() > 0) != (this.session.size() > 0)\"\x8a\x01\n" +
 	"\x0eCancelResponse\x12-\n" +
 	"\acommand\x18\x01 \x01(\v2\x13.telexec.v1.CommandR\acommand\x120\n" +
 	"\x06report\x18\x02 \x01(\v2\x18.telexec.v1.CancelReportR\x06report\x12\x17\n" +
-	"\ano_task\x18\x03 \x01(\bR\x06noTask\"\xb9\x01\n" +
-	"\rSignalRequest\x12F\n" +
+	"\ano_task\x18\x03 \x01(\bR\x06noTask\"\xab\x03\n" +
+	"\rSignalRequest\x12\xac\x01\n" +
 	"\n" +
-	"command_id\x18\x01 \x01(\tB'\xbaH$r\"2\x1d^[0-7][0-9A-HJKMNP-TV-Z]{25}$\x98\x01\x1aR\tcommandId\x12`\n" +
-	"\x06signal\x18\x02 \x01(\tBH\xbaHErCR\x00R\x03INTR\x04TERMR\x03HUPR\x04QUITR\x04KILLR\x04USR1R\x04USR2R\x04STOPR\x04CONTR\x05WINCHR\x04ALRMR\x06signal\"?\n" +
+	"command_id\x18\x01 \x01(\tB\x8c\x01\xbaH\x88\x01\xba\x01\x84\x01\n" +
+	"\x0fcommand_id.form\x12Ba command id has 26 digits and capital letters, as Execute gave it\x1a-this.matches('^[0-7][0-9A-HJKMNP-TV-Z]{25}$')R\tcommandId\x12\xea\x01\n" +
+	"\x06signal\x18\x02 \x01(\tB\xd1\x01\xbaH\xcd\x01\xba\x01\xc9\x01\n" +
+	"\vsignal.name\x12Ua signal is one of INT, TERM, HUP, QUIT, KILL, USR1, USR2, STOP, CONT, WINCH and ALRM\x1acthis in ['', 'INT', 'TERM', 'HUP', 'QUIT', 'KILL', 'USR1', 'USR2', 'STOP', 'CONT', 'WINCH', 'ALRM']R\x06signal\"?\n" +
 	"\x0eSignalResponse\x12-\n" +
-	"\acommand\x18\x01 \x01(\v2\x13.telexec.v1.CommandR\acommand\"\x8b\x01\n" +
-	"\x10SendInputRequest\x12F\n" +
+	"\acommand\x18\x01 \x01(\v2\x13.telexec.v1.CommandR\acommand\"\xf2\x01\n" +
+	"\x10SendInputRequest\x12\xac\x01\n" +
 	"\n" +
-	"command_id\x18\x01 \x01(\tB'\xbaH$r\"2\x1d^[0-7][0-9A-HJKMNP-TV-Z]{25}$\x98\x01\x1aR\tcommandId\x12\x1d\n" +
+	"command_id\x18\x01 \x01(\tB\x8c\x01\xbaH\x88\x01\xba\x01\x84\x01\n" +
+	"\x0fcommand_id.form\x12Ba command id has 26 digits and capital letters, as Execute gave it\x1a-this.matches('^[0-7][0-9A-HJKMNP-TV-Z]{25}$')R\tcommandId\x12\x1d\n" +
 	"\x04data\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@R\x04data\x12\x10\n" +
 	"\x03eof\x18\x03 \x01(\bR\x03eof\"4\n" +
 	"\x11SendInputResponse\x12\x1f\n" +

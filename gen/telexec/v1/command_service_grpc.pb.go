@@ -65,8 +65,8 @@ type CommandServiceClient interface {
 	// SendInput writes to the standard input of a command that was started with
 	// stdin_open or a PTY. FAILED_PRECONDITION (STDIN_CLOSED) where it is closed.
 	SendInput(ctx context.Context, in *SendInputRequest, opts ...grpc.CallOption) (*SendInputResponse, error)
-	// ListCommands lists commands, newest first. What runs now is asked for by
-	// states; the cost of a page does not grow with the history.
+	// ListCommands lists commands, newest first. What has not ended is asked for by
+	// active; the cost of a page does not grow with the history.
 	ListCommands(ctx context.Context, in *ListCommandsRequest, opts ...grpc.CallOption) (*ListCommandsResponse, error)
 }
 
@@ -194,8 +194,8 @@ type CommandServiceServer interface {
 	// SendInput writes to the standard input of a command that was started with
 	// stdin_open or a PTY. FAILED_PRECONDITION (STDIN_CLOSED) where it is closed.
 	SendInput(context.Context, *SendInputRequest) (*SendInputResponse, error)
-	// ListCommands lists commands, newest first. What runs now is asked for by
-	// states; the cost of a page does not grow with the history.
+	// ListCommands lists commands, newest first. What has not ended is asked for by
+	// active; the cost of a page does not grow with the history.
 	ListCommands(context.Context, *ListCommandsRequest) (*ListCommandsResponse, error)
 	mustEmbedUnimplementedCommandServiceServer()
 }

@@ -643,15 +643,15 @@ const file_telexec_v1_host_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"c\n" +
 	"\x11ListHostsResponse\x12&\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x10.telexec.v1.HostR\x05hosts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"0\n" +
-	"\x0eGetHostRequest\x12\x1e\n" +
-	"\x04host\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05 \x01(\xff\x01R\x04host\"7\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"i\n" +
+	"\x0eGetHostRequest\x12W\n" +
+	"\x04host\x18\x01 \x01(\tBC\xbaH@\xba\x018\n" +
+	"\fhost.missing\x12\x17give the name of a host\x1a\x0fthis.size() > 0r\x03(\xff\x01R\x04host\"7\n" +
 	"\x0fGetHostResponse\x12$\n" +
-	"\x04host\x18\x01 \x01(\v2\x10.telexec.v1.HostR\x04host\"w\n" +
-	"\x10CheckHostRequest\x12\x1e\n" +
-	"\x04host\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05 \x01(\xff\x01R\x04host\x12C\n" +
+	"\x04host\x18\x01 \x01(\v2\x10.telexec.v1.HostR\x04host\"\xb0\x01\n" +
+	"\x10CheckHostRequest\x12W\n" +
+	"\x04host\x18\x01 \x01(\tBC\xbaH@\xba\x018\n" +
+	"\fhost.missing\x12\x17give the name of a host\x1a\x0fthis.size() > 0r\x03(\xff\x01R\x04host\x12C\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x02\b<2\x02\b\x01R\atimeout\"\xed\x02\n" +
 	"\x11CheckHostResponse\x12$\n" +
 	"\x04host\x18\x01 \x01(\v2\x10.telexec.v1.HostR\x04host\x12\x0e\n" +

@@ -23,7 +23,7 @@ look() {
   how=none
   if [ -r "$proc/$$/stat" ]; then
     how=proc
-    [ -r "$proc/1/stat" ] || how=own
+    [ -r "$proc/1/stat" ] || [ "$(id -u)" = 0 ] || how=own
   elif [ -n "$(ps -o pid= -p $$)" ]; then
     how=ps
   fi

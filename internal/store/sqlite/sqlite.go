@@ -196,8 +196,8 @@ func (s *Store) enter(op string) (leave func(), err error) {
 	return s.calls.Done, nil
 }
 
-// Ping is store.Store's. It takes a turn of the writer, so that a disk that is
-// gone or a file that may not be written is noticed.
+// Ping is store.Store's. It writes what stands in the file's header anyway, so
+// that a disk that is gone or full or a file that may not be written is noticed.
 func (s *Store) Ping(ctx context.Context) error {
 	const op = "sqlite.Ping"
 	leave, err := s.enter(op)
@@ -205,7 +205,10 @@ func (s *Store) Ping(ctx context.Context) error {
 		return err
 	}
 	defer leave()
-	return failed(op, s.writer.do(ctx, 0, func() error { return nil }))
+	return failed(op, s.writer.do(ctx, 0, func() error {
+		_, err := s.writer.conn.ExecContext(context.Background(), "PRAGMA application_id = "+itoa(applicationID))
+		return err
+	}))
 }
 
 // Close is store.Store's.

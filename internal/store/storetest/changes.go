@@ -44,6 +44,22 @@ func requestIDs(b *bench) {
 		b.Fatalf("created %v, error %#v", created, e)
 	}
 
+	// Replay says what Create would, and stores nothing.
+	stored, found, err := b.Replay(ctx, again, []byte("content"))
+	b.must(err)
+	if !found {
+		b.Fatal("Replay does not know the request")
+	}
+	b.same(stored, first)
+	_, _, err = b.Replay(ctx, again, []byte("other content"))
+	b.fails(err, fault.AlreadyExists, fault.ReasonRequestIDReused)
+	fresh := b.command(withRequest("r2"))
+	if _, found, err = b.Replay(ctx, fresh, nil); err != nil || found {
+		b.Fatalf("found %v, error %v", found, err)
+	}
+	_, err = b.Get(ctx, fresh.ID)
+	b.fails(err, fault.NotFound, fault.ReasonUnknownCommand)
+
 	// Another principal's ids, and no id at all, are none of its concern.
 	other := b.command(withRequest("r1"), func(c *command.Command) { c.CreatedBy.Principal = "other" })
 	for _, c := range []command.Command{other, b.command(), b.command()} {

@@ -100,7 +100,7 @@ var Project = Rules{
 		{Name: "golang.org/x/sys", Rooms: []string{"cmd/*", "internal/test/*"}, Tests: true, Why: "the system's own calls"},
 		{Name: "golang.org/x/sys/cpu", Rooms: []string{"internal/sshconn/dial.go"}, Why: "the order of ciphers depends on whether the machine has AES"},
 		{Name: "golang.org/x/term", Rooms: []string{"cmd/telexec", "internal/telemetry", "internal/test/*"}, Tests: true, Why: "is it a terminal?"},
-		{Name: "google.golang.org/genproto/googleapis/api", Rooms: []string{"internal/openapi"}, Tests: true, Why: "google.api.http rules"},
+		{Name: "google.golang.org/genproto/googleapis/api", Rooms: []string{"internal/gateway", "internal/openapi"}, Tests: true, Why: "google.api.http rules"},
 		{Name: "google.golang.org/genproto/googleapis/rpc", Rooms: []string{"internal/rpcserver", "internal/gateway", "internal/openapi", "pkg/client"}, Tests: true,
 			Why: "the form of errors on the wire"},
 		{Name: "modernc.org/sqlite", Rooms: []string{"internal/store/sqlite"}, Tests: true, Why: "SQL stays in the drivers"},

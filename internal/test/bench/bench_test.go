@@ -32,7 +32,7 @@ type rival struct {
 // setup starts an sshd and a service for it.
 func setup(b *testing.B) (*sshtest.Server, *testenv.Env) {
 	b.Helper()
-	env := testenv.Start(b)
+	env := testenv.Start(b, testenv.WithMaxCommands(200))
 	return env.Servers[env.Host], env
 }
 

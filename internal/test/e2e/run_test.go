@@ -69,6 +69,11 @@ func TestAKilledConnectionIsTold(t *testing.T) {
 	if c.GetState() != telexecv1.CommandState_COMMAND_STATE_LOST || c.ExitCode != nil || c.GetFailure().GetReason() != fault.ReasonConnectionLost || c.GetFailure().GetHint() == "" {
 		t.Errorf("%v", c)
 	}
+	// What is left of it on the host can still be cancelled; the command stays LOST.
+	r, err := env.Commands().Cancel(t.Context(), &telexecv1.CancelRequest{CommandId: id})
+	if err != nil || r.GetReport().GetOutcome() != telexecv1.CancelOutcome_CANCEL_OUTCOME_GONE || r.GetCommand().GetState() != telexecv1.CommandState_COMMAND_STATE_LOST {
+		t.Errorf("cancel of a lost command: %v, %v", r, err)
+	}
 	// The host is usable at once again.
 	if r := execute(t, env, &telexecv1.ExecuteRequest{Command: "echo back"}); string(r.GetStdout().GetData()) != "back\n" {
 		t.Errorf("%v", r)
