@@ -11,7 +11,7 @@ const (
 	Running          State = "RUNNING"           // → Completed, Failed, Cancelled, TimedOut, Lost
 
 	Completed State = "COMPLETED" // end: ran to its own end, exit code known
-	Failed    State = "FAILED"    // end: could not start, or a foreign signal
+	Failed    State = "FAILED"    // end: could not start, or a signal that no cancel or timeout sent
 	Cancelled State = "CANCELLED" // end: by us, processes proven gone
 	TimedOut  State = "TIMED_OUT" // end: its timeout passed
 	Rejected  State = "REJECTED"  // end: by policy or approver

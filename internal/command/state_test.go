@@ -20,7 +20,7 @@ var meaning = map[command.State]string{
 	command.Starting:         "has a slot; the service is connecting to the host and starting it",
 	command.Running:          "the host has started it",
 	command.Completed:        "it ran to its own end: the exit code is known, zero or not",
-	command.Failed:           "it could not start, or a signal that nobody here sent ended it; the reason says which",
+	command.Failed:           "it could not start, or a signal ended it that is not part of a cancel or a timeout; the reason says which",
 	command.Cancelled:        "cancelled through this service",
 	command.TimedOut:         "its timeout passed and it was ended for that",
 	command.Rejected:         "refused by policy or by an approver; it never started",

@@ -184,9 +184,9 @@ func swept(f *fault.Error, found command.CancelReport) *fault.Error {
 		}
 		return f
 	case command.Gone:
-		f.Message += "; it had begun, and was ended"
+		f.Message += "; what was found of it there was ended"
 	case command.Left:
-		f.Message += "; it had begun: " + found.Message
+		f.Message += "; of what was found of it there, " + found.Message
 	default:
 		f.Message += "; what is left of it could not be found out: " + found.Message
 	}

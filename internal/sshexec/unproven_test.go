@@ -21,10 +21,10 @@ func TestStartThatIsNotHeard(t *testing.T) {
 	for _, c := range []struct{ name, forced, line, said string }{
 		// The server stands still just when the command is started.
 		{"frozen", "kill -STOP $PPID", "touch $D/ran", "could not be found out"},
-		{"greeting dropped", "exec 2>/dev/null", "touch $D/ran; sleep 100", "it had begun, and was ended"},
+		{"greeting dropped", "exec 2>/dev/null", "touch $D/ran; sleep 100", "what was found of it there was ended"},
 		{"short, greeting dropped", "exec 2>/dev/null", "touch $D/ran; exec 1>&-; sleep 2; true", ""},
 		{"behind a megabyte", "head -c 3000000 /dev/zero >&2", "touch $D/ran", "megabyte"},
-		{"behind a megabyte, still running", "head -c 3000000 /dev/zero >&2", "touch $D/ran; sleep 100", "it had begun, and was ended"},
+		{"behind a megabyte, still running", "head -c 3000000 /dev/zero >&2", "touch $D/ran; sleep 100", "what was found of it there was ended"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -32,9 +32,9 @@ func TestStartThatIsNotHeard(t *testing.T) {
 			control := 10 * time.Second
 			if c.name == "frozen" {
 				control = 300 * time.Millisecond
-				t.Cleanup(h.server.Resume)
 			}
 			h.runner = New(newDialer(t), Options{StartTimeout: time.Second, ControlTimeout: control})
+			t.Cleanup(h.server.Resume) // before the dialer closes
 			dir := filepath.Dir(flag)
 			_, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: strings.ReplaceAll(c.line, "$D", dir)}, newOutput().sink)
 			if f := fault.From(err); f == nil || !mayHaveStarted(f) || !strings.Contains(f.Message, c.said) {
