@@ -61,6 +61,9 @@ func (t typist) show(ctx context.Context) error {
 	if err := appears(ctx, id); err != nil {
 		return err
 	}
+	if err := t.runs(ctx, id); err != nil { // the service hears of it a moment later
+		return err
+	}
 	if _, err := t.types(ctx, 0, []string{id, "RUNNING"}, "ps"); err != nil {
 		return err
 	}
@@ -79,6 +82,28 @@ func (t typist) show(ctx context.Context) error {
 	}
 	t.caption("That was it. \"make run\" leaves the service up for you; README.md says how to use your own hosts.")
 	return nil
+}
+
+// runs waits until the service has heard that a command runs.
+func (t typist) runs(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("%s is not told to be running after %v", id, startLimit))
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var got bytes.Buffer
+		if err := t.telexec(ctx, &got, "status", id); err != nil {
+			return fmt.Errorf("status of %s: %w", id, err)
+		}
+		if strings.Contains(got.String(), "running") {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // leaveUp tells how to use the service and waits for the end of ctx.
