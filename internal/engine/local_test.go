@@ -228,11 +228,11 @@ func (n *node) running(id string) engine.Snapshot {
 	return n.until(id, "running", func(s engine.Snapshot) bool { return s.State == command.Running })
 }
 
-// text waits until stdout has want.
+// prints waits until the command runs and its stdout has want.
 func (n *node) prints(id, want string) {
 	n.t.Helper()
 	n.until(id, "printing "+want, func(s engine.Snapshot) bool {
 		data, _ := n.ReadOutput(n.t.Context(), id, command.Stdout, 0, 1<<20)
-		return strings.Contains(string(data), want)
+		return (s.State == command.Running || s.Ended()) && strings.Contains(string(data), want)
 	})
 }
