@@ -10,6 +10,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/telexec/telexec/internal/secret"
 )
 
 // Stream is one of the two output streams.
@@ -94,6 +96,16 @@ type Pty struct {
 	Columns, Rows uint32
 }
 
+// Sudo asks to run as another user, through sudo.
+type Sudo struct {
+	User string // empty: root
+	// Password for sudo, where it asks for one. It is nowhere stored, so a command
+	// that has waited through a restart of the service cannot be started any more
+	// where NeedsPassword says that it had one.
+	Password      secret.Text
+	NeedsPassword bool // a password was given
+}
+
 // Spec is what was asked for: everything that is needed to run it, and nothing
 // about what became of it. A Spec that NewSpec accepted is valid; nobody checks
 // it again. It is not changed after that.
@@ -108,6 +120,7 @@ type Spec struct {
 	WorkingDirectory string            // empty: login directory
 	LoginShell       bool              // run in the login shell, not /bin/sh
 	Pty              *Pty              // nil: none
+	Sudo             *Sudo             // nil: as the login user
 	Timeout          time.Duration     // from its start; 0: none
 	QueueTimeout     time.Duration     // in the queue; 0: the service's limit
 	Priority         int               // higher first
@@ -130,6 +143,16 @@ type Exit struct {
 	Code       *int   // nil where the host reported none; never filled in
 	Signal     string // "KILL", without SIG
 	CoreDumped bool
+}
+
+// Ending is all that the host says about the end of a command.
+type Ending struct {
+	Exit
+	// TimedOut is the report of the ladder that the host itself ran when the
+	// timeout had passed; nil: it did not pass there.
+	TimedOut *CancelReport
+	// Truncation tells what the host could not keep of the output; nil: nothing.
+	Truncation *Truncation
 }
 
 // Progress is what the output says about the command's progress.

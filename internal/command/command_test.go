@@ -10,6 +10,7 @@ import (
 
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/secret"
 )
 
 func TestNewSpec(t *testing.T) {
@@ -58,11 +59,13 @@ func TestEnvNames(t *testing.T) {
 
 // Every field of a Spec but the request id makes it another request.
 func TestContentHashCoversEveryField(t *testing.T) {
-	base := command.Spec{Pty: &command.Pty{}}
+	base := command.Spec{Pty: &command.Pty{}, Sudo: &command.Sudo{}}
 	same := base
 	same.RequestID = "another"
+	// A stored hash that a password is part of would let somebody guess it.
+	same.Sudo = &command.Sudo{Password: secret.New("hush")}
 	if !bytes.Equal(base.ContentHash(), same.ContentHash()) {
-		t.Error("the request id changes the hash")
+		t.Error("the request id or sudo's password changes the hash")
 	}
 	for field := range reflect.TypeFor[command.Spec]().Fields() {
 		if field.Name == "RequestID" {
@@ -80,6 +83,17 @@ func TestContentHashCoversEveryField(t *testing.T) {
 		set(t, reflect.ValueOf(other.Pty).Elem().FieldByIndex(field.Index))
 		if bytes.Equal(base.ContentHash(), other.ContentHash()) {
 			t.Errorf("a change of Pty.%s does not change the hash", field.Name)
+		}
+	}
+	for field := range reflect.TypeFor[command.Sudo]().Fields() {
+		if field.Name == "Password" {
+			continue
+		}
+		other := base
+		other.Sudo = &command.Sudo{}
+		set(t, reflect.ValueOf(other.Sudo).Elem().FieldByIndex(field.Index))
+		if bytes.Equal(base.ContentHash(), other.ContentHash()) {
+			t.Errorf("a change of Sudo.%s does not change the hash", field.Name)
 		}
 	}
 }
@@ -113,6 +127,7 @@ func TestContentHashBorders(t *testing.T) {
 		{Argv: []string{"a", "b"}}, {Argv: []string{"ab"}}, {Argv: []string{"a b"}}, {Line: "a b"}, {Argv: []string{"", "ab"}},
 		{Host: "a", Line: "b"}, {Host: "ab"},
 		{Env: map[string]string{"a": "b"}}, {Labels: map[string]string{"a": "b"}}, {Env: map[string]string{"a": "", "b": ""}}, {Env: map[string]string{"ab": ""}},
+		{Sudo: &command.Sudo{}}, {Sudo: &command.Sudo{User: "root"}}, {Sudo: &command.Sudo{NeedsPassword: true}},
 	}
 	seen := map[string]int{}
 	for i, s := range different {

@@ -9,8 +9,9 @@ import (
 )
 
 // ContentHash is the SHA-256 of everything that makes two requests the same
-// request, so all of the Spec but RequestID. Every field is written with its
-// length in front, so that no two Specs give the same bytes.
+// request, so all of the Spec but RequestID and sudo's password, which a stored
+// hash would let somebody guess. Every field is written with its length in
+// front, so that no two Specs give the same bytes.
 func (s *Spec) ContentHash() []byte {
 	h := hasher{sha256.New()}
 	h.strings(s.Host, s.Line)
@@ -26,6 +27,10 @@ func (s *Spec) ContentHash() []byte {
 	h.numbers(uint64(s.Timeout), uint64(s.QueueTimeout), uint64(s.Priority))
 	h.strings(string(s.Durability), s.ActionType)
 	h.mapping(s.Labels)
+	if s.Sudo != nil {
+		h.strings(s.Sudo.User)
+		h.bools(s.Sudo.NeedsPassword)
+	}
 	return h.Sum(nil)
 }
 

@@ -51,6 +51,14 @@ const (
 	ReasonNoExitStatus      = "NO_EXIT_STATUS"        // the channel closed without a status
 	ReasonOutputIncomplete  = "OUTPUT_INCOMPLETE"     // the exit is true, but output is missing
 	ReasonServiceRestarted  = "SERVICE_RESTARTED"     // an attached run, the service ended
+	ReasonNotDurable        = "NOT_DURABLE"           // the host cannot keep a command by itself
+	ReasonNeverStarted      = "NEVER_STARTED"         // the host has seen to it that it never will
+	ReasonHostRebooted      = "HOST_REBOOTED"         // the host was restarted while it ran
+	ReasonRunRemoved        = "RUN_REMOVED"           // what the host kept of it was removed
+	ReasonSupervisorKilled  = "SUPERVISOR_KILLED"     // what watched over it on the host was killed
+	ReasonNoSpace           = "NO_SPACE"              // no space on the host to start it
+	ReasonSudoRefused       = "SUDO_REFUSED"          // sudo did not let it start
+	ReasonSuperseded        = "SUPERSEDED"            // another owner has the command by now
 	ReasonTimeout           = "TIMEOUT"               // the caller's timeout
 	ReasonQueueTimeout      = "QUEUE_TIMEOUT"         // waited too long in the queue
 	ReasonCancelledByCaller = "CANCELLED_BY_CALLER"   // cancelled through the service
