@@ -95,6 +95,16 @@ func NewLog(id string, source Source, budget *Budget, bell *Bell) *Log {
 	return &Log{id: id, source: source, budget: budget, bell: bell}
 }
 
+// ResumeLog makes the log of a command of which the source has the beginning: at
+// says how much of each stream.
+func ResumeLog(id string, source Source, budget *Budget, bell *Bell, at command.Sizes) *Log {
+	l := NewLog(id, source, budget, bell)
+	for _, s := range command.Streams {
+		l.streams[s].size, l.streams[s].saved = at[s], at[s]
+	}
+	return l
+}
+
 // Append adds a copy of data to a stream and gives how many bytes of both now
 // wait for the store. It waits while too much does, and fails with ErrClosed
 // after Close. Each stream has one appender at a time.
@@ -282,9 +292,11 @@ func (l *Log) Read(ctx context.Context, s command.Stream, offset int64, limit in
 		}
 	}
 	// What is not in memory is saved. Reading beyond it would only repeat memory.
-	if in := t.segments[0].offset - offset; int64(limit) > in {
-		limit = int(in)
+	in := t.size - offset
+	if len(t.segments) > 0 {
+		in = t.segments[0].offset - offset
 	}
+	limit = int(min(int64(limit), in))
 	l.mu.Unlock()
 	return l.source.ReadOutput(ctx, l.id, s, offset, limit)
 }

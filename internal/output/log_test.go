@@ -247,6 +247,34 @@ func TestSavedOutputLeavesMemory(t *testing.T) {
 	}
 }
 
+// A log that goes on where the store ends: its offsets go on, and what came before
+// is read from the store.
+func TestResumeLog(t *testing.T) {
+	var bell output.Bell
+	store := &kept{bytes: [2][]byte{[]byte("hello "), nil}}
+	log := output.ResumeLog("c1", store, output.NewBudget(1<<30), &bell, command.Sizes{6, 0})
+	read := func(offset int64, limit int) string {
+		data, err := log.Read(t.Context(), command.Stdout, offset, limit)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(data)
+	}
+	if got := read(1, 100); got != "ello " || log.UnsavedBytes() != 0 {
+		t.Errorf("before anything new: %q, %d unsaved", got, log.UnsavedBytes())
+	}
+	log.Append(command.Stdout, []byte("world"))
+	if chunks := log.Unsaved(1 << 20); len(chunks) != 1 || chunks[0].Offset != 6 || string(chunks[0].Data) != "world" {
+		t.Errorf("unsaved: %+v", chunks)
+	}
+	if got := read(2, 100) + "|" + read(6, 100) + "|" + read(11, 1); got != "llo |world|" {
+		t.Errorf("read %q", got)
+	}
+	if sizes, _ := log.Sizes(); sizes != (command.Sizes{11, 0}) {
+		t.Errorf("sizes %v", sizes)
+	}
+}
+
 func BenchmarkAppend(b *testing.B) {
 	for _, size := range []int{100, 32 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
