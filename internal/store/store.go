@@ -16,6 +16,8 @@
 //     only to start the command. They are removed by the Apply that takes it
 //     beyond STARTING; from then on Env has its names with empty values, and
 //     Stdin is nil.
+//   - Spec.Sudo.Password is never written, not even for a moment: whatever is read
+//     has none, and NeedsPassword tells that there was one.
 //   - Earliest is the store's own: Apply leaves it alone, Retain raises it.
 //   - Times are kept to the microsecond and given back in UTC; the zero time
 //     stays zero. Strings are bytes: they need not be UTF-8. An empty slice or
@@ -46,6 +48,7 @@ const RequestIDLife = 24 * time.Hour
 type Store interface {
 	// Create stores a new command. Its state is QUEUED, AWAITING_APPROVAL, or
 	// STARTING when it has been claimed already; its ID is a ULID of CreateTime.
+	// What comes back is c itself, with Spec.Sudo.Password.
 	//
 	// With a Spec.RequestID that the same principal used within RequestIDLife it
 	// stores nothing: if hash is the one given then, the command of that time

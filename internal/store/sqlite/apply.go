@@ -9,6 +9,7 @@ import (
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/store"
+	"github.com/telexec/telexec/internal/store/sqlite/bulk"
 )
 
 // Create is store.Store's.
@@ -117,14 +118,17 @@ func (s *Store) Apply(ctx context.Context, ch command.Change) error {
 	if err != nil {
 		return err
 	}
-	return failed(op, s.writer.do(ctx, run.size, func() error { return s.writer.apply(&ch, run) }))
+	if streams := run.bulky(); len(streams) > 0 && bulk.Named(ch.Command.ID) {
+		return failed(op, s.applyBulk(ctx, &ch, run, streams))
+	}
+	return failed(op, s.writer.do(ctx, run.size, func() error { return s.writer.apply(&ch, run, filed{}) }))
 }
 
 // extent is where the output of a change begins and ends in each stream; -1 for
 // a stream without.
 type extent struct {
 	from, to command.Sizes
-	size     int
+	size     int // bytes of both
 }
 
 func runOf(output []command.Chunk) (extent, error) {
@@ -148,8 +152,8 @@ func runOf(output []command.Chunk) (extent, error) {
 }
 
 // apply runs on the writer's goroutine. The compare-and-set comes first, so that
-// a refusal has written nothing.
-func (w *writer) apply(ch *command.Change, run extent) error {
+// a refusal has written nothing. Output that lies in files already is recorded.
+func (w *writer) apply(ch *command.Change, run extent, laid filed) error {
 	ctx := context.Background()
 	c := &ch.Command
 	values := append(changingValues(c),
@@ -165,10 +169,20 @@ func (w *writer) apply(ch *command.Change, run extent) error {
 	} else if n == 0 {
 		return w.refusal(ctx, ch, run)
 	}
+	for stream, e := range laid {
+		if e != nil {
+			if _, err := w.insertPiece.ExecContext(ctx, c.ID, int64(stream), e.Offset, e.Sums, e.Length); err != nil {
+				return err
+			}
+		}
+	}
 	for _, chunk := range ch.Output {
+		if laid[chunk.Stream] != nil {
+			continue
+		}
 		for at := 0; at < len(chunk.Data); at += pieceSize {
 			piece := chunk.Data[at:min(at+pieceSize, len(chunk.Data))]
-			if _, err := w.insertPiece.ExecContext(ctx, c.ID, int64(chunk.Stream), chunk.Offset+int64(at), piece); err != nil {
+			if _, err := w.insertPiece.ExecContext(ctx, c.ID, int64(chunk.Stream), chunk.Offset+int64(at), piece, nil); err != nil {
 				return err
 			}
 		}
@@ -182,10 +196,7 @@ func (w *writer) apply(ch *command.Change, run extent) error {
 // refusal finds out why a compare-and-set met no row.
 func (w *writer) refusal(ctx context.Context, ch *command.Change, run extent) error {
 	id := ch.Command.ID
-	var state command.State
-	var fence int64
-	var end command.Sizes
-	err := w.where.QueryRowContext(ctx, id).Scan(&state, &fence, &end[command.Stdout], &end[command.Stderr])
+	at, err := scanWhere(w.where.QueryRowContext(ctx, id))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return unknownCommand(id)
@@ -194,13 +205,13 @@ func (w *writer) refusal(ctx context.Context, ch *command.Change, run extent) er
 	}
 	e := fault.New(fault.Aborted, fault.ReasonInternal, "command %s was changed by another owner", id).
 		WithHint("Read the command again and decide anew").WithRetry(time.Millisecond)
-	if state != ch.From || fence != ch.Fence {
-		e.Message += ": it is " + string(state) + " with fence " + itoa(int(fence)) + ", not " + string(ch.From) + " with " + itoa(int(ch.Fence))
+	if at.state != ch.From || at.fence != ch.Fence {
+		e.Message += ": it is " + string(at.state) + " with fence " + itoa(int(at.fence)) + ", not " + string(ch.From) + " with " + itoa(int(ch.Fence))
 		return e
 	}
 	for _, s := range command.Streams {
-		if run.from[s] >= 0 && run.from[s] != end[s] {
-			e.Message += ": its " + s.String() + " is stored up to " + itoa(int(end[s])) + ", not " + itoa(int(run.from[s]))
+		if run.from[s] >= 0 && run.from[s] != at.stored[s] {
+			e.Message += ": its " + s.String() + " is stored up to " + itoa(int(at.stored[s])) + ", not " + itoa(int(run.from[s]))
 		}
 	}
 	return e

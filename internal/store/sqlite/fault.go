@@ -4,11 +4,14 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io/fs"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/store/sqlite/bulk"
 	driver "modernc.org/sqlite"
 	code "modernc.org/sqlite/lib"
 )
@@ -37,15 +40,47 @@ func failed(op string, err error) error {
 		return fault.Wrap(err, fault.DataLoss, fault.ReasonStoreDamaged, "the database file is damaged").
 			WithHint("Stop telexecd and restore the database from a backup, or recover it with sqlite3's .recover").WithOp(op)
 	case code.SQLITE_FULL:
-		return unavailable(err, "the store has no space left", "Free disk space where the data directory is; nothing that was stored is lost").WithOp(op)
+		return noSpace(err).WithOp(op)
 	case code.SQLITE_READONLY, code.SQLITE_PERM, code.SQLITE_AUTH, code.SQLITE_CANTOPEN:
-		return unavailable(err, "the store cannot be written", "Check that telexecd owns the data directory and may write to it and to its file system").WithOp(op)
+		return notWritable(err).WithOp(op)
 	case code.SQLITE_BUSY, code.SQLITE_LOCKED, code.SQLITE_PROTOCOL:
 		return unavailable(err, "another program holds the database locked", "End the program that has the database open, such as a sqlite3 shell").WithOp(op)
 	case code.SQLITE_IOERR, code.SQLITE_NOMEM, code.SQLITE_NOLFS:
-		return unavailable(err, "the store's disk failed", "Check the disk and the kernel's log").WithOp(op)
+		return diskFailed(err).WithOp(op)
 	}
 	return fault.Wrap(err, fault.Internal, fault.ReasonInternal, "the store failed").WithOp(op)
+}
+
+// notWritten is an output file that could not be written.
+func notWritten(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+		return noSpace(err)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR):
+		return notWritable(err)
+	}
+	return diskFailed(err)
+}
+
+// notRead is an output file that could not be read, or was not what was written,
+// which the caller must look into first.
+func notRead(err error) error {
+	if errors.Is(err, bulk.ErrDamaged) {
+		return err
+	}
+	return diskFailed(err)
+}
+
+func noSpace(err error) *fault.Error {
+	return unavailable(err, "the store has no space left", "Free disk space where the data directory is; nothing that was stored is lost")
+}
+
+func notWritable(err error) *fault.Error {
+	return unavailable(err, "the store cannot be written", "Check that telexecd owns the data directory and may write to it and to its file system")
+}
+
+func diskFailed(err error) *fault.Error {
+	return unavailable(err, "the store's disk failed", "Check the disk and the kernel's log")
 }
 
 // unavailable is a store that fails now and may work later.

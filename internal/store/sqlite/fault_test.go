@@ -38,6 +38,18 @@ func create(t *testing.T, s *Store) command.Command {
 	return c
 }
 
+// appended applies a change that adds to stdout and gives the command as it is then.
+func appended(t testing.TB, s *Store, c command.Command, data []byte) command.Command {
+	t.Helper()
+	chunk := command.Chunk{Offset: c.Size[0], Data: data}
+	c.Size[0] = chunk.End()
+	c.Version++
+	if err := s.Apply(t.Context(), command.Change{From: c.State, Fence: c.Fence, Command: c, Output: []command.Chunk{chunk}}); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // onWriter does something to the writer's connection.
 func onWriter(t *testing.T, s *Store, text string) {
 	t.Helper()
@@ -94,7 +106,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	part := func(ch command.Change) *change {
 		run, err := runOf(ch.Output)
-		return &change{do: func() error { return errors.Join(err, s.writer.apply(&ch, run)) }}
+		return &change{do: func() error { return errors.Join(err, s.writer.apply(&ch, run, filed{})) }}
 	}
 	var group []*change
 	for _, c := range small {
@@ -165,6 +177,30 @@ func TestFileSystemFull(t *testing.T) {
 	if err := write(300_000); err != nil {
 		t.Fatalf("after there is room again: %v", err)
 	}
+}
+
+// TestFilesTakeTheDisk brings more at once than a real file system holds: what was
+// written of it is given back, so that there is room for how the command ended.
+func TestFilesTakeTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+		t.Skipf("mounting a small file system needs root: %v", err)
+	}
+	defer syscall.Unmount(dir, 0)
+	s := open(t, dir)
+	defer s.Close()
+	first := bytes.Repeat([]byte("first "), bulkSize)
+	c := appended(t, s, create(t, s), first)
+	chunk := command.Chunk{Offset: c.Size[0], Data: make([]byte, 16<<20)}
+	want(t, s.Apply(t.Context(), command.Change{From: c.State, Fence: c.Fence, Command: c, Output: []command.Chunk{chunk}}),
+		fault.Unavailable, "no space left")
+	if info, err := os.Stat(file(s, c.ID)); err != nil || info.Size() != c.Size[0] {
+		t.Fatalf("the file has %d bytes, %v; want %d", info.Size(), err, c.Size[0])
+	}
+	if err := s.Apply(t.Context(), end(c, command.Chunk{Offset: c.Size[0], Data: []byte("last")})); err != nil {
+		t.Fatal(err)
+	}
+	reads(t, s, c.ID, 0, append(first, "last"...))
 }
 
 // TestHalfWay has the database fail at each table in turn, after other tables
@@ -311,12 +347,11 @@ func TestDamagedRows(t *testing.T) {
 	}
 
 	c := create(t, s)
-	c.Size[0] = 300_000
-	if err := s.Apply(t.Context(), command.Change{From: c.State, Fence: c.Fence, Command: c, Output: []command.Chunk{{Data: make([]byte, 300_000)}}}); err != nil {
-		t.Fatal(err)
+	for range 3 {
+		c = appended(t, s, c, make([]byte, 100_000))
 	}
 	for _, text := range []string{
-		"DELETE FROM output_chunk WHERE command = ? AND offset = 131072",
+		"DELETE FROM output_chunk WHERE command = ? AND offset = 165536",
 		"DELETE FROM output_chunk WHERE command = ? AND offset > 0",
 		"DELETE FROM output_chunk WHERE command = ?",
 	} {
@@ -325,7 +360,7 @@ func TestDamagedRows(t *testing.T) {
 		}
 		_, err := s.ReadOutput(t.Context(), c.ID, command.Stdout, 0, 300_000)
 		want(t, err, fault.DataLoss, c.ID)
-		_, err = s.ReadOutput(t.Context(), c.ID, command.Stdout, 150_000, 10)
+		_, err = s.ReadOutput(t.Context(), c.ID, command.Stdout, 170_000, 10)
 		want(t, err, fault.DataLoss, c.ID)
 	}
 

@@ -46,7 +46,7 @@ func child(dir string) {
 				r := rand.New(rand.NewPCG(uint64(seed), uint64(time.Now().UnixNano())))
 				var whole []byte
 				for range 1 + r.IntN(4) {
-					chunk := command.Chunk{Offset: int64(len(whole)), Data: bytes.Repeat([]byte{byte(r.Uint32())}, 1+r.IntN(400_000))}
+					chunk := command.Chunk{Offset: int64(len(whole)), Data: bytes.Repeat([]byte{byte(r.Uint32())}, 1+r.IntN(900_000))} // in rows and in files
 					whole = append(whole, chunk.Data...)
 					c.Size[0] = chunk.End()
 					c.Version++

@@ -3,12 +3,15 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/fstest"
 
+	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 )
 
@@ -115,7 +118,14 @@ func TestMigrate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := &fstest.MapFile{Data: []byte(text[0])}
+	last := len(text) // what the program has; the test's own come behind
+	files := func(more ...string) fstest.MapFS {
+		from := fstest.MapFS{}
+		for i, step := range append(slices.Clip(text), more...) {
+			from[fmt.Sprintf("migrations/%04d_step.sql", i+1)] = &fstest.MapFile{Data: []byte(step)}
+		}
+		return from
+	}
 	version := func() (n int) {
 		if err := s.read.QueryRow("PRAGMA user_version").Scan(&n); err != nil {
 			t.Fatal(err)
@@ -130,26 +140,63 @@ func TestMigrate(t *testing.T) {
 		defer conn.Close()
 		return migrate(t.Context(), conn, from)
 	}
-	add := &fstest.MapFile{Data: []byte("ALTER TABLE command ADD COLUMN nice INTEGER NOT NULL DEFAULT 5; CREATE TABLE more (x);")}
-	for _, wrong := range []fstest.MapFS{
-		{"migrations/0001_commands.sql": first, "migrations/0002_add.sql": add, "migrations/0003_wrong.sql": &fstest.MapFile{Data: []byte("CREATE TABLE more (x)")}},
-		{"migrations/0001_commands.sql": first, "migrations/0003_add.sql": add},
-	} {
+	const add = "ALTER TABLE command ADD COLUMN nice INTEGER NOT NULL DEFAULT 5; CREATE TABLE more (x);"
+	gap := files(add, "")
+	delete(gap, fmt.Sprintf("migrations/%04d_step.sql", last+1))
+	for _, wrong := range []fstest.MapFS{files(add, "CREATE TABLE more (x)"), gap} {
 		if err := migrated(wrong); err == nil {
 			t.Fatal("no error")
 		}
-		if n := version(); n != 1 {
+		if n := version(); n != last {
 			t.Fatalf("version %d after a failure", n)
 		}
 	}
-	right := fstest.MapFS{"migrations/0001_commands.sql": first, "migrations/0002_add.sql": add}
 	for range 2 {
-		if err := migrated(right); err != nil {
+		if err := migrated(files(add)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var nice int
-	if err := s.read.QueryRow("SELECT nice FROM command WHERE id = ?", c.ID).Scan(&nice); err != nil || nice != 5 || version() != 2 {
+	if err := s.read.QueryRow("SELECT nice FROM command WHERE id = ?", c.ID).Scan(&nice); err != nil || nice != 5 || version() != last+1 {
 		t.Fatalf("nice %d, version %d, %v", nice, version(), err)
+	}
+}
+
+// A database of every earlier version is brought up to date with what is in it.
+func TestMigrateWhatIsThere(t *testing.T) {
+	all, err := steps(migrations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version := 1; version < len(all); version++ {
+		path := filepath.Join(t.TempDir(), "commands.db")
+		db, err := sql.Open("sqlite", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range append(all[:version:version],
+			fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, version),
+			`INSERT INTO command VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', 'web1', 'ann', 'cli', 1, 1, 'COMPLETED', '', 0, 1, 2, 2, 0, '', 0,
+				NULL, NULL, NULL, '', '', '', '', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0)`,
+			`INSERT INTO command_spec (command, request_id, line, stdin_open, working_directory, login_shell, timeout, queue_timeout, priority, durability, action_type)
+				VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', '', 'uptime', 0, '', 0, 0, 0, 0, '', '')`) {
+			if _, err := db.ExecContext(t.Context(), step); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(t.Context(), path, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.Get(t.Context(), "01ARZ3NDEKTSV4RRFFQ69G5FAV")
+		if err != nil || c.Spec.Line != "uptime" || c.State != command.Completed || c.Spec.Sudo != nil {
+			t.Errorf("from version %d: %+v, %v", version, c, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -78,6 +78,7 @@ var asked = []string{
 	"request_id", "line", "argv", "stdin_open", "env_names", "working_directory", "login_shell",
 	"pty_term", "pty_columns", "pty_rows",
 	"timeout", "queue_timeout", "priority", "durability", "labels", "action_type",
+	"sudo_user", "sudo_needs_password",
 }
 
 func askedValues(s *command.Spec) []any {
@@ -90,8 +91,12 @@ func askedValues(s *command.Spec) []any {
 	} else {
 		v = append(v, nil, nil, nil)
 	}
-	return append(v, int64(s.Timeout), int64(s.QueueTimeout), int64(s.Priority), string(s.Durability),
+	v = append(v, int64(s.Timeout), int64(s.QueueTimeout), int64(s.Priority), string(s.Durability),
 		packMap(s.Labels), s.ActionType)
+	if sudo := s.Sudo; sudo != nil {
+		return append(v, sudo.User, sudo.NeedsPassword) // the password is nobody's to keep
+	}
+	return append(v, nil, nil)
 }
 
 // selectCommand reads whole commands; a condition on c.id follows.
@@ -115,7 +120,8 @@ func scanCommand(scan func(dest ...any) error) (command.Command, error) {
 		cancelBy, cancelOrigin, cancelReason sql.NullString
 		report, argv, envNames, labels, env  []byte
 		percent                              sql.NullFloat64
-		label, cut, term                     sql.NullString
+		label, cut, term, sudoUser           sql.NullString
+		needsPassword                        sql.NullBool
 		cutOut, cutErr, columns, rows        sql.NullInt64
 		timeout, queueTimeout, priority      int64
 	)
@@ -137,6 +143,7 @@ func scanCommand(scan func(dest ...any) error) (command.Command, error) {
 		&c.Spec.WorkingDirectory, &c.Spec.LoginShell,
 		&term, &columns, &rows,
 		&timeout, &queueTimeout, &priority, &c.Spec.Durability, &labels, &c.Spec.ActionType,
+		&sudoUser, &needsPassword,
 
 		&env, &c.Spec.Stdin,
 	)
@@ -164,6 +171,9 @@ func scanCommand(scan func(dest ...any) error) (command.Command, error) {
 	}
 	if term.Valid {
 		c.Spec.Pty = &command.Pty{Term: term.String, Columns: uint32(columns.Int64), Rows: uint32(rows.Int64)}
+	}
+	if sudoUser.Valid {
+		c.Spec.Sudo = &command.Sudo{User: sudoUser.String, NeedsPassword: needsPassword.Bool}
 	}
 	var damage [5]error
 	if cancelBy.Valid {

@@ -155,6 +155,9 @@ func (r *retention) deleteOld(ctx context.Context) error {
 			return err
 		}
 		r.done.Deleted += len(group)
+		for _, c := range group {
+			r.s.tidied(c.id, r.s.removeFiles(context.WithoutCancel(ctx), c.id))
+		}
 	}
 	return nil
 }
@@ -177,6 +180,7 @@ func (r *retention) trimLong(ctx context.Context) error {
 			return err
 		}
 		r.done.Trimmed++
+		r.s.tidied(c.id, r.s.tidy(context.WithoutCancel(ctx), c.id))
 	}
 	return nil
 }
@@ -259,16 +263,17 @@ func (w *writer) cut(ctx context.Context, id string, earliest, to command.Sizes)
 		if earliest[s] >= to[s] {
 			continue
 		}
-		until := to[s]
 		// The first piece that is too many for this step, if there is one.
+		until := to[s]
 		err := w.pieceAfter.QueryRowContext(ctx, id, int64(s), to[s], room).Scan(&until)
+		below := until // pieces that begin before go whole
 		if errors.Is(err, sql.ErrNoRows) {
-			until, err = to[s], w.split(ctx, id, s, to[s])
+			below, err = w.split(ctx, id, s, until)
 		}
 		if err != nil {
 			return earliest, err
 		}
-		result, err := w.deletePieces.ExecContext(ctx, id, int64(s), until)
+		result, err := w.deletePieces.ExecContext(ctx, id, int64(s), below)
 		if err != nil {
 			return earliest, err
 		}
@@ -285,19 +290,25 @@ func (w *writer) cut(ctx context.Context, id string, earliest, to command.Sizes)
 	return earliest, err
 }
 
-// split makes a piece begin at an offset that lies inside of one.
-func (w *writer) split(ctx context.Context, id string, s command.Stream, at int64) error {
+// split makes a piece begin at an offset that lies inside of one, and gives the
+// offset below which pieces go whole. An extent in a file stays as it is: the
+// checksum of the block at the offset is over all of it.
+func (w *writer) split(ctx context.Context, id string, s command.Stream, at int64) (below int64, err error) {
 	var from int64
 	var data []byte
-	err := w.pieceAt.QueryRowContext(ctx, id, int64(s), at).Scan(&from, &data)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
+	var inFile sql.NullInt64
+	switch err := w.pieceAt.QueryRowContext(ctx, id, int64(s), at).Scan(&from, &data, &inFile); {
+	case errors.Is(err, sql.ErrNoRows):
+		return at, nil
+	case err != nil:
+		return 0, err
+	case inFile.Valid && from+inFile.Int64 > at:
+		return from, nil
+	case inFile.Valid || from == at || from+int64(len(data)) <= at:
+		return at, nil
 	}
-	if err != nil || from == at || from+int64(len(data)) <= at {
-		return err
-	}
-	_, err = w.insertPiece.ExecContext(ctx, id, int64(s), at, data[at-from:])
-	return err
+	_, err = w.insertPiece.ExecContext(ctx, id, int64(s), at, data[at-from:], nil)
+	return at, err
 }
 
 // delete runs on the writer's goroutine and removes a command with all that

@@ -47,11 +47,11 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 			stored_stdout = max(stored_stdout, ?), stored_stderr = max(stored_stderr, ?),
 			kept = iif(?, max(max(stored_stdout, ?) - earliest_stdout, max(stored_stderr, ?) - earliest_stderr), 0)
 			WHERE id = ? AND state = ? AND fence = ? AND ? IN (-1, stored_stdout) AND ? IN (-1, stored_stderr)`},
-		{&s.where, "SELECT state, fence, stored_stdout, stored_stderr FROM command WHERE id = ?"},
-		{&s.insertPiece, "INSERT INTO output_chunk (command, stream, offset, data) VALUES (?, ?, ?, ?)"},
+		{&s.where, selectWhere},
+		{&s.insertPiece, "INSERT INTO output_chunk (command, stream, offset, data, filed) VALUES (?, ?, ?, ?, ?)"},
 		{&s.deleteStart, "DELETE FROM command_start WHERE command = ?"},
 
-		{&s.pieceAt, "SELECT offset, data FROM output_chunk WHERE command = ? AND stream = ? AND offset <= ? ORDER BY offset DESC LIMIT 1"},
+		{&s.pieceAt, "SELECT offset, data, filed FROM output_chunk WHERE command = ? AND stream = ? AND offset <= ? ORDER BY offset DESC LIMIT 1"},
 		{&s.pieceAfter, "SELECT offset FROM output_chunk WHERE command = ? AND stream = ? AND offset < ? ORDER BY offset LIMIT 1 OFFSET ?"},
 		{&s.deletePieces, "DELETE FROM output_chunk WHERE command = ? AND stream = ? AND offset < ?"},
 		{&s.setEarliest, `UPDATE command SET earliest_stdout = ?2, earliest_stderr = ?3,

@@ -154,13 +154,9 @@ func TestWALStaysBounded(t *testing.T) {
 	s := open(t, t.TempDir())
 	defer s.Close()
 	c := create(t, s)
-	data := make([]byte, 4<<20)
+	data := make([]byte, bulkSize-1) // more would go into a file
 	for range 2 * walMost / len(data) {
-		chunk := command.Chunk{Offset: c.Size[0], Data: data}
-		c.Size[0] = chunk.End()
-		if err := s.Apply(t.Context(), command.Change{From: c.State, Fence: c.Fence, Command: c, Output: []command.Chunk{chunk}}); err != nil {
-			t.Fatal(err)
-		}
+		c = appended(t, s, c, data)
 	}
 	info, err := os.Stat(s.path + "-wal")
 	if err != nil || info.Size() > walMost*3/2 {
@@ -175,7 +171,10 @@ func TestSpaceIsReused(t *testing.T) {
 	var first int64
 	for range 5 {
 		c := create(t, s)
-		if err := s.Apply(t.Context(), end(c, command.Chunk{Data: make([]byte, 3<<20)})); err != nil {
+		for range 12 {
+			c = appended(t, s, c, make([]byte, bulkSize-1))
+		}
+		if err := s.Apply(t.Context(), end(c)); err != nil {
 			t.Fatal(err)
 		}
 		if done, err := s.Retain(t.Context(), command.Retention{Now: time.Now().Add(time.Hour), DeleteAfter: time.Minute}); err != nil || done.Deleted != 1 {

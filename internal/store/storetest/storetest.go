@@ -38,6 +38,7 @@ func Run(t *testing.T, open Open) {
 		{"every field comes back", everyField},
 		{"the zero command comes back", zeroCommand},
 		{"secrets go with the start", secrets},
+		{"a password for sudo is never stored", sudoPassword},
 		{"a request id names one command", requestIDs},
 		{"a request id is forgotten", requestIDForgotten},
 		{"fifty creates with one request id", racingCreates},

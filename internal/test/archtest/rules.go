@@ -21,7 +21,7 @@ var Project = Rules{
 		"internal/fault":     {ground, nil, "the one error type"},
 		"internal/telemetry": {ground, nil, "logs and metrics, of whatever is told"},
 
-		"internal/command": {words, []string{"internal/fault"}, "the domain: the standard library and fault, nothing else"},
+		"internal/command": {words, []string{"internal/fault", "internal/secret"}, "the domain: the standard library, fault and secret, nothing else"},
 		"internal/config":  {words, []string{"internal/fault", "internal/secret"}, "settings; what they mean is the rooms' affair"},
 		"internal/secret":  {words, nil, "values that cannot be printed"},
 
@@ -30,15 +30,16 @@ var Project = Rules{
 		"internal/output":    {facts, []string{"internal/command"}, "the log of a command"},
 		"pkg/client":         {facts, []string{"gen/telexec/v1"}, "what programs outside import; internal rooms stay inside"},
 
-		"internal/api":             {workers, []string{"gen/telexec/v1", "internal/access", "internal/command", "internal/fault", "internal/inventory", "internal/output"}, "proto ↔ domain"},
-		"internal/engine":          {workers, []string{"internal/command", "internal/fault", "internal/inventory", "internal/output"}, "runs commands; hosts and store come through its ports"},
-		"internal/gateway":         {workers, []string{"gen/telexec/v1", "internal/access", "internal/fault", "internal/secret", "internal/telemetry"}, "REST over the gRPC server, which it dials"},
-		"internal/rpcserver":       {workers, []string{"internal/access", "internal/fault", "internal/secret", "internal/telemetry"}, "the steps around every call, whatever the call"},
-		"internal/sshconn":         {workers, []string{"internal/fault", "internal/inventory", "internal/secret"}, "live connections, whatever runs over them"},
-		"internal/sshexec":         {workers, []string{"internal/command", "internal/fault", "internal/inventory"}, "one remote process; connections come through its port"},
-		"internal/store":           {workers, []string{"internal/command"}, "what a store must do"},
-		"internal/store/sqlite":    {workers, []string{"internal/command", "internal/fault", "internal/store"}, "the embedded store"},
-		"internal/store/storetest": {workers, []string{"internal/command", "internal/fault", "internal/store"}, "the suite that every store passes"},
+		"internal/api":               {workers, []string{"gen/telexec/v1", "internal/access", "internal/command", "internal/fault", "internal/inventory", "internal/output", "internal/secret"}, "proto ↔ domain"},
+		"internal/engine":            {workers, []string{"internal/command", "internal/fault", "internal/inventory", "internal/output"}, "runs commands; hosts and store come through its ports"},
+		"internal/gateway":           {workers, []string{"gen/telexec/v1", "internal/access", "internal/fault", "internal/secret", "internal/telemetry"}, "REST over the gRPC server, which it dials"},
+		"internal/rpcserver":         {workers, []string{"internal/access", "internal/fault", "internal/secret", "internal/telemetry"}, "the steps around every call, whatever the call"},
+		"internal/sshconn":           {workers, []string{"internal/fault", "internal/inventory", "internal/secret"}, "live connections, whatever runs over them"},
+		"internal/sshexec":           {workers, []string{"internal/command", "internal/fault", "internal/inventory", "internal/secret"}, "one remote process; connections come through its port"},
+		"internal/store":             {workers, []string{"internal/command"}, "what a store must do"},
+		"internal/store/sqlite":      {workers, []string{"internal/command", "internal/fault", "internal/store", "internal/store/sqlite/bulk"}, "the embedded store"},
+		"internal/store/sqlite/bulk": {workers, []string{"internal/command"}, "the embedded store's files; what lies in them it is told"},
+		"internal/store/storetest":   {workers, []string{"internal/command", "internal/fault", "internal/secret", "internal/store"}, "the suite that every store passes"},
 
 		"cmd/telexecd": {doors, []string{"gen/openapi", "gen/telexec/v1", "internal/access", "internal/api", "internal/command", "internal/config", "internal/engine",
 			"internal/fault", "internal/gateway", "internal/inventory", "internal/rpcserver", "internal/sshconn", "internal/sshexec", "internal/store/sqlite",
@@ -50,6 +51,7 @@ var Project = Rules{
 		"internal/test/bench":    {harness, nil, "measures telexec against raw SSH"},
 		"internal/test/e2e":      {harness, nil, "the whole of it, from outside"},
 		"internal/test/testenv":  {harness, []string{"gen/telexec/v1", "internal/inventory", "internal/secret", "internal/test/sshtest"}, "a service and its hosts for a test"},
+		"internal/test/chaos":    {harness, nil, "the whole of it, while everything around breaks"},
 		"internal/test/cover":    {testing, nil, "reads a profile only"},
 		"internal/test/demo":     {harness, []string{"internal/command", "internal/secret", "internal/test/loopback"}, "runs the real programs"},
 		"internal/test/loopback": {testing, nil, "an SSH server of the standard library and x/crypto"},
@@ -57,8 +59,10 @@ var Project = Rules{
 	},
 
 	Peers: []Peer{
+		{"internal/command", "internal/secret", "what is asked for may hold a password; secret is a leaf"},
 		{"internal/config", "internal/secret", "settings hold secrets; secret is a leaf"},
 		{"internal/store/sqlite", "internal/store", "a driver implements the contract"},
+		{"internal/store/sqlite", "internal/store/sqlite/bulk", "the driver's files; bulk is a leaf"},
 		{"internal/store/storetest", "internal/store", "the suite is written against the contract"},
 	},
 
