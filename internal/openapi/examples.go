@@ -121,7 +121,7 @@ func responses() map[string]proto.Message {
 		"HostService_CheckHost": &pb.CheckHostResponse{
 			Host: host, Ok: true, Duration: durationpb.New(85 * time.Millisecond), ServerVersion: "SSH-2.0-OpenSSH_9.2p1",
 			HostKeyFingerprint: "SHA256:8YVbJ0m3zS0a6Wc1bFqf2cB1kq0y9kq0n4w1r5t7u9A",
-			Durability:         pb.Durability_DURABILITY_ATTACHED,
+			Durability:         pb.Durability_DURABILITY_DURABLE,
 		},
 		"AdminService_GetServerInfo": &pb.GetServerInfoResponse{
 			Version: "v0.1.0", GoVersion: "go1.26.0", Node: "build1", Store: "sqlite",
@@ -140,7 +140,7 @@ func exampleCommand() *pb.Command {
 		CreatedBy:  &pb.Actor{Principal: "admin", Origin: pb.Origin_ORIGIN_REST},
 		CreateTime: timestamppb.New(exampleStart), StartTime: timestamppb.New(exampleStart.Add(22 * time.Millisecond)),
 		LastActivityTime: timestamppb.New(exampleStart.Add(60 * time.Millisecond)),
-		Durability:       pb.Durability_DURABILITY_ATTACHED,
+		Durability:       pb.Durability_DURABILITY_DURABLE,
 	}
 }
 

@@ -342,26 +342,31 @@ func TestRequestsAreValidated(t *testing.T) {
 		field  string
 		says   string
 	}{
-		"nothing":      {&telexecv1.ExecuteRequest{}, fault.ReasonEmptyCommand, "", "command"},
-		"no command":   {&telexecv1.ExecuteRequest{Host: "h"}, fault.ReasonEmptyCommand, "", "command"},
-		"no host":      {&telexecv1.ExecuteRequest{Command: "true"}, fault.ReasonMissingHost, "", "host"},
-		"long command": {&telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", 1<<20)}, fault.ReasonCommandTooLong, "command", "120,000"},
-		"long argv":    {&telexecv1.ExecuteRequest{Host: "h", Argv: []string{strings.Repeat("x", 1<<20)}}, fault.ReasonCommandTooLong, "argv", "100,000"},
-		"both":         {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Argv: []string{"b"}}, fault.ReasonInvalidRequest, "", "not both"},
-		"host":         {&telexecv1.ExecuteRequest{Host: "-h", Command: "a"}, fault.ReasonInvalidRequest, "host", "does not begin with a hyphen"},
-		"request id":   {&telexecv1.ExecuteRequest{Host: "h", Command: "a", RequestId: "a b"}, fault.ReasonInvalidRequest, "request_id", "no spaces"},
-		"session":      {&telexecv1.ExecuteRequest{Session: "a b", Command: "a"}, fault.ReasonInvalidRequest, "session", "letters, digits and . _ -"},
-		"NUL":          {&telexecv1.ExecuteRequest{Host: "h", Command: "a\x00"}, fault.ReasonInvalidRequest, "command", "NUL"},
-		"directory":    {&telexecv1.ExecuteRequest{Host: "h", Command: "a", WorkingDirectory: "a\x00"}, fault.ReasonInvalidRequest, "working_directory", "NUL"},
-		"variable":     {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Env: map[string]string{"1": ""}}, fault.ReasonInvalidRequest, `env["1"]`, "does not begin with a digit"},
-		"value":        {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Env: map[string]string{"A": "\x00"}}, fault.ReasonInvalidRequest, `env["A"]`, "NUL"},
-		"label":        {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Labels: map[string]string{"a b": ""}}, fault.ReasonInvalidRequest, `labels["a b"]`, "letters and digits"},
-		"no label":     {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Labels: map[string]string{"": ""}}, fault.ReasonInvalidRequest, `labels[""]`, "letters and digits"},
-		"action type":  {&telexecv1.ExecuteRequest{Host: "h", Command: "a", ActionType: "A"}, fault.ReasonInvalidRequest, "action_type", "small letters"},
-		"terminal":     {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Pty: &telexecv1.Pty{Term: "a b"}}, fault.ReasonInvalidRequest, "pty.term", "terminal type"},
-		"sudo":         {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Sudo: &telexecv1.Sudo{User: "a b"}}, fault.ReasonInvalidRequest, "sudo.user", "user"},
-		"priority":     {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Priority: 101}, fault.ReasonInvalidRequest, "priority", "100"},
-		"limit":        {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Output: &telexecv1.OutputOptions{LimitBytes: -1}}, fault.ReasonInvalidRequest, "output.limit_bytes", "0"},
+		"nothing":          {&telexecv1.ExecuteRequest{}, fault.ReasonEmptyCommand, "", "command"},
+		"no command":       {&telexecv1.ExecuteRequest{Host: "h"}, fault.ReasonEmptyCommand, "", "command"},
+		"no host":          {&telexecv1.ExecuteRequest{Command: "true"}, fault.ReasonMissingHost, "", "host"},
+		"long command":     {&telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", 1<<20)}, fault.ReasonCommandTooLong, "command", "120,000"},
+		"long argv":        {&telexecv1.ExecuteRequest{Host: "h", Argv: []string{strings.Repeat("x", 1<<20)}}, fault.ReasonCommandTooLong, "argv", "100,000"},
+		"both":             {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Argv: []string{"b"}}, fault.ReasonInvalidRequest, "", "not both"},
+		"host":             {&telexecv1.ExecuteRequest{Host: "-h", Command: "a"}, fault.ReasonInvalidRequest, "host", "does not begin with a hyphen"},
+		"request id":       {&telexecv1.ExecuteRequest{Host: "h", Command: "a", RequestId: "a b"}, fault.ReasonInvalidRequest, "request_id", "no spaces"},
+		"session":          {&telexecv1.ExecuteRequest{Session: "a b", Command: "a"}, fault.ReasonInvalidRequest, "session", "letters, digits and . _ -"},
+		"NUL":              {&telexecv1.ExecuteRequest{Host: "h", Command: "a\x00"}, fault.ReasonInvalidRequest, "command", "NUL"},
+		"directory":        {&telexecv1.ExecuteRequest{Host: "h", Command: "a", WorkingDirectory: "a\x00"}, fault.ReasonInvalidRequest, "working_directory", "NUL"},
+		"variable":         {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Env: map[string]string{"1": ""}}, fault.ReasonInvalidRequest, `env["1"]`, "does not begin with a digit"},
+		"value":            {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Env: map[string]string{"A": "\x00"}}, fault.ReasonInvalidRequest, `env["A"]`, "NUL"},
+		"label":            {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Labels: map[string]string{"a b": ""}}, fault.ReasonInvalidRequest, `labels["a b"]`, "letters and digits"},
+		"no label":         {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Labels: map[string]string{"": ""}}, fault.ReasonInvalidRequest, `labels[""]`, "letters and digits"},
+		"action type":      {&telexecv1.ExecuteRequest{Host: "h", Command: "a", ActionType: "A"}, fault.ReasonInvalidRequest, "action_type", "small letters"},
+		"terminal":         {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Pty: &telexecv1.Pty{Term: "a b"}}, fault.ReasonInvalidRequest, "pty.term", "terminal type"},
+		"sudo":             {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Sudo: &telexecv1.Sudo{User: "a b"}}, fault.ReasonInvalidRequest, "sudo.user", "user"},
+		"sudo, two lines":  {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Sudo: &telexecv1.Sudo{Password: "hunter2\n"}}, fault.ReasonInvalidRequest, "sudo.password", "sudo reads one line"},
+		"sudo, return":     {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Sudo: &telexecv1.Sudo{Password: "hunter2\r"}}, fault.ReasonInvalidRequest, "sudo.password", "sudo reads one line"},
+		"sudo, NUL":        {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Sudo: &telexecv1.Sudo{Password: "hunter2\x00"}}, fault.ReasonInvalidRequest, "sudo.password", "sudo reads one line"},
+		"sudo, long":       {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Sudo: &telexecv1.Sudo{Password: strings.Repeat("hunter2", 200)}}, fault.ReasonInvalidRequest, "sudo.password", "1024"},
+		"durable terminal": {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Pty: &telexecv1.Pty{}, Durability: telexecv1.Durability_DURABILITY_DURABLE}, fault.ReasonInvalidRequest, "", "a terminal lives on its connection"},
+		"priority":         {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Priority: 101}, fault.ReasonInvalidRequest, "priority", "100"},
+		"limit":            {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Output: &telexecv1.OutputOptions{LimitBytes: -1}}, fault.ReasonInvalidRequest, "output.limit_bytes", "0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := client.Execute(ctx, c.req)
@@ -381,6 +386,9 @@ func TestRequestsAreValidated(t *testing.T) {
 			}
 			if c.reason == fault.ReasonInvalidRequest && len(fields) != 1 {
 				t.Errorf("one mistake, %d complaints: %v", len(fields), fields)
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the password is told: %v", err)
 			}
 			if strings.Contains(err.Error(), "regex") {
 				t.Errorf("not for people: %v", err)

@@ -53,8 +53,9 @@ const (
 	CommandState_COMMAND_STATE_REJECTED CommandState = 9
 	// Waited too long in the queue or for an approval; it never started.
 	CommandState_COMMAND_STATE_EXPIRED CommandState = 10
-	// Its outcome cannot be known any more, for instance because the connection
-	// of an attached run was lost; Command.failure says why.
+	// Its outcome cannot be known any more: the connection of an attached run was
+	// lost, the host was rebooted, or it stayed away for too long. Command.failure
+	// says why; the output up to then is kept.
 	CommandState_COMMAND_STATE_LOST CommandState = 11
 )
 
@@ -243,12 +244,17 @@ func (Origin) EnumDescriptor() ([]byte, []int) {
 type Durability int32
 
 const (
-	// In a request: the best the host allows.
+	// In a request: DURABLE where the host can keep the command, else ATTACHED;
+	// Command.durability_reason then says why. With a PTY it is ATTACHED. In a
+	// Command: it has not started.
 	Durability_DURABILITY_UNSPECIFIED Durability = 0
-	// Lives on the host by itself: a lost connection or a restart of the service
-	// does not touch it.
+	// Lives on the host by itself, and so does its output until the service has
+	// it: a lost connection or a restart of the service does not touch it. In a
+	// request: that or nothing; where the host cannot keep it, it ends as FAILED
+	// with NOT_DURABLE and has not run.
 	Durability_DURABILITY_DURABLE Durability = 1
-	// Lives on an SSH channel: if the connection is lost, it ends as LOST.
+	// Lives on an SSH channel: if the connection is lost or the service ends, it
+	// ends as LOST.
 	Durability_DURABILITY_ATTACHED Durability = 2
 )
 
@@ -301,7 +307,10 @@ const (
 	Connection_CONNECTION_UNSPECIFIED Connection = 0
 	// Connected; output is live.
 	Connection_CONNECTION_CONNECTED Connection = 1
-	// The link is lost and is being made again; the command goes on.
+	// The link to the host is lost and is being made again, with growing pauses;
+	// the command, which is DURABLE, goes on there. What it prints meanwhile comes
+	// when the link is back, at the next byte. A host that stays away longer than
+	// the service's reconnect_timeout is given up: the command ends as LOST.
 	Connection_CONNECTION_RECONNECTING Connection = 2
 )
 
@@ -419,7 +428,9 @@ const (
 	CancelOutcome_CANCEL_OUTCOME_ALREADY_ENDED CancelOutcome = 2
 	// It had not started; it never will.
 	CancelOutcome_CANCEL_OUTCOME_NEVER_STARTED CancelOutcome = 3
-	// Still under way when the grace was over; ask again or watch.
+	// Still under way, and the service goes on with it by itself: the grace was
+	// over, or the host cannot be reached just now (Command.connection is
+	// RECONNECTING). Until it can, the command goes on there. Ask again or watch.
 	CancelOutcome_CANCEL_OUTCOME_PENDING CancelOutcome = 4
 	// Processes are left that could not be ended; CancelReport.left has them.
 	CancelOutcome_CANCEL_OUTCOME_LEFT CancelOutcome = 5
@@ -540,12 +551,18 @@ func (x *Pty) GetRows() uint32 {
 	return 0
 }
 
-// Sudo runs the command as another user.
+// Sudo runs the command as another user: by sudo, which the host must have and
+// which must allow it. Where sudo does not, the command ends as FAILED with
+// SUDO_REFUSED and has not run.
 type Sudo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user to become; default root.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Password for sudo, where it wants one. Never stored, logged or shown.
+	// Password of the login user for sudo, where sudo asks for one; at most 1024
+	// bytes. It reaches sudo through a pipe and nothing else: it is never stored,
+	// logged or shown, and stands in no argument, variable or file. A command that
+	// was still queued when the service restarted has lost it, and ends as FAILED
+	// with SERVICE_RESTARTED.
 	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -599,7 +616,8 @@ func (x *Sudo) GetPassword() string {
 type Failure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Stable, upper snake case, listed in docs/errors.md: HOST_UNREACHABLE,
-	// AUTHENTICATION_FAILED, CONNECTION_LOST, SIGNALLED, SERVICE_RESTARTED, …
+	// AUTHENTICATION_FAILED, SIGNALLED, NOT_DURABLE, SUDO_REFUSED, CONNECTION_LOST,
+	// HOST_REBOOTED, RUN_REMOVED, SUPERVISOR_KILLED, …
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// One sentence for people: what happened.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
@@ -925,7 +943,7 @@ type Cancellation struct {
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// The caller's reason; may be empty.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// What came of it; unset while it is under way.
+	// What came of it; unset, or PENDING, while it is under way.
 	Report        *CancelReport `protobuf:"bytes,4,opt,name=report,proto3" json:"report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1107,7 +1125,8 @@ type Command struct {
 	LoginShell bool `protobuf:"varint,11,opt,name=login_shell,json=loginShell,proto3" json:"login_shell,omitempty"`
 	// Set when it runs on a pseudo-terminal.
 	Pty *Pty `protobuf:"bytes,12,opt,name=pty,proto3" json:"pty,omitempty"`
-	// User it was asked to run as through sudo; empty for none.
+	// User it was asked to run as through sudo; empty for none. Whether a password
+	// was given is not shown.
 	SudoUser string `protobuf:"bytes,13,opt,name=sudo_user,json=sudoUser,proto3" json:"sudo_user,omitempty"`
 	// The caller's timeout, counted from start_time; unset for none.
 	Timeout *durationpb.Duration `protobuf:"bytes,14,opt,name=timeout,proto3" json:"timeout,omitempty"`
@@ -1138,11 +1157,13 @@ type Command struct {
 	ExitSignal string `protobuf:"bytes,26,opt,name=exit_signal,json=exitSignal,proto3" json:"exit_signal,omitempty"`
 	// Why it did not run to its own end; unset for COMPLETED.
 	Failure *Failure `protobuf:"bytes,27,opt,name=failure,proto3" json:"failure,omitempty"`
-	// Whether the service sees it just now; only while RUNNING.
+	// Whether the service sees it just now; only while it has started and not
+	// ended.
 	Connection Connection `protobuf:"varint,28,opt,name=connection,proto3,enum=telexec.v1.Connection" json:"connection,omitempty"`
-	// How it lives on its host.
+	// How it lives on its host; UNSPECIFIED until it has started.
 	Durability Durability `protobuf:"varint,29,opt,name=durability,proto3,enum=telexec.v1.Durability" json:"durability,omitempty"`
-	// Why it is ATTACHED although DURABLE was not ruled out; may be empty.
+	// Why it is ATTACHED although that was not asked for: what the host lacks, or
+	// that a terminal lives on its connection. Empty otherwise.
 	DurabilityReason string `protobuf:"bytes,30,opt,name=durability_reason,json=durabilityReason,proto3" json:"durability_reason,omitempty"`
 	// How its end was recognised.
 	Completion Completion `protobuf:"varint,31,opt,name=completion,proto3,enum=telexec.v1.Completion" json:"completion,omitempty"`
@@ -1489,14 +1510,17 @@ func (x *Command) GetStdinOpen() bool {
 	return false
 }
 
-// Truncation tells from which offset on output of a stream was not kept.
+// Truncation tells from which offset on output of a stream was not kept. What
+// was kept is whole up to there; exit code and state are not touched by it.
 type Truncation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// First byte of stdout that was not kept; unset when all was.
 	StdoutOffset *int64 `protobuf:"varint,1,opt,name=stdout_offset,json=stdoutOffset,proto3,oneof" json:"stdout_offset,omitempty"`
 	// First byte of stderr that was not kept; unset when all was.
 	StderrOffset *int64 `protobuf:"varint,2,opt,name=stderr_offset,json=stderrOffset,proto3,oneof" json:"stderr_offset,omitempty"`
-	// Why: "host disk full", "limit reached".
+	// Why, for people: the host had no space left for the output of a durable
+	// command, the command has printed more than the host's spool_limit, or the
+	// connection of an attached one ended before all of its output had come.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1794,11 +1818,12 @@ const file_telexec_v1_command_proto_rawDesc = "" +
 	"\x04term\x18\x01 \x01(\tBz\xbaHw\xba\x01p\n" +
 	"\bpty.term\x12@the name of a terminal type has letters, digits and + . _ - only\x1a\"this.matches('^[A-Za-z0-9+._-]*$')r\x02(@R\x04term\x12\"\n" +
 	"\acolumns\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\acolumns\x12\x1c\n" +
-	"\x04rows\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x04rows\"\xb8\x01\n" +
+	"\x04rows\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x04rows\"\xf7\x02\n" +
 	"\x04Sudo\x12\x89\x01\n" +
 	"\x04user\x18\x01 \x01(\tBu\xbaHr\xba\x01k\n" +
-	"\tsudo.user\x129the name of a user has letters, digits and . _ @ $ - only\x1a#this.matches('^[A-Za-z0-9._@$-]*$')r\x02(@R\x04user\x12$\n" +
-	"\bpassword\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\bpassword\"O\n" +
+	"\tsudo.user\x129the name of a user has letters, digits and . _ @ $ - only\x1a#this.matches('^[A-Za-z0-9._@$-]*$')r\x02(@R\x04user\x12\xe2\x01\n" +
+	"\bpassword\x18\x02 \x01(\tB\xc5\x01\xbaH\xbe\x01\xba\x01\xb5\x01\n" +
+	"\rsudo.password\x12\\a password for sudo cannot hold a NUL byte or the end of a line, because sudo reads one line\x1aF!this.contains('\\x00') && !this.contains('\\n') && !this.contains('\\r')r\x03(\x80\b\x80\x01\x01R\bpassword\"O\n" +
 	"\aFailure\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +

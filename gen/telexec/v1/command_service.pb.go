@@ -60,7 +60,8 @@ type ExecuteRequest struct {
 	LoginShell bool `protobuf:"varint,10,opt,name=login_shell,json=loginShell,proto3" json:"login_shell,omitempty"`
 	// Run on a pseudo-terminal.
 	Pty *Pty `protobuf:"bytes,11,opt,name=pty,proto3" json:"pty,omitempty"`
-	// Run as another user through sudo.
+	// Run as another user through sudo. Command line, env and working_directory
+	// are then that user's.
 	Sudo *Sudo `protobuf:"bytes,12,opt,name=sudo,proto3" json:"sudo,omitempty"`
 	// End the command when it has run so long (state TIMED_OUT); unset: never.
 	Timeout *durationpb.Duration `protobuf:"bytes,13,opt,name=timeout,proto3" json:"timeout,omitempty"`
@@ -70,7 +71,8 @@ type ExecuteRequest struct {
 	Wait *durationpb.Duration `protobuf:"bytes,14,opt,name=wait,proto3" json:"wait,omitempty"`
 	// Higher goes first among the queued; 0 is ordinary.
 	Priority int32 `protobuf:"varint,15,opt,name=priority,proto3" json:"priority,omitempty"`
-	// How the command should live on the host; default: the best it allows.
+	// How the command should live on the host; default: DURABLE where it can be,
+	// else ATTACHED. DURABLE cannot be asked for together with pty.
 	Durability Durability `protobuf:"varint,16,opt,name=durability,proto3,enum=telexec.v1.Durability" json:"durability,omitempty"`
 	// Labels to find the command by.
 	Labels map[string]string `protobuf:"bytes,17,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -563,7 +565,8 @@ type StreamOutputResponse_Chunk struct {
 
 type StreamOutputResponse_Command struct {
 	// The command's state, cancel, connection or progress changed; the first
-	// message of every stream is one of these.
+	// message of every stream is one of these. That the host was lost and found
+	// again is told this way, by Command.connection.
 	Command *Command `protobuf:"bytes,3,opt,name=command,proto3,oneof"`
 }
 
@@ -1551,7 +1554,7 @@ var File_telexec_v1_command_service_proto protoreflect.FileDescriptor
 const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\n" +
 	" telexec/v1/command_service.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\xde\x19\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\x86\x1b\n" +
 	"\x0eExecuteRequest\x12\x94\x01\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tBu\xbaHr\xba\x01j\n" +
@@ -1598,13 +1601,14 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\xbe\x06\xbaH\xba\x06\x1a\xa4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\xe6\a\xbaH\xe2\a\x1a\xa4\x01\n" +
 	"\rcommand.empty\x12bgive the command to run, either as command (a shell command line) or as argv (a list of arguments)\x1a/this.command.size() > 0 || this.argv.size() > 0\x1ah\n" +
 	"\fcommand.both\x12%give either command or argv, not both\x1a1this.command.size() == 0 || this.argv.size() == 0\x1aX\n" +
 	"\fhost.missing\x12\x17give the host to run on\x1a/this.host.size() > 0 || this.session.size() > 0\x1ae\n" +
 	"\thost.both\x12%give either host or session, not both\x1a1this.host.size() == 0 || this.session.size() == 0\x1a\x8c\x01\n" +
 	"\n" +
-	"stdin.both\x12Tstdin with pty would be typed, not piped; give pty with stdin_open and use SendInput\x1a(this.stdin.size() == 0 || !has(this.pty)\x1a\xd6\x01\n" +
+	"stdin.both\x12Tstdin with pty would be typed, not piped; give pty with stdin_open and use SendInput\x1a(this.stdin.size() == 0 || !has(this.pty)\x1a\xa5\x01\n" +
+	"\x0edurability.pty\x12ka terminal lives on its connection, so that a command on one cannot be DURABLE; leave out pty or durability\x1a&this.durability != 1 || !has(this.pty)\x1a\xd6\x01\n" +
 	"\routput.offset\x12ja command that is to be started has no output yet; leave out output.stdout_offset and output.stderr_offset\x1aY!has(this.output) || (!has(this.output.stdout_offset) && !has(this.output.stderr_offset))\"\xc2\x01\n" +
 	"\x0fExecuteResponse\x12-\n" +
 	"\acommand\x18\x01 \x01(\v2\x13.telexec.v1.CommandR\acommand\x121\n" +

@@ -39,7 +39,9 @@ type CommandServiceClient interface {
 	// then: the answer has the result. Not done: the answer has the command id and
 	// the output so far, and the command goes on. Losing this call, or its answer,
 	// does not touch the command; asking again with the same request_id gives the
-	// same command.
+	// same command. Neither does the loss of the connection to the host, or a
+	// restart of this service, where the command is DURABLE, which it is wherever
+	// the host can keep it (see Durability).
 	//
 	// Errors: INVALID_ARGUMENT (the fields are named), NOT_FOUND (UNKNOWN_HOST),
 	// ALREADY_EXISTS (REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
@@ -50,6 +52,11 @@ type CommandServiceClient interface {
 	// follow goes on until all of it is delivered. Offsets are bytes from the start
 	// of the stream and never change, so that a reader who was cut off resumes
 	// without gap or repeat. A slow reader slows nobody.
+	//
+	// While the service has lost the host of a durable command the stream stays
+	// open, with heartbeats: an event command whose connection is RECONNECTING tells
+	// of the loss, one whose connection is CONNECTED that it is over, and the output
+	// goes on at the next byte.
 	StreamOutput(ctx context.Context, in *StreamOutputRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamOutputResponse], error)
 	// GetStatus tells where a command is, with output on request. With wait and
 	// if_version_greater_than, or with output offsets, it is a long-poll.
@@ -57,13 +64,20 @@ type CommandServiceClient interface {
 	// Cancel ends a command and all its processes, and answers when their end is
 	// proven or the grace is over. Idempotent: cancelling twice, or after the end,
 	// is harmless.
+	//
+	// While the host cannot be reached the answer is PENDING, after a moment: the
+	// command goes on there, and the service cancels it as soon as the host is back,
+	// also when it was itself restarted meanwhile. What came of it is then in
+	// Command.cancellation, for GetStatus and watchers.
 	Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*CancelResponse, error)
 	// Signal sends one signal to the command's process group. What the command
 	// makes of it is its own affair. FAILED_PRECONDITION (NOT_RUNNING) where there
-	// is nothing to signal.
+	// is nothing to signal, UNAVAILABLE while the host cannot be reached.
 	Signal(ctx context.Context, in *SignalRequest, opts ...grpc.CallOption) (*SignalResponse, error)
 	// SendInput writes to the standard input of a command that was started with
-	// stdin_open or a PTY. FAILED_PRECONDITION (STDIN_CLOSED) where it is closed.
+	// stdin_open or a PTY, of a durable one also after a restart of this service.
+	// FAILED_PRECONDITION (STDIN_CLOSED) where it is closed. After an error that
+	// leaves open what was taken, stdin_bytes of an empty call tells.
 	SendInput(ctx context.Context, in *SendInputRequest, opts ...grpc.CallOption) (*SendInputResponse, error)
 	// ListCommands lists commands, newest first. What has not ended is asked for by
 	// active; the cost of a page does not grow with the history.
@@ -168,7 +182,9 @@ type CommandServiceServer interface {
 	// then: the answer has the result. Not done: the answer has the command id and
 	// the output so far, and the command goes on. Losing this call, or its answer,
 	// does not touch the command; asking again with the same request_id gives the
-	// same command.
+	// same command. Neither does the loss of the connection to the host, or a
+	// restart of this service, where the command is DURABLE, which it is wherever
+	// the host can keep it (see Durability).
 	//
 	// Errors: INVALID_ARGUMENT (the fields are named), NOT_FOUND (UNKNOWN_HOST),
 	// ALREADY_EXISTS (REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
@@ -179,6 +195,11 @@ type CommandServiceServer interface {
 	// follow goes on until all of it is delivered. Offsets are bytes from the start
 	// of the stream and never change, so that a reader who was cut off resumes
 	// without gap or repeat. A slow reader slows nobody.
+	//
+	// While the service has lost the host of a durable command the stream stays
+	// open, with heartbeats: an event command whose connection is RECONNECTING tells
+	// of the loss, one whose connection is CONNECTED that it is over, and the output
+	// goes on at the next byte.
 	StreamOutput(*StreamOutputRequest, grpc.ServerStreamingServer[StreamOutputResponse]) error
 	// GetStatus tells where a command is, with output on request. With wait and
 	// if_version_greater_than, or with output offsets, it is a long-poll.
@@ -186,13 +207,20 @@ type CommandServiceServer interface {
 	// Cancel ends a command and all its processes, and answers when their end is
 	// proven or the grace is over. Idempotent: cancelling twice, or after the end,
 	// is harmless.
+	//
+	// While the host cannot be reached the answer is PENDING, after a moment: the
+	// command goes on there, and the service cancels it as soon as the host is back,
+	// also when it was itself restarted meanwhile. What came of it is then in
+	// Command.cancellation, for GetStatus and watchers.
 	Cancel(context.Context, *CancelRequest) (*CancelResponse, error)
 	// Signal sends one signal to the command's process group. What the command
 	// makes of it is its own affair. FAILED_PRECONDITION (NOT_RUNNING) where there
-	// is nothing to signal.
+	// is nothing to signal, UNAVAILABLE while the host cannot be reached.
 	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
 	// SendInput writes to the standard input of a command that was started with
-	// stdin_open or a PTY. FAILED_PRECONDITION (STDIN_CLOSED) where it is closed.
+	// stdin_open or a PTY, of a durable one also after a restart of this service.
+	// FAILED_PRECONDITION (STDIN_CLOSED) where it is closed. After an error that
+	// leaves open what was taken, stdin_bytes of an empty call tells.
 	SendInput(context.Context, *SendInputRequest) (*SendInputResponse, error)
 	// ListCommands lists commands, newest first. What has not ended is asked for by
 	// active; the cost of a page does not grow with the history.

@@ -515,7 +515,7 @@ type CheckHostResponse struct {
 	HostKeyFingerprint string `protobuf:"bytes,6,opt,name=host_key_fingerprint,json=hostKeyFingerprint,proto3" json:"host_key_fingerprint,omitempty"`
 	// Whether commands can be DURABLE there, and if not why.
 	Durability Durability `protobuf:"varint,7,opt,name=durability,proto3,enum=telexec.v1.Durability" json:"durability,omitempty"`
-	// Why it is ATTACHED only; empty otherwise.
+	// Why it is ATTACHED only: what the host lacks for more. Empty otherwise.
 	DurabilityReason string `protobuf:"bytes,8,opt,name=durability_reason,json=durabilityReason,proto3" json:"durability_reason,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
