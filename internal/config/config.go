@@ -121,6 +121,10 @@ type Limits struct {
 	QueueTimeout time.Duration `yaml:"queue_timeout" default:"24h" min:"1s"`
 	// How long Execute waits for the end where the caller does not say.
 	DefaultWait time.Duration `yaml:"default_wait" default:"30s" max:"10m"`
+	// How long a host may be away until the commands that live on it are given up as LOST; they may well go on there.
+	ReconnectTimeout time.Duration `yaml:"reconnect_timeout" default:"24h" min:"1s"`
+	// Bytes of each stream of a command that may lie on its host until it has ended and all was collected. What it prints beyond that is not kept, and the command tells from where on.
+	SpoolLimit int64 `yaml:"spool_limit" kind:"size" default:"4GiB" min:"64KiB"`
 }
 
 // Retention says how long results are kept.
@@ -190,6 +194,8 @@ type Host struct {
 	ConnectTimeout time.Duration `yaml:"connect_timeout" min:"100ms" max:"10m" auto:"ssh_config, else ssh.connect_timeout"`
 	// Commands that run at once on this host.
 	MaxCommands int `yaml:"max_commands" min:"1" max:"10000" auto:"limits.max_commands_per_host"`
+	// Bytes of each stream of a command that may lie on this host until it has ended and all was collected.
+	SpoolLimit int64 `yaml:"spool_limit" kind:"size" min:"64KiB" auto:"limits.spool_limit"`
 	// Words of your own about the host, to filter by.
 	Labels map[string]string `yaml:"labels"`
 }

@@ -317,7 +317,7 @@ func typeName(t reflect.Type, tag reflect.StructTag) string {
 	case t == reflect.TypeFor[Target]():
 		return "a host[:port]"
 	case kind == "size":
-		return "a size"
+		return "a size" + limits(tag)
 	case kind == "addr":
 		return "an address host:port"
 	case kind == "path":

@@ -64,6 +64,7 @@ func TestDefaults(t *testing.T) {
 		Limits: config.Limits{
 			MaxCommands: 1000, MaxCommandsPerHost: 10, MaxQueued: 10000,
 			QueueTimeout: 24 * time.Hour, DefaultWait: 30 * time.Second,
+			ReconnectTimeout: 24 * time.Hour, SpoolLimit: 4 << 30,
 		},
 		Retention: config.Retention{OutputBytes: 10 << 20, FullOutput: time.Hour, History: 720 * time.Hour},
 		Store:     config.Store{SQLiteFile: state + "/telexec.db"},
@@ -89,12 +90,13 @@ grpc_addr: 127.0.0.1:1
 http_addr: 127.0.0.1:2
 data_dir: from-file
 log: {level: error}
-limits: {max_commands: 7}
+limits: {max_commands: 7, reconnect_timeout: 2d, spool_limit: 64KiB}
 `)
 	env["TELEXEC_HTTP_ADDR"] = "127.0.0.1:3"
 	env["TELEXEC_DATA_DIR"] = "/from/env"
 	env["TELEXEC_LOG_LEVEL"] = "debug"
 	env["TELEXEC_LIMITS_MAX_QUEUED"] = "9"
+	env["TELEXEC_LIMITS_SPOOL_LIMIT"] = "1GB"
 	env["TELEXEC_SSH_AGENT"] = "none"
 	env["SSH_AUTH_SOCK"] = "/run/agent"
 	env["TELEXEC_HOSTS"] = "ignored" // lists have no variable
@@ -109,6 +111,8 @@ limits: {max_commands: 7}
 		{"variable", got.HTTPAddr, "127.0.0.1:3"},
 		{"variable", got.Log.Level, slog.LevelDebug},
 		{"variable", got.Limits.MaxQueued, 9},
+		{"file", got.Limits.ReconnectTimeout, 48 * time.Hour},
+		{"variable", got.Limits.SpoolLimit, int64(1e9)},
 		{"variable", got.SSH.Agent, ""},
 		{"flag", got.DataDir, "/from/flag"},
 		{"flag", got.Log.Format, config.LogJSON},
@@ -189,6 +193,7 @@ hosts:
     proxy_jump: [bastion, "ops@[2001:db8::1]:2200"]
     connect_timeout: 5s
     max_commands: 3
+    spool_limit: 512MiB
     labels: &labels {env: prod, version: 1.10, "on": yes, rack: 007}
   - &small
     name: bastion
@@ -219,7 +224,7 @@ hosts:
 		KnownHostsFile: []string{dir + "/.ssh/known_hosts"},
 		HostKeyPolicy:  "accept-new", HostKeyAlias: "web",
 		ProxyJump:      []config.Target{{Host: "bastion"}, {User: "ops", Host: "2001:db8::1", Port: 2200}},
-		ConnectTimeout: 5 * time.Second, MaxCommands: 3, Labels: labels,
+		ConnectTimeout: 5 * time.Second, MaxCommands: 3, SpoolLimit: 512 << 20, Labels: labels,
 	}, {
 		Name: "bastion", Address: config.Target{Host: "bastion"}, Password: secret.New("1234"), ProxyJump: none, Labels: labels,
 	}, {
@@ -254,6 +259,11 @@ func TestProblems(t *testing.T) {
 		{"limits: {queue_timeout: 30}", []string{`limits.queue_timeout: "30" is not a duration such as 500ms, 30s, 1h30m or 30d`}},
 		{"limits: {queue_timeout: -30s}", []string{"is not a duration"}},
 		{"limits: {queue_timeout: 1ms}", []string{`"1ms" is less than 1s`}},
+		{"limits: {reconnect_timeout: 999ms}", []string{`limits.reconnect_timeout: "999ms" is less than 1s`}},
+		{"limits: {spool_limit: 65535}", []string{`limits.spool_limit: "65535" is less than 64KiB`}},
+		{"limits: {spool_limit: lots}", []string{`"lots" is not a size such as`}},
+		{"limits: {spool_limit: [1GiB]}", []string{"must be a size of at least 64KiB, not a list"}},
+		{"hosts: [{name: a, spool_limit: 1KiB}]", []string{`hosts[0].spool_limit: "1KiB" is less than 64KiB`}},
 		{"limits: {max_commands: many}", []string{`"many" is not a whole number`}},
 		{"limits: {max_commands: 0}", []string{`"0" is less than 1`}},
 		{"limits: {max_commands: 1000000}", []string{`"1000000" is more than 100000`}},

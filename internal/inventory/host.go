@@ -50,7 +50,8 @@ type Host struct {
 	KeepaliveInterval time.Duration // between keepalives; 0: none
 	KeepaliveMax      int           // unanswered keepalives until the peer is dead
 
-	MaxCommands int // commands at once
+	MaxCommands int   // commands at once
+	SpoolLimit  int64 // bytes per stream of a command that may lie there until it is through; 0: no limit
 	Labels      map[string]string
 	Source      Source
 }

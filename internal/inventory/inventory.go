@@ -29,6 +29,7 @@ type Options struct {
 	User        string              // login name where nothing names another
 	SSH         config.SSH          // ConnectTimeout, Keepalive… and Agent are the defaults of every host
 	MaxCommands int                 // of a host that does not say
+	SpoolLimit  int64               // of a host that does not say
 	Getenv      func(string) string // for variables in ssh_config; nil: none is set
 }
 

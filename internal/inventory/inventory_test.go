@@ -27,7 +27,7 @@ func base(t *testing.T, sshConfig, hosts string) inventory.Options {
 	if err := os.MkdirAll(filepath.Join(home, ".ssh"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	o := inventory.Options{Home: home, User: "me", SSH: defaults, MaxCommands: 10}
+	o := inventory.Options{Home: home, User: "me", SSH: defaults, MaxCommands: 10, SpoolLimit: 1 << 30}
 	o.SSHConfig = write(t, filepath.Join(home, ".ssh/config"), sshConfig)
 	if hosts != "" {
 		file := write(t, filepath.Join(home, "t.yaml"), "hosts:\n"+hosts)
@@ -91,6 +91,7 @@ func TestHostOfTheConfiguration(t *testing.T) {
   host_key_alias: alias
   connect_timeout: 3s
   max_commands: 2
+  spool_limit: 64MiB
   labels: {env: prod}
 - name: small
   address: Small.Example.com
@@ -103,14 +104,14 @@ func TestHostOfTheConfiguration(t *testing.T) {
 		Passphrase: secret.New("pp"), Password: secret.New("pw"),
 		KnownHostsFiles: []string{"/known"}, HostKeyAlias: "alias", HostKeyPolicy: inventory.AcceptNew,
 		ConnectTimeout: 3 * time.Second, KeepaliveInterval: 5 * time.Second, KeepaliveMax: 3,
-		MaxCommands: 2, Labels: map[string]string{"env": "prod"}, Source: inventory.FromConfig,
+		MaxCommands: 2, SpoolLimit: 64 << 20, Labels: map[string]string{"env": "prod"}, Source: inventory.FromConfig,
 	}, {
 		// Nothing comes from Host * of ssh_config: the address is no alias.
 		Name: "small", Address: "small.example.com:22", User: "me", Agent: "/run/agent",
 		KnownHostsFiles: []string{ssh + "/known_hosts", ssh + "/known_hosts2", "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"},
 		HostKeyPolicy:   inventory.Strict,
 		ConnectTimeout:  10 * time.Second, KeepaliveInterval: 5 * time.Second, KeepaliveMax: 3,
-		MaxCommands: 10, Source: inventory.FromConfig,
+		MaxCommands: 10, SpoolLimit: 1 << 30, Source: inventory.FromConfig,
 	}} {
 		if got := lookup(t, inv, want.Name); !reflect.DeepEqual(got, want) {
 			t.Errorf("got  %+v\nwant %+v", got, want)
@@ -157,7 +158,7 @@ Host jump
 		Name: "web1", Address: "10.0.0.1:2200", User: "fromssh", IdentityFiles: []string{"/ssh/key"},
 		CertificateFiles: []string{"/ssh/cert"}, KnownHostsFiles: []string{"/ssh/known"}, HostKeyAlias: "sshalias",
 		HostKeyPolicy: inventory.AcceptNew, ConnectTimeout: 4 * time.Second, KeepaliveMax: 1, IdentitiesOnly: true,
-		MaxCommands: 1, Source: inventory.FromConfig, Via: []inventory.Host{lookup(t, inv, "jump")},
+		MaxCommands: 1, SpoolLimit: 1 << 30, Source: inventory.FromConfig, Via: []inventory.Host{lookup(t, inv, "jump")},
 	}
 	if got := lookup(t, inv, "web1"); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -166,7 +167,7 @@ Host jump
 		Name: "mine", Address: "10.0.0.1:22", User: "root", IdentityFiles: []string{"/mine"},
 		CertificateFiles: []string{"/minecert"}, KnownHostsFiles: []string{"/minehosts"}, HostKeyAlias: "minealias",
 		HostKeyPolicy: inventory.Strict, ConnectTimeout: time.Second, KeepaliveMax: 1, IdentitiesOnly: true,
-		MaxCommands: 10, Source: inventory.FromConfig,
+		MaxCommands: 10, SpoolLimit: 1 << 30, Source: inventory.FromConfig,
 	}
 	if got := lookup(t, inv, "mine"); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -155,6 +155,7 @@ func (r *resolver) settle(t config.Target) (Host, []config.Target, error) {
 	h.KeepaliveMax = max(1, or(said.aliveMax, r.SSH.KeepaliveMax))
 	h.IdentitiesOnly = set(said.identitiesOnly)
 	h.MaxCommands = cmp.Or(own.MaxCommands, r.MaxCommands)
+	h.SpoolLimit = cmp.Or(own.SpoolLimit, r.SpoolLimit)
 	h.Labels = own.Labels
 
 	e := r.expander(&h, address, host, port)
