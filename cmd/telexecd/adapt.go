@@ -7,6 +7,7 @@ import (
 	"github.com/telexec/telexec/internal/api"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/engine"
+	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
 	"github.com/telexec/telexec/internal/sshconn"
 	"github.com/telexec/telexec/internal/sshexec"
@@ -96,11 +97,11 @@ func (w watcher) Next(ctx context.Context) (api.Event, error) {
 type runner struct{ *sshexec.Runner }
 
 func (r runner) Start(ctx context.Context, run engine.Run) (engine.Process, error) {
-	p, err := r.Runner.Start(ctx, run.ID, run.Host, run.Spec, run.Output)
-	if err != nil {
-		return nil, err // not p: a nil *Process in an interface is not nil
-	}
-	return p, nil
+	return r.Runner.Start(ctx, sshexec.Run(run))
+}
+
+func (r runner) Resume(ctx context.Context, run engine.Run) (engine.Process, error) {
+	return r.Runner.Resume(ctx, sshexec.Run(run))
 }
 
 // dialer is the pool as sshexec needs it.
@@ -114,8 +115,11 @@ func (d dialer) Open(ctx context.Context, host inventory.Host) (sshexec.Session,
 	return sshexec.Session{Channel: c.Channel, Requests: c.Requests(), Lost: c.Done(), Err: c.Err, Close: c.Close, Alive: c.Alive}, nil
 }
 
-// links is the pool as api needs it.
-type links struct{ pool *sshconn.Pool }
+// links is the pool, with what runs on it, as api needs it.
+type links struct {
+	pool   *sshconn.Pool
+	runner *sshexec.Runner
+}
 
 func (l links) Link(host string) api.Link {
 	s := l.pool.Stats(host)
@@ -132,10 +136,14 @@ func (l links) Check(ctx context.Context, h inventory.Host) (api.Finding, error)
 	if err != nil {
 		return api.Finding{}, err
 	}
-	return api.Finding{
-		ServerVersion: r.ServerVersion, HostKey: r.HostKeyFingerprint,
-		Durability: command.Attached, DurabilityReason: "commands run on an SSH channel and end with its connection",
-	}, nil
+	found := api.Finding{ServerVersion: r.ServerVersion, HostKey: r.HostKeyFingerprint, Durability: command.Durable}
+	switch err := l.runner.Probe(ctx, h); {
+	case fault.ReasonOf(err) == fault.ReasonNotDurable:
+		found.Durability, found.DurabilityReason = command.Attached, fault.From(err).Message
+	case err != nil:
+		return api.Finding{}, err
+	}
+	return found, nil
 }
 
 // meter is telemetry as the engine needs it.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/sshconn"
+	"github.com/telexec/telexec/internal/sshexec"
 	"github.com/telexec/telexec/internal/test/sshtest"
 )
 
@@ -14,7 +15,7 @@ func TestAFailureIsToldUntilTheNextSuccess(t *testing.T) {
 	server := sshtest.Start(t, sshtest.Options{})
 	pool := sshconn.New(sshconn.Options{})
 	defer pool.Close()
-	host, l := server.Host("web1"), links{pool}
+	host, l := server.Host("web1"), links{pool, sshexec.New(dialer{pool}, sshexec.Options{})}
 	server.Stop()
 	if _, err := l.Check(t.Context(), host); err == nil {
 		t.Fatal("a stopped server answers")

@@ -177,7 +177,7 @@ func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 	}
 	hosts, err := inventory.Open(inventory.Options{
 		Hosts: cfg.Hosts, SSHConfig: cfg.SSHConfig, Home: cfg.Home, User: cfg.User, SSH: cfg.SSH,
-		MaxCommands: cfg.Limits.MaxCommandsPerHost, Getenv: e.Getenv,
+		MaxCommands: cfg.Limits.MaxCommandsPerHost, SpoolLimit: cfg.Limits.SpoolLimit, Getenv: e.Getenv,
 	})
 	if err != nil {
 		return err
@@ -206,8 +206,9 @@ func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("the name of this machine: %w", err)
 	}
+	exec := sshexec.New(dialer{pool}, sshexec.Options{ReconnectTimeout: cfg.Limits.ReconnectTimeout})
 	eng := engine.New(engine.Options{
-		Journal: store, Runner: runner{sshexec.New(dialer{pool}, sshexec.Options{})}, Hosts: hosts, Node: node,
+		Journal: store, Runner: runner{exec}, Hosts: hosts, Node: node,
 		Limits: engine.Limits{
 			MaxCommands: cfg.Limits.MaxCommands, MaxQueued: cfg.Limits.MaxQueued,
 			QueueTimeout: cfg.Limits.QueueTimeout, DrainTimeout: cfg.DrainTimeout,
@@ -225,7 +226,7 @@ func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 	}
 	commands := commands{eng}
 	telexecv1.RegisterCommandServiceServer(server, api.NewCommands(commands, commands, cfg.Limits.DefaultWait))
-	telexecv1.RegisterHostServiceServer(server, api.NewHosts(hosts, commands, links{pool}))
+	telexecv1.RegisterHostServiceServer(server, api.NewHosts(hosts, commands, links{pool, exec}))
 	telexecv1.RegisterAdminServiceServer(server, api.NewAdmin(api.Info{
 		Version: version, Commit: commit, GoVersion: runtime.Version(), Node: node, Store: "sqlite", Started: time.Now(),
 		Limits: api.Limits{

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/secret"
 )
 
 // This file is the whole border between the wire and the domain: …FromProto and
@@ -39,6 +41,15 @@ func originFromProto(o telexecv1.Origin) command.Origin {
 		return ""
 	}
 	return command.Origin(strings.ToLower(strings.TrimPrefix(o.String(), "ORIGIN_")))
+}
+
+// durabilityFromProto gives the empty durability, which is the best there is, for
+// UNSPECIFIED.
+func durabilityFromProto(d telexecv1.Durability) command.Durability {
+	if d == telexecv1.Durability_DURABILITY_UNSPECIFIED {
+		return ""
+	}
+	return command.Durability(strings.TrimPrefix(d.String(), "DURABILITY_"))
 }
 
 func durabilityToProto(d command.Durability) telexecv1.Durability {
@@ -73,13 +84,8 @@ func streamFromProto(s telexecv1.Stream) command.Stream {
 
 // specFromProto gives what was asked for, or says what of it cannot be had yet.
 func specFromProto(r *telexecv1.ExecuteRequest) (command.Spec, error) {
-	switch {
-	case r.GetSession() != "":
+	if r.GetSession() != "" {
 		return command.Spec{}, unsupported("running a command in a session", "Give host instead of session")
-	case r.GetSudo() != nil:
-		return command.Spec{}, unsupported("sudo", `Use a host whose login user is the one you need, or put "sudo -n" before the command where no password is asked for`)
-	case r.GetDurability() == telexecv1.Durability_DURABILITY_DURABLE:
-		return command.Spec{}, unsupported("durability DURABLE", "Leave durability out, and the command gets the best there is")
 	}
 	s := command.Spec{
 		RequestID:        r.GetRequestId(),
@@ -94,16 +100,28 @@ func specFromProto(r *telexecv1.ExecuteRequest) (command.Spec, error) {
 		Timeout:          r.GetTimeout().AsDuration(),
 		QueueTimeout:     r.GetQueueTimeout().AsDuration(),
 		Priority:         int(r.GetPriority()),
+		Sudo:             sudoFromProto(r.GetSudo()),
+		Durability:       durabilityFromProto(r.GetDurability()),
 		Labels:           r.GetLabels(),
 		ActionType:       r.GetActionType(),
-	}
-	if r.GetDurability() == telexecv1.Durability_DURABILITY_ATTACHED {
-		s.Durability = command.Attached
 	}
 	if p := r.GetPty(); p != nil {
 		s.Pty = &command.Pty{Term: p.GetTerm(), Columns: p.GetColumns(), Rows: p.GetRows()}
 	}
 	return command.NewSpec(s)
+}
+
+// sudoFromProto names root where no user is named, so that it is shown and that
+// both ways to ask for root are the same request.
+func sudoFromProto(s *telexecv1.Sudo) *command.Sudo {
+	if s == nil {
+		return nil
+	}
+	return &command.Sudo{
+		User:          cmp.Or(s.GetUser(), "root"),
+		Password:      secret.New(s.GetPassword()),
+		NeedsPassword: s.GetPassword() != "",
+	}
 }
 
 // filterFromProto gives the filter of a list, without its page. none is true
@@ -195,6 +213,9 @@ func commandToProto(s Snapshot, now time.Time) *telexecv1.Command {
 	if s.Exit.Code != nil {
 		code := int32(*s.Exit.Code)
 		c.ExitCode = &code
+	}
+	if sudo := s.Spec.Sudo; sudo != nil {
+		c.SudoUser = cmp.Or(sudo.User, "root") // never its password
 	}
 	if p := s.Spec.Pty; p != nil {
 		c.Pty = &telexecv1.Pty{Term: p.Term, Columns: p.Columns, Rows: p.Rows}

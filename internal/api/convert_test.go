@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/secret"
 )
 
 var noon = time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -49,6 +51,9 @@ func fill(v reflect.Value, n *int) {
 		return
 	case command.Outcome:
 		v.SetString(string(command.Left))
+		return
+	case secret.Text:
+		v.Set(reflect.ValueOf(secret.New(fmt.Sprintf("hush%d", *n))))
 		return
 	}
 	switch v.Kind() {
@@ -95,8 +100,13 @@ func full[T any]() (v T) {
 
 // leaves calls f for every field below v that is not a struct, with its path.
 func leaves(path string, v reflect.Value, f func(path string, v reflect.Value)) {
-	switch _, isTime := v.Interface().(time.Time); {
-	case v.Kind() == reflect.Struct && !isTime:
+	switch v.Interface().(type) {
+	case time.Time, secret.Text:
+		f(strings.TrimPrefix(path, "."), v)
+		return
+	}
+	switch {
+	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
 			leaves(path+"."+v.Type().Field(i).Name, v.Field(i), f)
 		}
@@ -131,7 +141,7 @@ func unset(path string, m protoreflect.Message) (paths []string) {
 
 func TestEveryFieldOfACommandIsTold(t *testing.T) {
 	// What no command of this build has.
-	later := []string{"session", "sudo_user", "approval", "policy_rule", "task_step"}
+	later := []string{"session", "approval", "policy_rule", "task_step"}
 	s := full[Snapshot]()
 	s.StdinClosed = false
 	if missing := slices.DeleteFunc(unset("", commandToProto(s, noon).ProtoReflect()), func(p string) bool { return slices.Contains(later, p) }); len(missing) > 0 {
@@ -140,16 +150,18 @@ func TestEveryFieldOfACommandIsTold(t *testing.T) {
 
 	// The other way round: whatever changes in the domain changes on the wire.
 	inside := map[string]string{
-		"Command.Spec.Line":         "shown only without argv",
-		"Command.Spec.Stdin":        "may hold a secret",
-		"Command.Spec.StdinOpen":    "stdin_open tells the moment; the PTY keeps it open here",
-		"Command.Spec.QueueTimeout": "no field of the resource",
-		"Command.Spec.Durability":   "what was asked for; what was got is told",
-		"Command.Exit.CoreDumped":   "no field of the resource",
-		"Command.Earliest[0]":       "told with the output",
-		"Command.Earliest[1]":       "told with the output",
-		"Command.Node":              "where it is looked after is no affair of the caller",
-		"Command.Fence":             "of the store",
+		"Command.Spec.Line":               "shown only without argv",
+		"Command.Spec.Stdin":              "may hold a secret",
+		"Command.Spec.StdinOpen":          "stdin_open tells the moment; the PTY keeps it open here",
+		"Command.Spec.QueueTimeout":       "no field of the resource",
+		"Command.Spec.Durability":         "what was asked for; what was got is told",
+		"Command.Spec.Sudo.Password":      "a secret",
+		"Command.Spec.Sudo.NeedsPassword": "no affair of those who watch",
+		"Command.Exit.CoreDumped":         "no field of the resource",
+		"Command.Earliest[0]":             "told with the output",
+		"Command.Earliest[1]":             "told with the output",
+		"Command.Node":                    "where it is looked after is no affair of the caller",
+		"Command.Fence":                   "of the store",
 	}
 	before := commandToProto(s, noon)
 	leaves("", reflect.ValueOf(&s).Elem(), func(path string, v reflect.Value) {
@@ -240,7 +252,7 @@ func scalar(f protoreflect.FieldDescriptor, n *int) protoreflect.Value {
 func TestEveryFieldOfARequestCounts(t *testing.T) {
 	r, n := &telexecv1.ExecuteRequest{}, 0
 	fullMessage(r.ProtoReflect(), &n)
-	r.Session, r.Sudo = "", nil // refused, see below
+	r.Session = "" // refused, see below
 	all, err := specFromProto(r)
 	if err != nil {
 		t.Fatal(err)
@@ -276,20 +288,71 @@ func TestEveryFieldOfARequestCounts(t *testing.T) {
 }
 
 func TestWhatCannotBeHadIsRefused(t *testing.T) {
-	for name, r := range map[string]*telexecv1.ExecuteRequest{
-		"session": {Session: "s", Command: "true"},
-		"sudo":    {Host: "h", Command: "true", Sudo: &telexecv1.Sudo{}},
-		"durable": {Host: "h", Command: "true", Durability: telexecv1.Durability_DURABILITY_DURABLE},
-	} {
-		_, err := specFromProto(r)
-		if e := fault.From(err); err == nil || e.Kind != fault.Unsupported || e.Reason != fault.ReasonNotSupported || e.Hint == "" {
-			t.Errorf("%s: %v", name, err)
-		}
+	_, err := specFromProto(&telexecv1.ExecuteRequest{Session: "s", Command: "true"})
+	if e := fault.From(err); err == nil || e.Kind != fault.Unsupported || e.Reason != fault.ReasonNotSupported || e.Hint == "" {
+		t.Errorf("session: %v", err)
 	}
 	// What only the domain can check is still checked.
-	_, err := specFromProto(&telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", 70_000), Env: map[string]string{"A": strings.Repeat("x", 60_000)}})
+	_, err = specFromProto(&telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", 70_000), Env: map[string]string{"A": strings.Repeat("x", 60_000)}})
 	if fault.ReasonOf(err) != fault.ReasonCommandTooLong {
 		t.Errorf("long together: %v", err)
+	}
+}
+
+func TestSudo(t *testing.T) {
+	for name, c := range map[string]struct {
+		sudo     *telexecv1.Sudo
+		user     string // empty: no sudo
+		password string
+	}{
+		"none":            {nil, "", ""},
+		"root by default": {&telexecv1.Sudo{}, "root", ""},
+		"root":            {&telexecv1.Sudo{User: "root"}, "root", ""},
+		"somebody":        {&telexecv1.Sudo{User: "deploy", Password: "hunter2"}, "deploy", "hunter2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec, err := specFromProto(&telexecv1.ExecuteRequest{Host: "h", Command: "true", Sudo: c.sudo})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (spec.Sudo == nil) != (c.user == "") {
+				t.Fatalf("sudo is %v", spec.Sudo)
+			}
+			if s := spec.Sudo; s != nil && (s.User != c.user || s.Password.Reveal() != c.password || s.NeedsPassword != (c.password != "")) {
+				t.Errorf("user %q, password %q, needs one %v", s.User, s.Password.Reveal(), s.NeedsPassword)
+			}
+			// Whoever sees the command, or a Spec in a log, sees the user alone.
+			told := commandToProto(Snapshot{Command: command.Command{Spec: spec}}, noon)
+			if told.GetSudoUser() != c.user {
+				t.Errorf("sudo_user is %q", told.GetSudoUser())
+			}
+			asJSON, err := json.Marshal(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, text := range []string{told.String(), string(asJSON), fmt.Sprintf("%+v %#v %+v", spec, spec, spec.Sudo)} {
+				if strings.Contains(text, "hunter2") {
+					t.Errorf("the password is shown: %s", text)
+				}
+			}
+		})
+	}
+	// A command that the store gives back without a user is still root's.
+	if c := commandToProto(Snapshot{Command: command.Command{Spec: command.Spec{Sudo: &command.Sudo{}}}}, noon); c.GetSudoUser() != "root" {
+		t.Errorf("sudo_user is %q", c.GetSudoUser())
+	}
+}
+
+func TestDurability(t *testing.T) {
+	for p, want := range map[telexecv1.Durability]command.Durability{
+		telexecv1.Durability_DURABILITY_UNSPECIFIED: "",
+		telexecv1.Durability_DURABILITY_DURABLE:     command.Durable,
+		telexecv1.Durability_DURABILITY_ATTACHED:    command.Attached,
+	} {
+		s, err := specFromProto(&telexecv1.ExecuteRequest{Host: "h", Command: "true", Durability: p})
+		if err != nil || s.Durability != want || durabilityToProto(want) != p {
+			t.Errorf("%s is %q, %v", p, s.Durability, err)
+		}
 	}
 }
 

@@ -13,7 +13,8 @@ const cancelAnswer = 2 * time.Second
 
 // Cancel ends a command and answers when its end is proven, or when grace (below
 // 0: half a second) and two seconds have passed; the work then goes on and the
-// outcome is PENDING. It may be called at any time and any number of times, also
+// outcome is PENDING, also while the host cannot be reached: the command is ended
+// as soon as it can be. It may be called at any time and any number of times, also
 // for a command that is LOST: what is left of it on its host is ended then.
 func (e *Engine) Cancel(ctx context.Context, by command.Actor, id string, grace time.Duration, reason string) (Snapshot, command.CancelReport, error) {
 	if grace < 0 {
@@ -74,7 +75,7 @@ func awaitCancel(ctx context.Context, l *live) Snapshot {
 	for {
 		rung := l.bell.Rung()
 		s := l.snapshot()
-		if s.Ended() || s.Cancellation.Report != nil && s.Cancellation.Report.Outcome != command.Gone {
+		if s.Ended() || !underWay(s.Cancellation) && s.Cancellation.Report.Outcome != command.Gone {
 			return s
 		}
 		select {
@@ -87,17 +88,30 @@ func awaitCancel(ctx context.Context, l *live) Snapshot {
 	}
 }
 
+// underWay reports whether the outcome of a cancel is still to come.
+func underWay(n *command.Cancellation) bool {
+	return n != nil && (n.Report == nil || n.Report.Outcome == command.Pending)
+}
+
 // reportOf gives what a cancel of s has come to by now.
 func (e *Engine) reportOf(s Snapshot) command.CancelReport {
-	switch n := s.Cancellation; {
-	case n != nil && n.Report != nil && (s.Ended() || n.Report.Outcome != command.Gone):
+	n := s.Cancellation
+	switch {
+	case n != nil && n.Report != nil && (s.Ended() || n.Report.Outcome != command.Gone && n.Report.Outcome != command.Pending):
 		return *n.Report
+	case s.State == command.Lost:
+		return command.CancelReport{Outcome: command.Unproven, Message: "the command is LOST; cancel it again to end what may be left of it on its host"}
 	case s.Ended():
 		return command.CancelReport{Outcome: command.AlreadyEnded, Message: "it ended by itself before it could be cancelled"}
 	}
 	r := command.CancelReport{Outcome: command.Pending, Message: "its end is not proven yet; the work goes on"}
-	if trouble := e.StoreTrouble(); trouble != nil {
+	switch trouble := e.StoreTrouble(); {
+	case trouble != nil:
 		r.Message = "the store takes nothing for now, so that its end cannot be told: " + fault.From(trouble).Message
+	case n != nil && n.Report != nil && n.Report.Outcome == command.Pending:
+		r = *n.Report
+	case s.Connection == command.Reconnecting:
+		r.Message = "its host cannot be reached for now; it will be ended as soon as it can be"
 	}
 	return r
 }
@@ -114,7 +128,12 @@ func (e *Engine) process(ctx context.Context, id string) (*live, Process, error)
 	}
 	p := l.running()
 	if p == nil {
-		return nil, nil, notRunning(l.snapshot().State)
+		s := l.snapshot()
+		if s.State == command.Running {
+			return nil, nil, fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the service is looking for the command on its host, which it has not reached yet").
+				WithHint("Try again when its connection is CONNECTED").WithRetry(time.Second)
+		}
+		return nil, nil, notRunning(s.State)
 	}
 	return l, p, nil
 }
@@ -137,7 +156,9 @@ func (e *Engine) Signal(ctx context.Context, by command.Actor, id, name string) 
 	sent := &sentSignal{by: by, name: name} // before, since the end may come first
 	l.sent.Store(sent)
 	if err := p.Signal(ctx, name); err != nil {
-		l.sent.CompareAndSwap(sent, nil)
+		if fault.ReasonOf(err) != fault.ReasonConnectionLost { // else it may have arrived
+			l.sent.CompareAndSwap(sent, nil)
+		}
 		return Snapshot{}, err
 	}
 	return l.snapshot(), nil

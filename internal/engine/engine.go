@@ -12,6 +12,18 @@
 // its output. That it is running is told at once and stored with the first
 // output that is.
 //
+// A durable command lives on its host by itself, whatever becomes of the
+// connection and of the service: an owner lets go of it when the service stops,
+// and the next run takes it up where the journal says it was (take.go). An
+// attached one ends with its connection. How a command comes to run on its host,
+// and what may have been started there when nobody knows, is host.go's; the care
+// for one that runs is attend.go's, and what the journal gets of it persist.go's.
+//
+//	QUEUED ──slot──▶ STARTING ──Start──▶ RUNNING ──Wait──▶ an end ──▶ Collected
+//	                    │ ▲                 │ ▲
+//	                    ▼ │ Start again     ▼ │ Resume from the stored byte
+//	                  the service is stopped or killed
+//
 // The engine knows nothing of SSH, SQL or the wire; ports.go has what it needs
 // of them.
 package engine
@@ -38,7 +50,7 @@ type Limits struct {
 	MaxCommands  int           // running at once in the service
 	MaxQueued    int           // waiting at once in the service
 	QueueTimeout time.Duration // how long a command may wait, where it does not say itself
-	DrainTimeout time.Duration // how long running commands get when the service stops
+	DrainTimeout time.Duration // how long attached commands get when the service stops
 }
 
 // Options is what an Engine is made of. Journal, Runner and Hosts are needed.
@@ -69,6 +81,7 @@ type Engine struct {
 	// births takes accepted commands from Execute to Run, which starts their
 	// owners; unbuffered, never closed.
 	births    chan birth
+	cleaning  *cleaning
 	ready     chan struct{}  // closed by Run after recovery
 	accepting sync.WaitGroup // calls of accept; Add is guarded by mu and not draining
 	entropy   io.Reader      // of ids; safe for concurrent use
@@ -100,6 +113,7 @@ func New(o Options) *Engine {
 		log: o.Logger, meter: o.Meter,
 		queue:    newQueue(o.Limits.MaxCommands, o.Limits.MaxQueued),
 		births:   make(chan birth),
+		cleaning: newCleaning(),
 		ready:    make(chan struct{}),
 		entropy:  &ulid.LockedMonotonicReader{MonotonicReader: ulid.Monotonic(rand.Reader, 0)},
 		unsaved:  output.NewBudget(unsavedMost),
@@ -119,13 +133,14 @@ func New(o Options) *Engine {
 func (e *Engine) Ready() <-chan struct{} { return e.ready }
 
 // Run takes up what the last run of the service left, then works until ctx ends:
-// then it takes no more commands, gives those that run DrainTimeout to end, and
-// returns when no owner is left. It is called once.
+// then it takes no more commands, gives attached ones that run DrainTimeout to
+// end, lets go of durable ones, and returns when no owner is left. It is called
+// once.
 func (e *Engine) Run(ctx context.Context) error {
 	// Owners outlive ctx by the drain.
 	owning, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	queued, err := e.recover(ctx)
+	left, err := e.recover(ctx)
 	if err != nil {
 		return err
 	}
@@ -136,7 +151,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			b.live.own(owning, b.host)
 		})
 	}
-	for _, l := range queued {
+	for _, l := range left {
 		own(birth{live: l})
 	}
 	owners.Go(func() {
@@ -156,6 +171,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.awaitIdle()
 	stop()
 	owners.Wait()
+	e.cleaning.done.Wait()
 	return nil
 }
 
@@ -168,14 +184,15 @@ func (e *Engine) Drain() {
 	e.queue.close()
 }
 
-// awaitIdle waits until no command runs, at most DrainTimeout.
+// awaitIdle waits until no attached command runs, at most DrainTimeout. Durable
+// ones go on without the service.
 func (e *Engine) awaitIdle() {
 	deadline := time.NewTimer(e.limits.DrainTimeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if running, _ := e.queue.total(); running == 0 {
+		if !e.holding() {
 			return
 		}
 		select {
@@ -186,42 +203,16 @@ func (e *Engine) awaitIdle() {
 	}
 }
 
-// recover takes up every command that has not ended. A queued one queues again.
-// One that was starting or running was attached to the process that is gone: its
-// outcome cannot be known.
-func (e *Engine) recover(ctx context.Context) (queued []*live, err error) {
-	unfinished, err := e.journal.List(ctx, command.Filter{
-		States: []command.State{command.Queued, command.Starting, command.Running},
-	})
-	if err != nil {
-		return nil, err
+// holding reports whether a command lives that ends with the service.
+func (e *Engine) holding() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, l := range e.lives {
+		if l.attached() {
+			return true
+		}
 	}
-	for _, c := range unfinished {
-		if c.State == command.Queued {
-			l := newLive(e, c)
-			e.register(l)
-			queued = append(queued, l)
-			if host, err := e.hosts.Lookup(c.Spec.Host); err == nil { // if not, its owner ends it
-				e.queue.enqueue(l.ticket, host.MaxCommands, false)
-			}
-			continue
-		}
-		from := c.State
-		why := command.Failure{
-			Reason:  fault.ReasonServiceRestarted,
-			Message: "the service ended while the command was running on an attached connection",
-			Hint:    lostHint,
-		}
-		if from == command.Starting {
-			why.Message = "the service ended while the command was being started; whether it ran is not known"
-		}
-		lose(&c, why, time.Now())
-		if err := e.journal.Apply(ctx, command.Change{From: from, Fence: c.Fence, Command: c}); err != nil {
-			return nil, err
-		}
-		e.log.Warn("a command was lost with the last run of the service", "command", c.ID, "host", c.Spec.Host)
-	}
-	return queued, nil
+	return false
 }
 
 // Execute accepts a command: when it returns, the command is stored and will
@@ -272,7 +263,7 @@ func (e *Engine) accept(ctx context.Context, by command.Actor, spec command.Spec
 	c.ID = e.newID(now)
 	if slot {
 		c.State, _ = command.Next(c.State, command.Claim)
-		c.Node, c.Fence = e.node, 1
+		claimed(&c, e.node)
 	}
 	l := newLive(e, c)
 	e.register(l) // before it is stored, so that a replay finds it

@@ -373,11 +373,13 @@ func TestCancelOutcomes(t *testing.T) {
 		n := start(t, o)
 		id := n.execute("sleep 0.3; exit 2")
 		n.running(id)
-		if _, report, _ := n.Cancel(t.Context(), ann, id, -1, ""); report.Outcome != command.Unproven {
-			t.Errorf("%+v", report)
-		}
-		if s := n.ended(id); s.State != command.Completed || code(s) != "2" {
+		n.Cancel(t.Context(), ann, id, 0, "")
+		s := n.ended(id)
+		if s.State != command.Completed || code(s) != "2" {
 			t.Errorf("its own exit is told as %s, %s", s.State, code(s))
+		}
+		if s.Cancellation == nil || s.Cancellation.Report != nil {
+			t.Errorf("a cancel that has come to nothing is told as %+v", s.Cancellation)
 		}
 	})
 	t.Run("it takes long", func(t *testing.T) {
@@ -402,7 +404,7 @@ func TestCancelOutcomes(t *testing.T) {
 		n := start(t, o)
 		id := n.execute("sleep 0.2")
 		n.running(id)
-		if _, report, _ := n.Cancel(t.Context(), ann, id, -1, ""); report.Outcome != command.Unproven {
+		if _, report, _ := n.Cancel(t.Context(), ann, id, -1, ""); report.Outcome != command.AlreadyEnded {
 			t.Errorf("%+v", report)
 		}
 		n.ended(id)
@@ -534,7 +536,7 @@ func TestQueueOfAHost(t *testing.T) {
 		t.Errorf("a full queue: %v", err)
 	}
 	again := func(id string) string {
-		s, replayed, err := n.Execute(t.Context(), ann, command.Spec{Host: "h", Line: "true", RequestID: id})
+		s, replayed, err := n.Execute(t.Context(), ann, command.Spec{Host: "h", Line: "true", Durability: command.Attached, RequestID: id})
 		if err != nil || !replayed {
 			t.Errorf("a repeated request: %v, %v", replayed, err)
 		}

@@ -16,13 +16,12 @@ import (
 
 // Times of an owner's work.
 const (
-	flushAfter   = 20 * time.Millisecond // output is stored so long after it came at the latest
-	flushAt      = 1 << 20               // or when so many bytes wait
-	flushMost    = 4 << 20               // bytes in one commit
-	retryLeast   = 100 * time.Millisecond
-	retryMost    = 5 * time.Second
-	letGo        = 2 * time.Second // after proof that it is gone, until its channel is given up
-	ladderExtra  = 8 * time.Second // what a cancel may take beyond its grace
+	flushAfter = 20 * time.Millisecond // output is stored so long after it came at the latest
+	flushAt    = 1 << 20               // or when so many bytes wait
+	flushMost  = 4 << 20               // bytes in one commit
+	retryLeast = 100 * time.Millisecond
+	retryMost  = 5 * time.Second
+
 	defaultGrace = 500 * time.Millisecond
 )
 
@@ -37,7 +36,7 @@ type live struct {
 	log    *output.Log
 	ticket *ticket
 	// kick has an element when somebody has left something for the owner (wishes,
-	// inputEnded); capacity 1, so that nobody waits for the owner.
+	// link, inputEnded); capacity 1, so that nobody waits for the owner.
 	kick chan struct{}
 	// dirty has an element when output waits to be stored; capacity 1, so that
 	// the appender never waits for the owner.
@@ -55,18 +54,23 @@ type live struct {
 	process Process         // nil while it does not run
 	// Guarded by mu.
 	wishes []cancelRequest // that the owner has not taken up
+	link   link            // what the runner has told about the connection
 
 	sent atomic.Pointer[sentSignal] // last signal that a caller sent; nil: none
 
 	// The owner's own.
 	stored      command.State // state that the journal has
 	storedFence int64         // fence that the journal has
+	storedNode  string        // node that the journal has
 	unstored    bool          // cmd has changes that the journal has not
 	retry       time.Duration // wait before the next try to store; 0 after a success
 	flushTimer  *time.Timer   // when to flush
-	flushSoon   bool          // flushTimer is set
+	flushBy     time.Time     // when that is; zero where it is not set
 	writing     bool          // a write is under way
-	grace       time.Duration // of the first cancel
+	grace       time.Duration // of the last cancel
+	superseded  bool          // the journal says that another owner has it
+	taken       bool          // another run of the service may have started it
+	doubt       bool          // a ladder may have run of which no report came
 	// writes has the outcome of the one write at a time; capacity 1.
 	writes chan write
 }
@@ -105,9 +109,10 @@ func newLive(e *Engine, c command.Command) *live {
 		dirty:  make(chan struct{}, 1),
 		done:   make(chan struct{}),
 		cmd:    c,
-		stored: c.State, storedFence: c.Fence,
+		grace:  defaultGrace,
+		stored: c.State, storedFence: c.Fence, storedNode: c.Node,
 	}
-	l.log = output.NewLog(c.ID, e.journal, e.unsaved, &l.bell)
+	l.log = output.ResumeLog(c.ID, e.journal, e.unsaved, &l.bell, c.Size)
 	l.ticket = &ticket{id: c.ID, host: c.Spec.Host, priority: c.Spec.Priority, granted: make(chan struct{}), moved: l.bell.Ring}
 	return l
 }
@@ -127,6 +132,14 @@ func (l *live) snapshot() Snapshot {
 		s.Queue = l.engine.queue.place(l.ticket)
 	}
 	return s
+}
+
+// attached reports whether the command is on its host and ends with the service.
+// Anyone may call it.
+func (l *live) attached() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return (l.cmd.State == command.Starting || l.cmd.State == command.Running) && attached(&l.cmd)
 }
 
 func (l *live) running() Process {
@@ -167,18 +180,17 @@ func advance(c *command.Command, ev command.Event, now time.Time, f func(c *comm
 		c.EndTime = now
 		c.Connection = ""
 		c.StdinClosed = true
+		if n := c.Cancellation; n != nil && underWay(n) {
+			unanswered := *n
+			unanswered.Report = nil // it is not under way any more
+			c.Cancellation = &unanswered
+		}
 	}
 }
 
-// lose ends a command whose outcome cannot be known.
-func lose(c *command.Command, why command.Failure, now time.Time) {
-	advance(c, command.Lose, now, func(c *command.Command) { c.Failure = &why })
-	c.Version++
-}
-
 // own sees the command to its end, or until ctx ends: a queued command then
-// stays queued in the journal, a running one is ended as LOST. host is set where
-// the command has a slot.
+// stays queued in the journal, a durable one as it is, an attached one is ended as
+// LOST. host is set where the command has a slot, but for one that was taken over.
 func (l *live) own(ctx context.Context, host *inventory.Host) {
 	defer l.bell.Ring()
 	defer close(l.done)
@@ -187,14 +199,22 @@ func (l *live) own(ctx context.Context, host *inventory.Host) {
 	l.flushTimer = time.NewTimer(time.Hour)
 	defer l.flushTimer.Stop()
 	began := time.Now()
-	slot := host != nil
+	slot := host != nil || l.taken
 	defer func() {
 		if slot {
 			l.engine.queue.release(l.ticket.host, time.Since(began))
 		}
 	}()
 	err := l.guard("own", func() error {
-		if !slot {
+		switch {
+		case l.taken:
+			if !l.cmd.StartTime.IsZero() {
+				began = l.cmd.StartTime
+			}
+			if host = l.takeOver(ctx); host == nil {
+				return nil
+			}
+		case !slot:
 			if host, slot = l.awaitSlot(ctx); !slot {
 				return nil
 			}
@@ -212,12 +232,15 @@ func (l *live) own(ctx context.Context, host *inventory.Host) {
 }
 
 // awaitSlot waits in the queue, where Execute or recover has put the command. It
-// reports whether the command has a slot and
-// is STARTING in the journal; if not, it has ended or ctx has.
+// reports whether the command has a slot and is STARTING in the journal; if not,
+// it has ended or ctx has.
 func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 	q := l.engine.queue
 	host, err := l.engine.hosts.Lookup(l.ticket.host)
-	if err != nil { // the configuration has changed since it was accepted
+	if err == nil {
+		err = l.startable()
+	}
+	if err != nil { // the configuration has changed since it was accepted, or a password is gone
 		l.end(ctx, command.StartFail, failed(err))
 		return nil, false
 	}
@@ -258,15 +281,24 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 
 // claim makes the command STARTING in the journal, now that it has a slot.
 func (l *live) claim(ctx context.Context, host *inventory.Host) (*inventory.Host, bool) {
-	l.enter(command.Claim, func(c *command.Command) {
-		c.Node = l.engine.node
-		c.Fence++
-	})
+	l.enter(command.Claim, func(c *command.Command) { claimed(c, l.engine.node) })
 	if l.persist(ctx, l.cmd) != nil {
 		l.engine.queue.release(l.ticket.host, 0) // it stays queued in the journal
+		if l.superseded {
+			l.letGo(nil)
+		}
 		return nil, false
 	}
 	return host, true
+}
+
+// claimed gives a command that has a slot to its owner.
+func claimed(c *command.Command, node string) {
+	c.Node = node
+	c.Fence++
+	if c.Spec.Durability == command.Attached {
+		c.Durability = command.Attached // so that a crash finds it so
+	}
 }
 
 // leaveQueue gives back the ticket, or the slot if it was granted meanwhile.
@@ -314,6 +346,9 @@ func (l *live) takeWishes() bool {
 	wishes := l.wishes
 	l.wishes = nil
 	l.mu.Unlock()
+	if len(wishes) > 0 {
+		l.flushIn(flushAfter) // a wish outlives the service
+	}
 	for _, r := range wishes {
 		l.grace = r.grace
 		switch n := l.cmd.Cancellation; {
@@ -342,84 +377,17 @@ func failed(err error) func(c *command.Command) {
 	}
 }
 
-// run starts the command on its host and sees it to its end.
-func (l *live) run(ctx context.Context, host *inventory.Host) {
-	p, err := l.start(ctx, host)
-	if err != nil {
-		l.endUnstarted(ctx, err)
-		return
-	}
-	started := p.Started()
-	durability, why := p.Durability()
-	l.mu.Lock()
-	l.process = p
-	l.mu.Unlock()
-	l.enter(command.Start, func(c *command.Command) {
-		c.StartTime = started
-		c.Connection = command.Connected
-		c.Durability, c.DurabilityReason = durability, why
-		c.Spec.Stdin, c.Spec.Env = nil, blank(c.Spec.Env) // needed no more, and perhaps secret
-	})
-	l.flushIn(flushAfter)
-	l.attend(ctx, p)
-}
-
-// blank gives the names with empty values.
-func blank(env map[string]string) map[string]string {
-	names := make(map[string]string, len(env))
-	for name := range env {
-		names[name] = ""
-	}
-	return names
-}
-
-// start starts the command, and gives up before anything reached the host when a
-// cancel comes or ctx ends.
-func (l *live) start(ctx context.Context, host *inventory.Host) (Process, error) {
-	type result struct {
-		p   Process
-		err error
-	}
-	starting, giveUp := context.WithCancel(ctx)
-	defer giveUp()
-	results := make(chan result, 1) // the starter's one result
-	spec := l.cmd.Spec
-	if l.takeWishes() { // while the claim was being stored
-		return nil, fault.New(fault.Cancelled, fault.ReasonCancelledByCaller, "it was cancelled before it started")
-	}
-	go func() {
-		var r result
-		r.err = l.guard("start", func() (err error) {
-			r.p, err = l.engine.runner.Start(starting, Run{ID: l.id, Host: *host, Spec: &spec, Output: l.append})
-			return err
-		})
-		results <- r
-	}()
-	for {
-		select {
-		case r := <-results:
-			return r.p, r.err
-		case <-l.kick:
-			if l.takeWishes() {
-				giveUp()
-			}
-		case w := <-l.writes:
-			l.wrote(w)
-		case <-l.dirty:
-			l.flushDue()
-		case <-l.flushTimer.C:
-			l.flush(ctx)
-		}
-	}
-}
-
 // guard makes an error of a panic in f: one command's trouble must not take the
 // service, and with it every other command, down.
-func (l *live) guard(doing string, f func() error) (err error) {
+func (l *live) guard(doing string, f func() error) error {
+	return l.engine.guard(doing, "command", l.id, f)
+}
+
+func (e *Engine) guard(doing, kind, name string, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			l.engine.log.Error("a panic while looking after a command", "command", l.id, "doing", doing, "panic", v, "stack", string(debug.Stack()))
-			err = fault.New(fault.Internal, fault.ReasonInternal, "the service failed while it looked after the command").
+			e.log.Error("a panic while looking after a "+kind, kind, name, "doing", doing, "panic", v, "stack", string(debug.Stack()))
+			err = fault.New(fault.Internal, fault.ReasonInternal, "the service failed while it looked after the %s", kind).
 				WithHint("The service's log has the details")
 		}
 	}()
@@ -444,22 +412,4 @@ func (l *live) append(s command.Stream, data []byte) error {
 		}
 	}
 	return nil
-}
-
-// endUnstarted ends a command whose start gave err.
-func (l *live) endUnstarted(ctx context.Context, err error) {
-	f := fault.From(err)
-	cancelled := l.cmd.Cancellation != nil
-	switch {
-	case f.Reason == fault.ReasonConnectionLost, f.Reason == fault.ReasonNoExitStatus, f.Kind == fault.Internal:
-		l.end(ctx, command.Lose, failed(err)) // it may have started
-	case cancelled:
-		l.end(ctx, command.CancelledEnd, neverStarted)
-	case ctx.Err() != nil && f.Kind == fault.Cancelled:
-		// Nothing reached the host: the next run of the service starts it.
-		l.enter(command.Unclaim, func(c *command.Command) { c.Node = "" })
-		l.persist(ctx, l.cmd) // a failure is logged; the next run then says LOST
-	default:
-		l.end(ctx, command.StartFail, failed(err))
-	}
 }

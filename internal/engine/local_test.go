@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/telexec/telexec/internal/engine"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/output"
 )
 
 // local is a Runner that runs commands on this machine, so that the engine is
@@ -27,6 +29,9 @@ type local struct {
 }
 
 func (r local) Start(ctx context.Context, run engine.Run) (engine.Process, error) {
+	if !run.Attached {
+		return nil, fault.New(fault.Unsupported, fault.ReasonNotDurable, "it keeps nothing")
+	}
 	if r.beforeStart != nil {
 		if err := r.beforeStart(ctx, run); err != nil {
 			return nil, err
@@ -80,6 +85,14 @@ func (r local) Sweep(context.Context, string, inventory.Host, time.Duration) (co
 	return command.CancelReport{Outcome: command.AlreadyEnded}, nil
 }
 
+// Resume finds nothing, for the same reason.
+func (r local) Resume(context.Context, engine.Run) (engine.Process, error) {
+	return nil, fault.New(fault.NotFound, fault.ReasonRunRemoved, "it keeps nothing")
+}
+
+// Clean finds nothing either.
+func (r local) Clean(context.Context, inventory.Host, func(string) bool) (int, error) { return 0, nil }
+
 type process struct {
 	local
 	cmd     *exec.Cmd
@@ -92,20 +105,26 @@ type process struct {
 func (p *process) Started() time.Time                       { return p.started }
 func (p *process) Durability() (command.Durability, string) { return command.Attached, "it runs here" }
 
-func (p *process) Wait() (exit command.Exit, err error) {
+func (p *process) Wait() (end command.Ending, err error) {
 	p.copying.Wait()
 	p.cmd.Wait()
-	status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	end.Exit = exitOf(p.cmd)
+	if p.onWait != nil {
+		end.Exit, err = p.onWait(end.Exit)
+	}
+	return end, err
+}
+
+// exitOf tells how a process has ended.
+func exitOf(cmd *exec.Cmd) (exit command.Exit) {
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
 		exit.Signal = map[syscall.Signal]string{syscall.SIGKILL: "KILL", syscall.SIGTERM: "TERM", syscall.SIGINT: "INT"}[status.Signal()]
 	} else {
 		code := status.ExitStatus()
 		exit.Code = &code
 	}
-	if p.onWait != nil {
-		return p.onWait(exit)
-	}
-	return exit, nil
+	return exit
 }
 
 func (p *process) Signal(_ context.Context, name string) error {
@@ -137,6 +156,8 @@ func (p *process) Input(_ context.Context, data []byte, eof bool) (int64, error)
 	return p.total, err
 }
 
+func (p *process) Collected() {}
+
 // Close kills it: a process of this machine cannot be let go of while somebody
 // waits for its output.
 func (p *process) Close() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
@@ -156,8 +177,10 @@ var ann = command.Actor{Principal: "ann", Origin: command.OriginGRPC}
 // node is a running engine.
 type node struct {
 	*engine.Engine
-	t    *testing.T
-	stop func() // graceful; returns when it has stopped
+	t       *testing.T
+	kind    command.Durability // that execute asks for
+	journal *mortal
+	stop    func() // graceful; returns when it has stopped
 }
 
 // start runs an engine until the test ends. Options that are not given get
@@ -174,11 +197,17 @@ func start(t *testing.T, o engine.Options) *node {
 		o.Limits = engine.Limits{MaxCommands: 100, MaxQueued: 100, QueueTimeout: time.Hour, DrainTimeout: time.Millisecond}
 	}
 	o.Retention = command.Retention{TrimAfter: time.Hour, TrimTo: 1 << 20, DeleteAfter: time.Hour}
+	journal := &mortal{Journal: o.Journal} // one engine's own
+	o.Journal = journal
 	e := engine.New(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
-	n := &node{Engine: e, t: t, stop: sync.OnceFunc(func() {
+	kind := command.Attached
+	if _, ok := o.Runner.(*machine); ok {
+		kind = ""
+	}
+	n := &node{Engine: e, t: t, kind: kind, journal: journal, stop: sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error("Run:", err)
@@ -189,10 +218,66 @@ func start(t *testing.T, o engine.Options) *node {
 	return n
 }
 
+// crash ends the engine as kill -9 would: from now on it writes nothing.
+func (n *node) crash() {
+	n.journal.dead.Store(true)
+	n.stop()
+}
+
+// stores waits until the journal has a command as wanted.
+func (n *node) stores(id, what string, enough func(command.Command) bool) {
+	n.t.Helper()
+	late := time.After(20 * time.Second)
+	for {
+		rung := n.journal.bell.Rung()
+		c, err := n.journal.Get(n.t.Context(), id)
+		if err == nil && enough(c) {
+			return
+		}
+		select {
+		case <-rung:
+		case <-late:
+			n.t.Fatalf("the journal has the command %s, %s, not %s", c.State, c.Connection, what)
+		}
+	}
+}
+
+// dropped waits until a command has no owner any more without having ended.
+func (n *node) dropped(id string) {
+	n.t.Helper()
+	w, err := n.Watch(n.t.Context(), id, engine.WatchOptions{Follow: true})
+	if err == nil {
+		defer w.Close()
+	}
+	for err == nil {
+		_, err = w.Next(n.t.Context())
+	}
+	if fault.ReasonOf(err) != fault.ReasonDraining {
+		n.t.Errorf("the watcher is told %v", err)
+	}
+}
+
+// mortal is a journal that an engine can be cut off from.
+type mortal struct {
+	engine.Journal
+	dead atomic.Bool
+	bell output.Bell // rung after every write
+}
+
+var errDead = fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "the service is dead")
+
+func (m *mortal) Apply(ctx context.Context, ch command.Change) error {
+	defer m.bell.Ring()
+	if m.dead.Load() {
+		return errDead
+	}
+	return m.Journal.Apply(ctx, ch)
+}
+
 // execute accepts a shell line on host h.
 func (n *node) execute(line string, more ...func(*command.Spec)) string {
 	n.t.Helper()
-	spec := command.Spec{Host: "h", Line: line}
+	spec := command.Spec{Host: "h", Line: line, Durability: n.kind}
 	for _, f := range more {
 		f(&spec)
 	}

@@ -37,27 +37,51 @@ type Hosts interface {
 	Lookup(name string) (inventory.Host, error)
 }
 
-// Runner starts commands on hosts.
+// Runner starts commands on hosts and finds them again.
 type Runner interface {
-	// Start starts a command and returns when the host has reported its start.
+	// Start starts a command and returns when the host has reported its start. A
+	// host starts a durable command at most once by its id: where an earlier Start
+	// of it has got through, this one takes up what that one has started.
+	//
 	// While nothing was sent to the host, the end of ctx ends the attempt with
-	// fault.Cancelled; after that ctx is not heeded. A fault CONNECTION_LOST or
-	// NO_EXIT_STATUS means that it may have started; every other error means that
-	// it did not.
+	// fault.Cancelled. After that an attached start heeds ctx no more; a durable one
+	// goes on through lost connections until ctx ends. A fault CONNECTION_LOST or
+	// NO_EXIT_STATUS means that it may have started; every other error means that it
+	// did not and will not. NOT_DURABLE: the host cannot keep it; ask again with
+	// Attached.
 	Start(ctx context.Context, r Run) (Process, error)
+	// Resume takes up a durable command that an earlier owner has started, and
+	// goes on through lost connections until ctx ends; it starts nothing.
+	// RUN_REMOVED: the host has nothing of it (any more), nor anything of it running
+	// that can be found. NEVER_STARTED, with Void or where the start broke off: it did
+	// not start and never will. SUPERSEDED: a later fence has it. CONNECTION_LOST: ctx
+	// has ended.
+	Resume(ctx context.Context, r Run) (Process, error)
 	// Sweep ends what the host still has of a command that nobody holds a Process
 	// of, found by its mark.
 	Sweep(ctx context.Context, id string, host inventory.Host, grace time.Duration) (command.CancelReport, error)
+	// Clean removes what the host keeps of runs that are through: those for which
+	// ended is true, and those of whatever service that nobody has collected for a
+	// week. It gives how many runs it removed.
+	Clean(ctx context.Context, host inventory.Host, ended func(id string) bool) (removed int, err error)
 }
 
-// Run is what a Runner needs to start a command.
+// Run is what a Runner needs to start a command or to take it up again.
 type Run struct {
-	ID   string
-	Host inventory.Host
-	Spec *command.Spec
-	// Output takes what the command prints, each stream from one goroutine. It
-	// copies data, and blocks while the store is behind.
+	ID       string
+	Host     inventory.Host
+	Spec     *command.Spec
+	Fence    int64         // of the owner; a host heeds no owner below the highest it has seen
+	From     command.Sizes // output that the owner has already
+	Attached bool          // Start: on the channel, whatever Spec.Durability says
+	Void     bool          // Resume: where it has not started, see to it that it never will
+	// Output takes what the command prints, each stream from one goroutine, from
+	// From on. It copies data, and blocks while the store is behind.
 	Output func(s command.Stream, data []byte) error
+	// Link hears when the connection of a durable command is lost, with the
+	// reason, and with nil when it is back. It does not block. Calls follow each
+	// other, and none comes after Wait has returned.
+	Link func(why error)
 }
 
 // Process is a command on a host. Its methods may be called concurrently.
@@ -66,17 +90,23 @@ type Process interface {
 	Started() time.Time
 	// Durability is how it lives there, and why not better.
 	Durability() (command.Durability, string)
-	// Wait blocks until it has ended and all its output was given to Run.Output.
-	// With a fault OUTPUT_INCOMPLETE the exit is true, but output is missing; any
-	// other error means that its outcome is unknown.
-	Wait() (command.Exit, error)
+	// Wait blocks until it has ended and all its output was given to Run.Output. A
+	// durable one goes on through lost connections until then. With a fault
+	// OUTPUT_INCOMPLETE the exit is true, but output is missing; any other error
+	// means that its outcome is unknown: CONNECTION_LOST (attached, or Close was
+	// called), HOST_REBOOTED, RUN_REMOVED, SUPERVISOR_KILLED, SUPERSEDED.
+	Wait() (command.Ending, error)
 	// Signal sends one signal, by name without SIG, to its process group.
 	Signal(ctx context.Context, name string) error
-	// Cancel ends it and all its processes, and reports what proves it.
+	// Cancel ends it and all its processes, and reports what proves it. An error
+	// means that the host could not be asked; the ladder may run there all the same.
 	Cancel(ctx context.Context, grace time.Duration) (command.CancelReport, error)
 	// Input writes to its standard input and, with eof, closes it. It gives how
 	// many bytes were taken from all calls.
 	Input(ctx context.Context, data []byte, eof bool) (total int64, err error)
+	// Collected tells that the end is stored: what the host keeps of it is removed,
+	// some time soon. It does not block.
+	Collected()
 	// Close lets go of it without touching it; Wait then returns.
 	Close() error
 }

@@ -89,6 +89,15 @@ func (q *queue) acquire(host string, limit int) (ok bool, err error) {
 	return false, nil
 }
 
+// take takes a slot whatever the limits: for a command that runs already, so that
+// new ones wait for it. limit is 0 where the host is unknown.
+func (q *queue) take(host string, limit int) {
+	q.mu.Lock()
+	q.host(host, limit).running++
+	q.running++
+	q.mu.Unlock()
+}
+
 // unreserve gives back a place that acquire reserved.
 func (q *queue) unreserve() {
 	q.mu.Lock()

@@ -17,9 +17,9 @@ import (
 	"github.com/telexec/telexec/internal/inventory"
 )
 
-// Process is a command that runs on a host, or has run. Its methods may be
+// attached is a command that runs on a channel, or has run. Its methods may be
 // called concurrently.
-type Process struct {
+type attached struct {
 	runner *Runner
 	id     string
 	host   inventory.Host
@@ -54,8 +54,8 @@ type Process struct {
 	said     [2]strings.Builder // what the host said where nothing started, cut
 }
 
-func newProcess(r *Runner, id string, host inventory.Host, spec *command.Spec, ses Session, sink Sink, nonce string) *Process {
-	return &Process{
+func newAttached(r *Runner, id string, host inventory.Host, spec *command.Spec, ses Session, sink Sink, nonce string) *attached {
+	return &attached{
 		runner: r, id: id, host: host, pty: spec.Pty != nil, nonce: nonce, ses: ses, sink: sink,
 		stdin:   newStdin(spec),
 		decided: make(chan struct{}),
@@ -66,7 +66,7 @@ func newProcess(r *Runner, id string, host inventory.Host, spec *command.Spec, s
 
 // run sends the requests and starts the goroutines: feed, which goes on to write
 // standard input, one per stream, and attend.
-func (p *Process) run(ctx context.Context, exec, prefix string) {
+func (p *attached) run(ctx context.Context, exec, prefix string) {
 	greets := command.Stderr
 	if p.pty {
 		greets = command.Stdout // a terminal has one stream
@@ -78,7 +78,7 @@ func (p *Process) run(ctx context.Context, exec, prefix string) {
 }
 
 // decide settles whether it has started; the first call wins.
-func (p *Process) decide(g greeting, err error) {
+func (p *attached) decide(g greeting, err error) {
 	p.decide1.Do(func() {
 		p.started, p.who, p.plainShell, p.startErr = time.Now(), g.identity, g.plainShell, err
 		close(p.decided)
@@ -103,7 +103,7 @@ var (
 // nothing of it is to be found afterwards would prove nothing, since a short
 // command may have ended by then; and a greeting that was written just before we
 // hang up is dropped by the server.
-func (p *Process) awaitStart(limit time.Duration) *fault.Error {
+func (p *attached) awaitStart(limit time.Duration) *fault.Error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
@@ -142,7 +142,7 @@ func (p *Process) awaitStart(limit time.Duration) *fault.Error {
 }
 
 // notStarted says what it means that no greeting was heard.
-func (p *Process) notStarted(limit time.Duration) *fault.Error {
+func (p *attached) notStarted(limit time.Duration) *fault.Error {
 	done := closed(p.done)
 	switch {
 	case closed(p.ses.Lost), done && !p.orderly:
@@ -206,24 +206,32 @@ func closed(c <-chan struct{}) bool {
 }
 
 // refusal words a greeting that says no.
-func (p *Process) refusal(g greeting, dir string) error {
+func (p *attached) refusal(g greeting, dir string) error {
 	switch g.refused {
 	case "pty":
 		return fault.New(fault.FailedPrecondition, fault.ReasonExecRefused, "%s gives no terminal", p.host.Name).
 			WithHint("Run the command without pty, or allow it there (PermitTTY in sshd_config)")
 	case "directory denied":
+		return badDirectory(p.host, dir, true)
+	}
+	return badDirectory(p.host, dir, false)
+}
+
+// badDirectory says that a command cannot run in a directory.
+func badDirectory(host inventory.Host, dir string, denied bool) *fault.Error {
+	if denied {
 		return fault.New(fault.FailedPrecondition, fault.ReasonBadWorkingDir,
-			"%s may not enter the directory %q on %s", p.host.User, dir, p.host.Name).
+			"%s may not enter the directory %q on %s", host.User, dir, host.Name).
 			WithHint("Give a directory that the login user may enter")
 	}
 	return fault.New(fault.FailedPrecondition, fault.ReasonBadWorkingDir,
-		"there is no directory %q for %s on %s", dir, p.host.User, p.host.Name).
+		"there is no directory %q for %s on %s", dir, host.User, host.Name).
 		WithHint("Give an existing directory, absolute or relative to the login directory")
 }
 
 // carry reads one stream to its end and gives it to the sink; the stream that
 // greets also decides.
-func (p *Process) carry(s command.Stream, r io.Reader, greets bool) {
+func (p *attached) carry(s command.Stream, r io.Reader, greets bool) {
 	if greets && !p.greet(s, r) {
 		return
 	}
@@ -254,7 +262,7 @@ func (p *Process) carry(s command.Stream, r io.Reader, greets bool) {
 
 // greet reads until the greeting and delivers what stands around it. It is false
 // when the stream ended without one.
-func (p *Process) greet(s command.Stream, r io.Reader) bool {
+func (p *attached) greet(s command.Stream, r io.Reader) bool {
 	var head []byte
 	buf := make([]byte, 1024)
 	for {
@@ -285,7 +293,7 @@ func (p *Process) greet(s command.Stream, r io.Reader) bool {
 
 // overhear reads a stream on which there was too much to the end, and notes
 // whether the greeting came after all.
-func (p *Process) overhear(r io.Reader, head []byte) {
+func (p *attached) overhear(r io.Reader, head []byte) {
 	buf := make([]byte, largeRead)
 	for {
 		// What may be the beginning of a greeting, which is longer than its line by
@@ -306,7 +314,7 @@ func (p *Process) overhear(r io.Reader, head []byte) {
 const maxSaid = 1024
 
 // note keeps the beginning of what comes while nothing has started.
-func (p *Process) note(s command.Stream, data []byte) {
+func (p *attached) note(s command.Stream, data []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if room := maxSaid - p.said[s].Len(); room > 0 {
@@ -315,7 +323,7 @@ func (p *Process) note(s command.Stream, data []byte) {
 }
 
 // deliver gives output to the sink. Where nothing has started there is none.
-func (p *Process) deliver(s command.Stream, data []byte) {
+func (p *attached) deliver(s command.Stream, data []byte) {
 	if len(data) == 0 || p.startErr != nil {
 		return
 	}
@@ -339,7 +347,7 @@ const lostWithin = 500 * time.Millisecond
 
 // attend takes the host's requests until the channel ends, waits for the
 // streams, and settles how it all ended.
-func (p *Process) attend(ctx context.Context) {
+func (p *attached) attend(ctx context.Context) {
 	defer close(p.done)
 	var told time.Time // when the exit came
 	for req := range p.ses.Requests {
@@ -391,7 +399,7 @@ func (p *Process) attend(ctx context.Context) {
 }
 
 // report notes how the command ended; the first word counts.
-func (p *Process) report(exit command.Exit) {
+func (p *attached) report(exit command.Exit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.reported {
@@ -404,7 +412,7 @@ func (p *Process) report(exit command.Exit) {
 // connection that dies end just the same, and the news of that comes right
 // behind. tail is how long before the end of the channel the exit was told; a
 // long one leaves much time for losing the rest, and is worth a question.
-func (p *Process) endedInOrder(ctx context.Context, reported bool, tail time.Duration) bool {
+func (p *attached) endedInOrder(ctx context.Context, reported bool, tail time.Duration) bool {
 	if reported && tail < longTail {
 		// Not with a timer: one costs a millisecond where nothing else happens.
 		for end := time.Now(); time.Since(end) < deadAtOnce; runtime.Gosched() {
@@ -426,7 +434,7 @@ const (
 )
 
 // lostCause is why the connection is dead, nil where that is not known.
-func (p *Process) lostCause() error {
+func (p *attached) lostCause() error {
 	if lost(p.ses) {
 		return p.ses.Err()
 	}
@@ -434,7 +442,7 @@ func (p *Process) lostCause() error {
 }
 
 // unreported says why there is no exit.
-func (p *Process) unreported() error {
+func (p *attached) unreported() error {
 	const hint = "Look on the host whether it still runs, and what it has done, before running it again"
 	if p.orderly {
 		return fault.New(fault.Unavailable, fault.ReasonNoExitStatus,
@@ -450,7 +458,7 @@ func (p *Process) unreported() error {
 }
 
 // released is what Wait says behind Close.
-func (p *Process) released() error {
+func (p *attached) released() error {
 	p.mu.Lock()
 	reported := p.reported
 	p.mu.Unlock()
@@ -462,7 +470,7 @@ func (p *Process) released() error {
 }
 
 // incomplete says why there is an exit, and not all of the output.
-func (p *Process) incomplete(cause error, why string) error {
+func (p *attached) incomplete(cause error, why string) error {
 	return fault.Wrap(cause, fault.Unavailable, fault.ReasonOutputIncomplete,
 		"the command on %s has ended, but %s", p.host.Name, why).
 		WithHint("The exit is true. What it printed after the kept output is not known").WithOp("sshexec.wait")
@@ -479,16 +487,16 @@ func signalName(s string) string {
 }
 
 // Started is when the host's word that it runs came in.
-func (p *Process) Started() time.Time { return p.started }
+func (p *attached) Started() time.Time { return p.started }
 
 // Durability is Attached, and why not better.
-func (p *Process) Durability() (command.Durability, string) {
+func (p *attached) Durability() (command.Durability, string) {
 	return command.Attached, "it runs on an SSH channel and ends with its connection"
 }
 
 // Done is closed when the process has ended and all its output was given to the
 // sink, or when that will never be known.
-func (p *Process) Done() <-chan struct{} { return p.done }
+func (p *attached) Done() <-chan struct{} { return p.done }
 
 // Wait blocks until Done, or Close, and tells how it ended. Exit has a code or a
 // signal exactly where the host has told one; it is never filled in.
@@ -499,7 +507,7 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // fault wraps its error), or Close was called while a child of the command still
 // held the output. Any other error, that is CONNECTION_LOST or NO_EXIT_STATUS,
 // means that nobody knows how it ended.
-func (p *Process) Wait() (command.Exit, error) {
+func (p *attached) Wait() (command.Ending, error) {
 	select {
 	case <-p.done:
 	case <-p.letGo:
@@ -509,19 +517,19 @@ func (p *Process) Wait() (command.Exit, error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if fault.ReasonOf(err) != fault.ReasonOutputIncomplete {
-				return command.Exit{}, err
+				return command.Ending{}, err
 			}
-			return p.exit, err
+			return command.Ending{Exit: p.exit}, err
 		}
 	}
-	return p.exit, p.exitErr
+	return command.Ending{Exit: p.exit}, p.exitErr
 }
 
 // Close closes the channel and makes Wait return. The command is not ended by
 // it, but loses its streams. OpenSSH answers only when the command has ended, and
 // until then Done and the place on the connection wait. After the end it does
 // nothing.
-func (p *Process) Close() error {
+func (p *attached) Close() error {
 	p.letGo1.Do(func() {
 		close(p.letGo)
 		p.ses.Channel.Close() // fails where the channel has ended: as wanted
@@ -529,12 +537,15 @@ func (p *Process) Close() error {
 	return nil
 }
 
+// Collected does nothing: the host keeps nothing of an attached run.
+func (p *attached) Collected() {}
+
 // sweep ends what may have started although no greeting came: a host that was
 // too slow may have had its word under way when we hung up.
 func (r *Runner) sweep(ctx context.Context, id string, host inventory.Host) command.CancelReport {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(sweepTimeout, r.opts.ControlTimeout))
 	defer cancel()
-	report, _ := r.climb(ctx, id, host, identity{boot: "-", start: "-"}, 0) // which says the error as well
+	report, _ := r.climb(ctx, id, host, identity{boot: "-", start: "-"}, "", 0) // which says the error as well
 	return report
 }
 

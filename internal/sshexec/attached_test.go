@@ -97,7 +97,7 @@ func TestBulkOutputIsExact(t *testing.T) {
 			Write([]byte) (int, error)
 			Sum([]byte) []byte
 		}{sha256.New(), sha256.New()}
-		p, err := h.runner.Start(t.Context(), newID(), h.inv,
+		p, err := h.runner.startAttached(t.Context(), newID(), h.inv,
 			&command.Spec{Line: "cat " + dir + "/err >&2 & cat " + dir + "/out; wait"},
 			func(s command.Stream, data []byte) error { sums[s].Write(data); return nil })
 		if err != nil {
@@ -175,7 +175,7 @@ func TestLongProgram(t *testing.T) {
 	if strings.TrimSpace(stdout) != "110001" {
 		t.Errorf("%q", stdout)
 	}
-	_, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: line, Pty: &command.Pty{}}, newOutput().sink)
+	_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: line, Pty: &command.Pty{}}, newOutput().sink)
 	if fault.ReasonOf(err) != fault.ReasonCommandTooLong {
 		t.Errorf("with a terminal: %v", err)
 	}
@@ -201,7 +201,7 @@ func TestWorkingDirectory(t *testing.T) {
 		if stdout, _, _ := h.line(command.Spec{Line: "pwd", WorkingDirectory: nasty}); stdout != nasty+"\n" {
 			t.Errorf("%q", stdout)
 		}
-		_, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: "pwd", WorkingDirectory: "/no/such"}, newOutput().sink)
+		_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "pwd", WorkingDirectory: "/no/such"}, newOutput().sink)
 		if fault.ReasonOf(err) != fault.ReasonBadWorkingDir || !strings.Contains(err.Error(), "no directory") {
 			t.Errorf("missing: %v", err)
 		}
@@ -212,7 +212,7 @@ func TestWorkingDirectory(t *testing.T) {
 		if err := os.Mkdir(locked, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		_, err = h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: "pwd", WorkingDirectory: locked}, newOutput().sink)
+		_, err = h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "pwd", WorkingDirectory: locked}, newOutput().sink)
 		if os.Geteuid() == 0 && (fault.ReasonOf(err) != fault.ReasonBadWorkingDir || !strings.Contains(err.Error(), "may not enter")) {
 			t.Errorf("denied: %v", err)
 		}
@@ -261,7 +261,7 @@ func TestPty(t *testing.T) {
 
 func TestPtyRefused(t *testing.T) {
 	h := start(t, sshtest.Options{ExtraConfig: []string{"PermitTTY no"}})
-	_, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: "true", Pty: &command.Pty{}}, newOutput().sink)
+	_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "true", Pty: &command.Pty{}}, newOutput().sink)
 	if fault.ReasonOf(err) != fault.ReasonExecRefused {
 		t.Error(err)
 	}
@@ -286,7 +286,7 @@ func TestForcedCommand(t *testing.T) {
 				h.runner = New(newDialer(t), Options{StartTimeout: time.Second, ControlTimeout: 300 * time.Millisecond})
 			}
 			out := newOutput()
-			_, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: "true"}, out.sink)
+			_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "true"}, out.sink)
 			f := fault.From(err)
 			reason := fault.ReasonStartFailed
 			if strings.Contains(c.forced, "exec sleep") {
@@ -347,7 +347,7 @@ func TestSlowStart(t *testing.T) {
 		"ForceCommand if mkdir " + dir + "/slow 2>/dev/null; then sleep 1; fi; eval \"${SSH_ORIGINAL_COMMAND}\"",
 	}})
 	h.runner = New(newDialer(t), Options{StartTimeout: 200 * time.Millisecond})
-	_, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: "touch " + dir + "/ran; sleep 100"}, newOutput().sink)
+	_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "touch " + dir + "/ran; sleep 100"}, newOutput().sink)
 	if fault.ReasonOf(err) != fault.ReasonNoExitStatus {
 		t.Fatal(err)
 	}
@@ -375,7 +375,7 @@ func TestStartRefusesWhatNoShellCanBeTold(t *testing.T) {
 		{"a", command.Spec{Line: "true", Env: map[string]string{"1A": ""}}},
 		{"a", command.Spec{Line: "true", Env: map[string]string{"": ""}}},
 	} {
-		if _, err := r.Start(t.Context(), c.id, h0, &c.spec, nil); fault.ReasonOf(err) != fault.ReasonInvalidRequest {
+		if _, err := r.startAttached(t.Context(), c.id, h0, &c.spec, nil); fault.ReasonOf(err) != fault.ReasonInvalidRequest {
 			t.Errorf("%q %+v: %v", c.id, c.spec, err)
 		}
 	}
@@ -385,11 +385,11 @@ func TestStartWithoutConnection(t *testing.T) {
 	h := start(t, sshtest.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := h.runner.Start(ctx, newID(), h.inv, &command.Spec{Line: "true"}, nil); fault.KindOf(err) != fault.Cancelled {
+	if _, err := h.runner.startAttached(ctx, newID(), h.inv, &command.Spec{Line: "true"}, nil); fault.KindOf(err) != fault.Cancelled {
 		t.Errorf("with an ended context: %v", err)
 	}
 	h.server.Stop()
-	if _, err := New(newDialer(t), Options{}).Start(t.Context(), newID(), h.inv, &command.Spec{Line: "true"}, nil); err == nil {
+	if _, err := New(newDialer(t), Options{}).startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "true"}, nil); err == nil {
 		t.Error("started on a server that is down")
 	}
 }
@@ -423,7 +423,7 @@ func TestConnectionLostWhileTheSinkBlocks(t *testing.T) {
 	h := start(t, sshtest.Options{})
 	blocked, free := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	p, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: "yes"}, func(command.Stream, []byte) error {
+	p, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "yes"}, func(command.Stream, []byte) error {
 		once.Do(func() { close(blocked) })
 		<-free
 		return nil
@@ -451,7 +451,7 @@ func TestOneStreamBlocked(t *testing.T) {
 	h := start(t, sshtest.Options{})
 	free := make(chan struct{})
 	var got [2]int
-	p, err := h.runner.Start(t.Context(), newID(), h.inv,
+	p, err := h.runner.startAttached(t.Context(), newID(), h.inv,
 		&command.Spec{Line: "head -c 1000000 /dev/zero >&2; head -c 9000000 /dev/zero"},
 		func(s command.Stream, data []byte) error {
 			if s == command.Stderr {
@@ -474,7 +474,7 @@ func TestOneStreamBlocked(t *testing.T) {
 func TestSinkFails(t *testing.T) {
 	h := start(t, sshtest.Options{})
 	calls := 0
-	p, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: "head -c 9000000 /dev/zero; exit 3"}, func(command.Stream, []byte) error {
+	p, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "head -c 9000000 /dev/zero; exit 3"}, func(command.Stream, []byte) error {
 		calls++
 		return errSink
 	})

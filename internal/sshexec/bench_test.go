@@ -48,6 +48,13 @@ func BenchmarkTrue(b *testing.B) {
 			h.line(command.Spec{Line: "true"})
 		}
 	})
+	b.Run("durable", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			k := h.durably(command.Spec{Line: "true"})
+			k.end(b)
+		}
+	})
 	b.Run("raw with the same request", func(b *testing.B) {
 		exec, _, _ := request(startProgram("NONCE", "id", &command.Spec{Line: "true"}, true), false, false, true)
 		for b.Loop() {
@@ -78,7 +85,7 @@ func BenchmarkBulk(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			var n int
-			p, err := h.runner.Start(b.Context(), newID(), h.inv, &command.Spec{Line: line},
+			p, err := h.runner.startAttached(b.Context(), newID(), h.inv, &command.Spec{Line: line},
 				func(_ command.Stream, data []byte) error { n += len(data); return nil })
 			if err != nil {
 				b.Fatal(err)
@@ -86,6 +93,23 @@ func BenchmarkBulk(b *testing.B) {
 			if _, err := p.Wait(); err != nil || n != size {
 				b.Fatal(n, err)
 			}
+		}
+	})
+	b.Run("durable", func(b *testing.B) {
+		b.SetBytes(size)
+		b.ReportAllocs()
+		for b.Loop() {
+			var n int
+			run := Run{ID: newID(), Host: h.inv, Spec: &command.Spec{Line: line}, Fence: 1,
+				Output: func(_ command.Stream, data []byte) error { n += len(data); return nil }}
+			p, err := h.runner.Start(b.Context(), run)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := p.Wait(); err != nil || n != size {
+				b.Fatal(n, err)
+			}
+			p.Collected()
 		}
 	})
 }

@@ -228,7 +228,7 @@ func newID() string {
 
 // run is a command that was started.
 type run struct {
-	*Process
+	*attached
 	*output
 	id string
 }
@@ -236,16 +236,16 @@ type run struct {
 func (h *host) start(spec command.Spec) run {
 	h.t.Helper()
 	r := run{output: newOutput(), id: newID()}
-	p, err := h.runner.Start(h.t.Context(), r.id, h.inv, &spec, r.output.sink)
+	p, err := h.runner.startAttached(h.t.Context(), r.id, h.inv, &spec, r.output.sink)
 	if err != nil {
 		h.t.Fatalf("start of %q: %v", spec.CommandLine(), err)
 	}
-	r.Process = p
+	r.attached = p
 	return r
 }
 
 // line runs a line to its end.
-func (h *host) line(spec command.Spec) (stdout, stderr string, exit command.Exit) {
+func (h *host) line(spec command.Spec) (stdout, stderr string, exit command.Ending) {
 	h.t.Helper()
 	r := h.start(spec)
 	exit, err := r.Wait()
@@ -255,7 +255,7 @@ func (h *host) line(spec command.Spec) (stdout, stderr string, exit command.Exit
 	return r.text(command.Stdout), r.text(command.Stderr), exit
 }
 
-func code(e command.Exit) string {
+func code(e command.Ending) string {
 	if e.Code != nil {
 		return strconv.Itoa(*e.Code)
 	}

@@ -22,7 +22,16 @@ import (
 // as if typed. NOT_RUNNING: it has ended. SIGNAL_FAILED: the host did not let
 // us, or did not answer. Nothing is sent to a process that is not the one that
 // was started.
-func (p *Process) Signal(ctx context.Context, name string) error {
+func (p *attached) Signal(ctx context.Context, name string) error {
+	if p.ended() {
+		return p.notRunning().WithOp("sshexec.signal")
+	}
+	return p.runner.signal(ctx, p.id, p.host, p.who, "", name, p.pty)
+}
+
+// signal sends one signal to a process group; more is what the script must know
+// besides.
+func (r *Runner) signal(ctx context.Context, id string, host inventory.Host, who identity, more, name string, pty bool) error {
 	if name == "" {
 		name = "INT"
 	}
@@ -30,16 +39,13 @@ func (p *Process) Signal(ctx context.Context, name string) error {
 		return fault.New(fault.Invalid, fault.ReasonInvalidRequest, "%q is not the name of a signal", name).
 			WithHint("Give a name without SIG, such as INT or TERM")
 	}
-	if p.ended() {
-		return p.notRunning().WithOp("sshexec.signal")
-	}
-	ctx, cancel := context.WithTimeout(ctx, p.runner.opts.ControlTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.opts.ControlTimeout)
 	defer cancel()
 	tty := "no"
-	if p.pty {
+	if pty {
 		tty = "yes"
 	}
-	lines, err := p.runner.control(ctx, p.host, p.who.vars(p.id, "signal", name, "tty", tty), "signal.sh")
+	lines, err := r.ask(ctx, host, who.vars(id, "signal", name, "tty", tty)+more+signalScript)
 	if err != nil {
 		return err
 	}
@@ -47,13 +53,15 @@ func (p *Process) Signal(ctx context.Context, name string) error {
 	case "sent":
 		return nil
 	case "gone", "rebooted":
-		return p.notRunning().WithOp("sshexec.signal")
+		return notRunning(host).WithOp("sshexec.signal")
+	case "superseded":
+		return superseded(host).WithOp("sshexec.signal")
 	case "refused":
 		return fault.New(fault.FailedPrecondition, fault.ReasonSignalFailed,
-			"%s may not send %s to the command on %s, or there is no such signal there", p.host.User, name, p.host.Name).
+			"%s may not send %s to the command on %s, or there is no such signal there", host.User, name, host.Name).
 			WithHint("If it runs as another user, allow sudo -n kill, or cancel it").WithOp("sshexec.signal")
 	}
-	return noAnswer(p.host, lines).WithOp("sshexec.signal")
+	return noAnswer(host, lines).WithOp("sshexec.signal")
 }
 
 // Cancel ends the command and all its processes: INT, and TERM, with grace
@@ -70,13 +78,13 @@ func (p *Process) Signal(ctx context.Context, name string) error {
 // grace and Options.ControlTimeout; the report then is UNPROVEN. A ladder that
 // was begun goes on to its end on the host, whatever becomes of ctx. It may be
 // called again, and also after the connection of the command was lost.
-func (p *Process) Cancel(ctx context.Context, grace time.Duration) (command.CancelReport, error) {
+func (p *attached) Cancel(ctx context.Context, grace time.Duration) (command.CancelReport, error) {
 	if p.ended() {
 		return command.CancelReport{Outcome: command.AlreadyEnded, Message: "the command had ended by itself"}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, grace+p.runner.opts.ControlTimeout)
 	defer cancel()
-	return p.runner.climb(ctx, p.id, p.host, p.who, grace)
+	return p.runner.climb(ctx, p.id, p.host, p.who, "", grace)
 }
 
 // Sweep ends what the host still has of a command that nobody holds a Process
@@ -86,12 +94,12 @@ func (p *Process) Cancel(ctx context.Context, grace time.Duration) (command.Canc
 func (r *Runner) Sweep(ctx context.Context, id string, host inventory.Host, grace time.Duration) (command.CancelReport, error) {
 	ctx, cancel := context.WithTimeout(ctx, grace+r.opts.ControlTimeout)
 	defer cancel()
-	return r.climb(ctx, id, host, identity{boot: "-", start: "-"}, grace)
+	return r.climb(ctx, id, host, identity{boot: "-", start: "-"}, "", grace)
 }
 
 // ended reports whether it has ended and the host told how; only then is there
 // nothing left to look after.
-func (p *Process) ended() bool {
+func (p *attached) ended() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return closed(p.done) && p.reported
@@ -102,7 +110,7 @@ func (w identity) vars(id string, more ...string) string {
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
 	pairs := append([]string{
 		"id", id, "pid", n(w.pid), "group", n(w.group), "session", n(w.session),
-		"boot", w.boot, "start", w.start, "proc", "/proc",
+		"boot", w.boot, "start", w.start, "proc", "/proc", "run", "", "password", "",
 	}, more...)
 	var b strings.Builder
 	for i := 0; i < len(pairs); i += 2 {
@@ -124,16 +132,18 @@ func graces(grace time.Duration) (interrupt, terminate int64) {
 }
 
 // climb runs the ladder; once more where the connection broke before the answer.
-func (r *Runner) climb(ctx context.Context, id string, host inventory.Host, who identity, grace time.Duration) (command.CancelReport, error) {
+func (r *Runner) climb(ctx context.Context, id string, host inventory.Host, who identity, more string, grace time.Duration) (command.CancelReport, error) {
 	begin := time.Now()
 	interrupt, terminate := graces(grace)
-	vars := who.vars(id, "grace_int", strconv.FormatInt(interrupt, 10), "grace_term", strconv.FormatInt(terminate, 10))
-	lines, err := r.control(ctx, host, vars, "ladder.sh")
+	vars := who.vars(id, "grace_int", strconv.FormatInt(interrupt, 10), "grace_term", strconv.FormatInt(terminate, 10)) + more
+	lines, err := r.ask(ctx, host, vars+ladderScript)
 	if fault.ReasonOf(err) == fault.ReasonConnectionLost && ctx.Err() == nil {
-		lines, err = r.control(ctx, host, vars, "ladder.sh")
+		lines, err = r.ask(ctx, host, vars+ladderScript)
 	}
 	var report command.CancelReport
-	if err == nil {
+	if err == nil && len(lines) == 1 && lines[0] == "superseded" {
+		err = superseded(host).WithOp("sshexec.cancel")
+	} else if err == nil {
 		report, err = parseReport(lines)
 		if err != nil {
 			err = noAnswer(host, lines).WithOp("sshexec.cancel")
@@ -231,6 +241,11 @@ func processes(n int64) string {
 	return strconv.FormatInt(n, 10) + " processes"
 }
 
+func superseded(host inventory.Host) *fault.Error {
+	return fault.New(fault.Aborted, fault.ReasonSuperseded, "another owner has the command on %s by now", host.Name).
+		WithHint("Ask the service that has it")
+}
+
 func noAnswer(host inventory.Host, lines []string) *fault.Error {
 	return fault.New(fault.Unavailable, fault.ReasonSignalFailed, "%s gave no answer that can be understood", host.Name).
 		WithHint("Check that /bin/sh works there: ssh %s@%s 'exec /bin/sh -c true'", host.User, host.Name).
@@ -240,15 +255,25 @@ func noAnswer(host inventory.Host, lines []string) *fault.Error {
 // maxAnswer is the most that is read of an answer.
 const maxAnswer = 1 << 20
 
-// control runs a script over a channel of its own and gives the lines of its
-// answer. Once sent, the script does not need us any more.
-func (r *Runner) control(ctx context.Context, host inventory.Host, vars, script string) ([]string, error) {
+// The scripts that signal, behind their values.
+var (
+	signalScript = remoteScript("identity.sh") + remoteScript("signal.sh")
+	ladderScript = remoteScript("identity.sh") + remoteScript("ladder.sh") + "end_all\n"
+)
+
+// ask runs a script over a channel of its own and gives the lines of its answer.
+// Once sent, the script does not need us any more.
+func (r *Runner) ask(ctx context.Context, host inventory.Host, script string) ([]string, error) {
+	nonce := rand.Text()
+	return r.askWith(ctx, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+script))
+}
+
+// askWith is ask for a script that is in exec, and has stdin.
+func (r *Runner) askWith(ctx context.Context, host inventory.Host, nonce, exec string, stdin []byte) ([]string, error) {
 	ses, err := r.dialer.Open(ctx, host)
 	if err != nil {
 		return nil, err
 	}
-	nonce := rand.Text()
-	text := "nonce=" + nonce + "\n" + vars + remoteScript("identity.sh") + remoteScript(script)
 	type result struct {
 		answer []byte
 		err    error
@@ -256,7 +281,7 @@ func (r *Runner) control(ctx context.Context, host inventory.Host, vars, script 
 	results := make(chan result, 1) // the one result
 	go func() {
 		defer ses.Close()
-		answer, err := converse(ses, text)
+		answer, err := converse(ses, exec, stdin)
 		results <- result{answer, err}
 	}()
 	var res result
@@ -265,17 +290,17 @@ func (r *Runner) control(ctx context.Context, host inventory.Host, vars, script 
 	case <-ctx.Done():
 		ses.Close()
 		return nil, fault.Wrap(context.Cause(ctx), fault.DeadlineExceeded, fault.ReasonSignalFailed,
-			"%s did not answer in time", host.Name).WithOp("sshexec.control")
+			"%s did not answer in time", host.Name).WithOp("sshexec.ask")
 	}
 	lines := answerLines(nonce, string(res.answer))
 	if res.err != nil || len(lines) == 0 {
 		if lost(ses) {
 			return nil, fault.Wrap(errors.Join(ses.Err(), res.err), fault.Unavailable, fault.ReasonConnectionLost,
-				"the connection to %s was lost before it answered", host.Name).WithOp("sshexec.control")
+				"the connection to %s was lost before it answered", host.Name).WithOp("sshexec.ask")
 		}
 		if res.err != nil {
 			return nil, fault.Wrap(res.err, fault.Unavailable, fault.ReasonSignalFailed,
-				"%s refuses to run the script that signals", host.Name).WithOp("sshexec.control")
+				"%s refuses to run the script that signals", host.Name).WithOp("sshexec.ask")
 		}
 	}
 	return lines, nil
@@ -294,23 +319,22 @@ func lost(ses Session) bool {
 	}
 }
 
-// converse sends text to /bin/sh and reads its output to the end.
-func converse(ses Session, text string) ([]byte, error) {
+// converse has the login shell run exec with stdin, and reads its output to the end.
+func converse(ses Session, exec string, stdin []byte) ([]byte, error) {
 	go ssh.DiscardRequests(ses.Requests)
 	go io.Copy(io.Discard, ses.Channel.Stderr())
-	ok, err := ses.Channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{"exec /bin/sh"}))
+	ok, err := ses.Channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{exec}))
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
 		return nil, errors.New("exec request refused")
 	}
-	if _, err := io.WriteString(ses.Channel, text); err != nil {
-		return nil, err
-	}
-	if err := ses.Channel.CloseWrite(); err != nil {
-		return nil, err
-	}
+	// A script may answer without having read all of it.
+	go func() {
+		ses.Channel.Write(stdin)
+		ses.Channel.CloseWrite()
+	}()
 	return io.ReadAll(io.LimitReader(ses.Channel, maxAnswer))
 }
 

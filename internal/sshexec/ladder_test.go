@@ -165,14 +165,14 @@ func TestDecoy(t *testing.T) {
 	if err := r.Signal(t.Context(), "KILL"); fault.ReasonOf(err) != fault.ReasonNotRunning {
 		t.Errorf("signal: %v", err)
 	}
-	id := r.Process.id
-	r.Process.id = "another"
+	id := r.attached.id
+	r.attached.id = "another"
 	if report, err := r.Cancel(t.Context(), 0); err != nil || report.Outcome != command.AlreadyEnded {
 		t.Errorf("cancel: %+v, %v", report, err)
 	}
 	r.who = own
 	r.who.boot = "another-boot"
-	r.Process.id = id
+	r.attached.id = id
 	if report, err := r.Cancel(t.Context(), 0); err != nil || report.Outcome != command.AlreadyEnded || !strings.Contains(report.Message, "restarted") {
 		t.Errorf("after a restart: %+v, %v", report, err)
 	}
@@ -279,11 +279,11 @@ func TestLadderWithoutProc(t *testing.T) {
 			who.start = strings.Join(strings.Fields(string(b)), " ")
 		}
 		vars := who.vars(r.id, "grace_int", "10", "grace_term", "40") + hide
-		lines, err := h.runner.control(t.Context(), h.inv, vars+"signal=CONT tty=no\n", "signal.sh")
+		lines, err := h.runner.ask(t.Context(), h.inv, vars+"signal=CONT tty=no\n"+signalScript)
 		if err != nil || strings.Join(lines, "|") != "sent" {
 			t.Errorf("%s: signal: %q, %v", how, lines, err)
 		}
-		lines, err = h.runner.control(t.Context(), h.inv, vars, "ladder.sh")
+		lines, err = h.runner.ask(t.Context(), h.inv, vars+ladderScript)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -325,17 +325,17 @@ func TestScriptsInEveryShell(t *testing.T) {
 				start: strings.Fields(string(stat)[strings.LastIndex(string(stat), ")"):])[20]}
 			ask := func(script string, more ...string) []string {
 				run := exec.Command(shell[0], shell[1:]...)
-				run.Stdin = strings.NewReader("nonce=n\n" + who.vars(id, more...) + remoteScript("identity.sh") + remoteScript(script))
+				run.Stdin = strings.NewReader("nonce=n\n" + who.vars(id, more...) + script)
 				answer, err := run.Output()
 				if err != nil {
 					t.Fatalf("%s: %v", script, err)
 				}
 				return answerLines("n", string(answer))
 			}
-			if got := ask("signal.sh", "signal", "CONT", "tty", "no"); strings.Join(got, "|") != "sent" {
+			if got := ask(signalScript, "signal", "CONT", "tty", "no"); strings.Join(got, "|") != "sent" {
 				t.Errorf("signal: %q", got)
 			}
-			got := ask("ladder.sh", "grace_int", "5", "grace_term", "50")
+			got := ask(ladderScript, "grace_int", "5", "grace_term", "50")
 			report, err := parseReport(got)
 			if err != nil || report.Outcome != command.Gone || report.Signal != "TERM" || report.Ended < 3 {
 				t.Errorf("ladder: %q: %+v, %v", got, report, err)
@@ -344,7 +344,7 @@ func TestScriptsInEveryShell(t *testing.T) {
 			if left := carriers(t, id); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}
-			if got := ask("signal.sh", "signal", "CONT", "tty", "no"); strings.Join(got, "|") != "gone" {
+			if got := ask(signalScript, "signal", "CONT", "tty", "no"); strings.Join(got, "|") != "gone" {
 				t.Errorf("signal behind the end: %q", got)
 			}
 		})
@@ -370,9 +370,9 @@ func TestCancelWhenTheHostDoesNotAnswer(t *testing.T) {
 	}
 	r.Wait()
 	h.server.Stop()
-	r.Process.mu.Lock()
+	r.attached.mu.Lock()
 	r.reported = false // as after a lost connection
-	r.Process.mu.Unlock()
+	r.attached.mu.Unlock()
 	if report, err := r.Cancel(t.Context(), 0); err == nil || report.Outcome != command.Unproven {
 		t.Errorf("%+v, %v", report, err)
 	}
@@ -531,7 +531,7 @@ func TestAnswerLost(t *testing.T) {
 
 func TestConnectionLostWhileStarting(t *testing.T) {
 	h, _ := forced(t, `kill -9 $PPID; sleep 1`)
-	_, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: "true"}, newOutput().sink)
+	_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "true"}, newOutput().sink)
 	if fault.ReasonOf(err) != fault.ReasonConnectionLost {
 		t.Error(err)
 	}

@@ -27,48 +27,29 @@ func remoteScript(name string) string {
 	return s.String()
 }
 
-// attachedHead and attachedTail are attached.sh in one line each, before and
-// behind the line where the values go.
-var attachedHead, attachedTail = func() (head, tail string) {
-	head, tail, _ = strings.Cut(remoteScript("attached.sh"), "@\n")
-	return strings.ReplaceAll(head, "\n", " "), strings.TrimSpace(strings.ReplaceAll(tail, "\n", " "))
-}()
+// attachedHead and attachedTail are the script of attached runs, in one line each.
+var attachedHead, attachedTail = oneLine("attached.sh", "become.sh")
 
 // startProgram gives the program that becomes the command: one line of POSIX sh
 // of printable ASCII. With direct it is the login shell that will read it.
 func startProgram(nonce, id string, spec *command.Spec, direct bool) string {
-	line := spec.CommandLine()
-	if line != "" && (line[0] == '-' || line[0] == '+') {
-		line = " " + line // sh -c would take it for an option
-	}
-	dir := spec.WorkingDirectory
-	if dir != "" && dir[0] != '/' {
-		dir = "./" + dir // "-" is not the directory before, and CDPATH is not for us
-	}
-	mode, login := "plain", "no"
+	i := interpret(spec)
+	mode := "plain"
 	if spec.Pty != nil {
 		mode = "pty"
 	}
-	if spec.LoginShell {
-		login = "yes"
-	}
-	reader := "sh"
 	if direct {
-		reader = "login"
-	}
-	name, builtin := shortcut(spec)
-	if builtin {
-		name = "-" + name // which no program's is
+		i.reader = "login"
 	}
 	var p strings.Builder
-	p.Grow(len(attachedHead) + len(attachedTail) + len(line) + len(line)/4 + 512)
+	p.Grow(len(attachedHead) + len(attachedTail) + len(i.line) + len(i.line)/4 + 512)
 	p.WriteString(attachedHead)
 	// The exports first, so that no variable asked for can replace one of ours.
 	for _, name := range spec.EnvNames() {
 		fmt.Fprintf(&p, "export %s=%s; ", name, expression(spec.Env[name]))
 	}
 	fmt.Fprintf(&p, "export TELEXEC_ID=%s; telexec_nonce=%s telexec_mode=%s telexec_login=%s telexec_reader=%s telexec_short=%s telexec_dir=%s telexec_line=%s; ",
-		id, nonce, mode, login, reader, expression(name), expression(dir), expression(line))
+		id, nonce, mode, i.login, i.reader, expression(i.short), expression(directory(spec)), expression(i.line))
 	p.WriteString(attachedTail)
 	return p.String()
 }

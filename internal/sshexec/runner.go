@@ -43,6 +43,9 @@ type Options struct {
 	// ControlTimeout is how long the host may take to answer a signal or, on top
 	// of the grace, a cancel; 0: 10 s.
 	ControlTimeout time.Duration
+	// ReconnectTimeout is how long a host may be away until its durable runs are
+	// given up; 0: 24 h.
+	ReconnectTimeout time.Duration
 }
 
 // Runner starts commands on hosts. Its methods may be called concurrently.
@@ -53,6 +56,9 @@ type Runner struct {
 	// plain has an account (user@address) whose login shell was last seen to be a
 	// plain sh. One small entry per account ever used.
 	plain sync.Map
+
+	// accounts has a *known per account. One small entry per account ever used.
+	accounts sync.Map
 }
 
 // New makes a Runner that reaches hosts through d.
@@ -60,7 +66,102 @@ func New(d Dialer, opts Options) *Runner {
 	if opts.ControlTimeout <= 0 {
 		opts.ControlTimeout = 10 * time.Second
 	}
+	if opts.ReconnectTimeout <= 0 {
+		opts.ReconnectTimeout = 24 * time.Hour
+	}
 	return &Runner{dialer: d, opts: opts}
+}
+
+// Run is a command to start, or one that was started.
+type Run struct {
+	ID       string // of letters, digits, "-" and "_"; none may be the beginning of another
+	Host     inventory.Host
+	Spec     *command.Spec
+	Fence    int64         // of the owner; a host heeds no owner below the highest it has seen
+	From     command.Sizes // output that the owner has
+	Attached bool          // on the channel, whatever Spec.Durability says
+	Void     bool          // Resume: where it has not started, it never will
+	Output   Sink
+	// Link hears that the connection to a durable run is lost, and with nil that it
+	// is back. It does not block.
+	Link func(why error)
+}
+
+// Process is a command on a host. Its methods may be called concurrently.
+type Process interface {
+	// Started is when the host's word that it runs came in.
+	Started() time.Time
+	// Durability is how it lives there, and why not better.
+	Durability() (command.Durability, string)
+	// Wait blocks until the command has ended and the sink has all its output. With
+	// a fault OUTPUT_INCOMPLETE the exit is true but output is missing; any other
+	// error means that nobody knows how it ended.
+	Wait() (command.Ending, error)
+	// Signal sends one signal, by name without SIG, to its process group.
+	Signal(ctx context.Context, name string) error
+	// Cancel ends it and all its processes, and reports what proves it.
+	Cancel(ctx context.Context, grace time.Duration) (command.CancelReport, error)
+	// Input writes to its standard input and, with eof, closes it.
+	Input(ctx context.Context, data []byte, eof bool) (total int64, err error)
+	// Collected has removed what the host keeps of it. It does not block.
+	Collected()
+	// Close lets go of it without touching it; Wait then returns.
+	Close() error
+}
+
+// Start starts a command and returns when the host has told that it runs.
+//
+// A durable run is started at most once: where an earlier Start of the same ID
+// has got through, this one takes up what that one has started. It goes on
+// through lost connections until ctx ends, from then on with CONNECTION_LOST if it
+// may have started. NOT_DURABLE: the host cannot keep it; nothing was started.
+// NO_SPACE, SUDO_REFUSED, BAD_WORKING_DIRECTORY, START_FAILED: it did not start.
+//
+// For an attached one see startAttached.
+func (r *Runner) Start(ctx context.Context, run Run) (Process, error) {
+	if err := checkSpec(run.ID, run.Spec); err != nil {
+		return nil, err.WithOp("sshexec.start")
+	}
+	if run.Attached {
+		p, err := r.startAttached(ctx, run.ID, run.Host, run.Spec, run.Output)
+		if err != nil {
+			return nil, err // not p: a nil pointer in an interface is not nil
+		}
+		return p, nil
+	}
+	if run.Spec.Pty != nil {
+		return nil, notDurable(run.Host, "a terminal lives on its connection")
+	}
+	mode := modeStart
+	if run.Fence > 1 {
+		mode = modeRetry // an owner before may have started it
+	}
+	return r.take(ctx, run, mode)
+}
+
+// Resume takes up a durable run that was started before, and starts nothing.
+// RUN_REMOVED: the host has nothing of it. NEVER_STARTED: it did not start and
+// never will. SUPERSEDED: a later owner has it. CONNECTION_LOST: ctx has ended.
+func (r *Runner) Resume(ctx context.Context, run Run) (Process, error) {
+	if err := checkSpec(run.ID, run.Spec); err != nil {
+		return nil, err.WithOp("sshexec.resume")
+	}
+	if run.Void {
+		return r.take(ctx, run, modeVoid)
+	}
+	return r.take(ctx, run, modeResume)
+}
+
+func (r *Runner) take(ctx context.Context, run Run, mode string) (Process, error) {
+	d, err := r.startDurable(ctx, run, mode)
+	if err != nil {
+		f := fault.From(err)
+		if f.Op == "" {
+			f.WithOp("sshexec." + mode)
+		}
+		return nil, f
+	}
+	return d, nil
 }
 
 // Sink takes the output of a command, in order within a stream. The two streams
@@ -71,9 +172,8 @@ func New(d Dialer, opts Options) *Runner {
 // called again for that stream; what else the stream has is read and dropped.
 type Sink = func(s command.Stream, data []byte) error
 
-// Start starts a command and returns when the host has told that it runs. id is
-// of letters, digits, "-" and "_", and no id may be the beginning of another:
-// the ladder finds processes by it.
+// startAttached starts a command on a channel and returns when the host has told
+// that it runs.
 //
 // While nothing was sent to the host, the end of ctx ends the attempt with
 // fault.Cancelled or fault.DeadlineExceeded; after that ctx is not heeded and
@@ -83,7 +183,7 @@ type Sink = func(s command.Stream, data []byte) error
 // BAD_WORKING_DIRECTORY, EXEC_REFUSED (the server takes no exec, or no PTY),
 // START_FAILED (what answered is not a POSIX shell), COMMAND_TOO_LONG,
 // INVALID_REQUEST, and what the Dialer says.
-func (r *Runner) Start(ctx context.Context, id string, host inventory.Host, spec *command.Spec, sink Sink) (*Process, error) {
+func (r *Runner) startAttached(ctx context.Context, id string, host inventory.Host, spec *command.Spec, sink Sink) (*attached, error) {
 	const op = "sshexec.start"
 	if err := checkSpec(id, spec); err != nil {
 		return nil, err.WithOp(op)
@@ -112,7 +212,7 @@ func (r *Runner) Start(ctx context.Context, id string, host inventory.Host, spec
 }
 
 // try is one attempt to start. ended: the host itself has ended the channel.
-func (r *Runner) try(ctx context.Context, id string, host inventory.Host, spec *command.Spec, sink Sink, direct bool) (p *Process, ended bool, err error) {
+func (r *Runner) try(ctx context.Context, id string, host inventory.Host, spec *command.Spec, sink Sink, direct bool) (p *attached, ended bool, err error) {
 	nonce := rand.Text()
 	exec, prefix, ok := request(startProgram(nonce, id, spec, direct), len(spec.Env) > 0, spec.Pty != nil, direct)
 	if !ok {
@@ -128,7 +228,7 @@ func (r *Runner) try(ctx context.Context, id string, host inventory.Host, spec *
 		ses.Close()
 		return nil, false, err
 	}
-	p = newProcess(r, id, host, spec, ses, sink, nonce)
+	p = newAttached(r, id, host, spec, ses, sink, nonce)
 	p.run(context.WithoutCancel(ctx), exec, prefix)
 	if f := p.awaitStart(r.startTimeout(host)); f != nil {
 		ended = closed(p.done)

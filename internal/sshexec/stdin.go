@@ -10,6 +10,7 @@ import (
 
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
 )
 
 // stdin is the way of input to a process: Input cuts it into pieces and hands
@@ -41,7 +42,7 @@ func newStdin(spec *command.Spec) stdin {
 
 // feed asks the host to run exec and then writes standard input: what belongs to
 // the start, what the spec has, what Input gives, and EOF.
-func (p *Process) feed(exec, prefix string) {
+func (p *attached) feed(exec, prefix string) {
 	defer close(p.stdin.fed)
 	ch, in := p.ses.Channel, &p.stdin
 	if in.pty != nil {
@@ -75,7 +76,7 @@ func (p *Process) feed(exec, prefix string) {
 }
 
 // feedPieces is false when the channel takes no more.
-func (p *Process) feedPieces() bool {
+func (p *attached) feedPieces() bool {
 	for {
 		select {
 		case piece, more := <-p.stdin.pieces:
@@ -99,7 +100,7 @@ func (p *Process) feedPieces() bool {
 // When ctx ends while the command does not read, the error is INPUT_BUSY and
 // total says what was taken up to then; the rest was not. STDIN_CLOSED: input was
 // not asked for, or has ended. NOT_RUNNING: the command has ended.
-func (p *Process) Input(ctx context.Context, data []byte, eof bool) (total int64, err error) {
+func (p *attached) Input(ctx context.Context, data []byte, eof bool) (total int64, err error) {
 	in := &p.stdin
 	if !in.open {
 		return 0, stdinClosed("standard input was not kept open").WithHint("Run the command with stdin_open")
@@ -148,7 +149,7 @@ func (p *Process) Input(ctx context.Context, data []byte, eof bool) (total int64
 }
 
 // hand gives a piece to feed.
-func (p *Process) hand(ctx context.Context, piece []byte) error {
+func (p *attached) hand(ctx context.Context, piece []byte) error {
 	select {
 	case p.stdin.pieces <- piece:
 		return nil
@@ -175,8 +176,10 @@ func inputBusy(ctx context.Context, total int64) error {
 		With("stdin_bytes", strconv.FormatInt(total, 10)).WithOp("sshexec.input")
 }
 
-func (p *Process) notRunning() *fault.Error {
-	return fault.New(fault.FailedPrecondition, fault.ReasonNotRunning, "the command has ended on %s", p.host.Name)
+func (p *attached) notRunning() *fault.Error { return notRunning(p.host) }
+
+func notRunning(host inventory.Host) *fault.Error {
+	return fault.New(fault.FailedPrecondition, fault.ReasonNotRunning, "the command has ended on %s", host.Name)
 }
 
 // ptyRequest is the payload of pty-req (RFC 4254, 6.2). Modes that are not named

@@ -36,7 +36,7 @@ func TestStartThatIsNotHeard(t *testing.T) {
 			h.runner = New(newDialer(t), Options{StartTimeout: time.Second, ControlTimeout: control})
 			t.Cleanup(h.server.Resume) // before the dialer closes
 			dir := filepath.Dir(flag)
-			_, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: strings.ReplaceAll(c.line, "$D", dir)}, newOutput().sink)
+			_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: strings.ReplaceAll(c.line, "$D", dir)}, newOutput().sink)
 			if f := fault.From(err); f == nil || !mayHaveStarted(f) || !strings.Contains(f.Message, c.said) {
 				t.Errorf("%v", err)
 			}
@@ -57,7 +57,7 @@ func TestConnectionLostBehindTheExit(t *testing.T) {
 	var got bytes.Buffer
 	blocked, free := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	p, err := h.runner.Start(t.Context(), newID(), h.inv, &command.Spec{Line: "head -c 2130000 /dev/zero; exit 5"}, func(_ command.Stream, data []byte) error {
+	p, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "head -c 2130000 /dev/zero; exit 5"}, func(_ command.Stream, data []byte) error {
 		once.Do(func() { close(blocked) })
 		<-free
 		got.Write(data)
@@ -89,8 +89,8 @@ func TestConnectionLostBehindTheExitWhileAChildHoldsTheOutput(t *testing.T) {
 	h := start(t, sshtest.Options{})
 	r := h.start(command.Spec{Line: "sleep 1000 & echo parent; exit 5"})
 	eventually(t, "the exit is told", func() bool {
-		r.Process.mu.Lock()
-		defer r.Process.mu.Unlock()
+		r.attached.mu.Lock()
+		defer r.attached.mu.Unlock()
 		return r.reported
 	})
 	h.server.KillSessions()
@@ -107,8 +107,8 @@ func TestCloseBehindTheExit(t *testing.T) {
 	h := start(t, sshtest.Options{})
 	r := h.start(command.Spec{Line: "sleep 1000 & echo parent; exit 5"})
 	eventually(t, "the exit is told", func() bool {
-		r.Process.mu.Lock()
-		defer r.Process.mu.Unlock()
+		r.attached.mu.Lock()
+		defer r.attached.mu.Unlock()
 		return r.reported
 	})
 	r.Close()
@@ -134,7 +134,7 @@ func TestLadderThatCannotSeeAll(t *testing.T) {
 		"own":  "id() { echo 1000; }\nproc=" + ownProc(t) + "\n",
 		"none": "proc=/nonexistent\n",
 	} {
-		lines, err := h.runner.control(t.Context(), h.inv, nobody.vars(newID(), "grace_int", "0", "grace_term", "0")+hide, "ladder.sh")
+		lines, err := h.runner.ask(t.Context(), h.inv, nobody.vars(newID(), "grace_int", "0", "grace_term", "0")+hide+ladderScript)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,8 @@
 #   boot    boot id of the host when it started, - where unknown
 #   start   its start time: field 22 of /proc/PID/stat, or words of ps
 #   proc    /proc
+#   run     directory and id of a durable run, whose owner has fence; else empty
+#   password  for sudo; empty: only where it asks for none
 
 say() { printf 'telexec:%s: %s\n' "$nonce" "$*"; }
 
@@ -48,6 +50,11 @@ start_of() {
 
 # identify ends the script where there can be nothing left of the command.
 identify() {
+  # Another owner may have taken it over while we were asleep.
+  if [ -n "$run" ] && { read -r held rest <"$run.f"; } 2>/dev/null && [ "$held" -gt "$fence" ]; then
+    say superseded
+    exit 0
+  fi
   look
   now=
   { IFS= read -r now <"$proc/sys/kernel/random/boot_id"; } 2>/dev/null
@@ -68,8 +75,16 @@ identify() {
 sudo_allowed() {
   if [ -z "$sudo" ]; then
     sudo=no
-    [ "$(id -u)" = 0 ] || { sudo -n true && sudo=yes; }
+    [ "$(id -u)" = 0 ] || { as_root true && sudo=yes; }
   fi
   [ "$sudo" = yes ]
 } </dev/null 2>/dev/null
 sudo=
+
+as_root() {
+  if [ -n "$password" ]; then
+    printf '%s\n' "$password" | sudo -S -p '' "$@"
+  else
+    sudo -n "$@"
+  fi
+}

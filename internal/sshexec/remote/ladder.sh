@@ -80,7 +80,7 @@ to_all() {
     *) kill -s "$1" "${entry%%:*}" || others="$others ${entry%%:*}" ;;
     esac
   done
-  [ -n "$others" ] && sudo_allowed && sudo -n kill -s "$1" $others
+  [ -n "$others" ] && sudo_allowed && as_root kill -s "$1" $others
 } 2>/dev/null
 
 # clock sets now, in hundredths of a second; where the kernel does not tell, by
@@ -187,7 +187,8 @@ describe() {
   say left "$p" "$user" "$why" "${what:--}"
 } 2>/dev/null
 
-main() {
+# end_all is called at the end.
+end_all() {
   exec </dev/null
   told=$pid
   identify
@@ -204,5 +205,3 @@ main() {
   [ $ended -ge 0 ] || ended=0
   say "done" $used $ended $left $how
 }
-# The last line: the whole script is read before anything runs.
-main

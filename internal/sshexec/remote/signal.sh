@@ -30,11 +30,11 @@ deliver() {
   # A group may outlive its leader; it keeps the number, so it is still ours.
   if [ "$target" -gt 1 ] && { [ $leader = yes ] || group_lives; }; then
     to_group "$signal" "$target" && { say sent; return; }
-    sudo_allowed && sudo -n kill -s "$signal" -- "-$target" && { say sent; return; }
+    sudo_allowed && as_root kill -s "$signal" -- "-$target" && { say sent; return; }
     say refused
   elif [ "$pid" -gt 1 ] && [ $leader = yes ]; then
     kill -s "$signal" "$pid" && { say sent; return; }
-    sudo_allowed && sudo -n kill -s "$signal" "$pid" && { say sent; return; }
+    sudo_allowed && as_root kill -s "$signal" "$pid" && { say sent; return; }
     say refused
   else
     say gone

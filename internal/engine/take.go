@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
+)
+
+// What the last run of the service has left is taken up here. A queued command
+// queues again. A durable one that was starting or running still lives on its
+// host, or will be found not to: it gets an owner at once and a slot whatever
+// the limits, since it runs whatever they are. An attached one ended with the
+// process that held its channel: its outcome cannot be known.
+
+// recover takes up every command that has not ended, and gives those that need
+// an owner. It asks no host.
+func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
+	unfinished, err := e.journal.List(ctx, command.Filter{
+		States: []command.State{command.Queued, command.Starting, command.Running},
+	})
+	if err != nil {
+		return nil, err
+	}
+	var lost []command.Command
+	var queued []*live
+	for _, c := range unfinished {
+		if c.State != command.Queued && attached(&c) {
+			lost = append(lost, c)
+			continue
+		}
+		l := newLive(e, c)
+		e.register(l)
+		left = append(left, l)
+		if c.State == command.Queued {
+			queued = append(queued, l)
+			continue
+		}
+		l.taken = true
+		host, err := e.hosts.Lookup(c.Spec.Host)
+		if err != nil {
+			host.MaxCommands = 0 // its owner ends it
+		}
+		e.queue.take(c.Spec.Host, host.MaxCommands)
+	}
+	// Only now, when every slot that is in use is taken.
+	for _, l := range queued {
+		if host, err := e.hosts.Lookup(l.cmd.Spec.Host); err == nil && l.startable() == nil { // if not, its owner ends it
+			e.queue.enqueue(l.ticket, host.MaxCommands, false)
+		}
+	}
+	return left, e.loseAll(ctx, lost)
+}
+
+// attached reports whether a command that has a slot lives on its channel, as far
+// as the journal can know.
+func attached(c *command.Command) bool {
+	return c.Durability == command.Attached || c.Spec.Durability == command.Attached
+}
+
+// loseAll ends attached commands of the last run of the service as LOST, all at
+// once, so that the store can take them in a few commits.
+func (e *Engine) loseAll(ctx context.Context, lost []command.Command) error {
+	errs := make([]error, len(lost))
+	var all sync.WaitGroup
+	for i, c := range lost {
+		all.Go(func() { errs[i] = e.loseAttached(ctx, c) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+func (e *Engine) loseAttached(ctx context.Context, c command.Command) error {
+	ch := command.Change{From: c.State, Fence: c.Fence}
+	why := command.Failure{
+		Reason:  fault.ReasonServiceRestarted,
+		Message: "the service ended while the command was running on an attached connection",
+		Hint:    lostHint,
+	}
+	if c.State == command.Starting {
+		why.Message = "the service ended while the command was being started; whether it ran is not known"
+	}
+	advance(&c, command.Lose, time.Now(), func(c *command.Command) { c.Failure = &why })
+	c.Version++
+	c.Node = e.node
+	c.Fence++ // so that an owner which was only asleep writes nothing any more
+	ch.Command = c
+	if err := e.journal.Apply(ctx, ch); err != nil {
+		return err
+	}
+	e.log.Warn("a command was lost with the last run of the service", "command", c.ID, "host", c.Spec.Host)
+	return nil
+}
+
+// takeOver makes this owner the command's one in the journal, before anything is
+// asked of its host; nil where it is not, or the command has ended for want of
+// its host.
+func (l *live) takeOver(ctx context.Context) *inventory.Host {
+	l.doubt = l.cmd.Cancellation != nil // the last owner may have run a ladder
+	l.change(func(c *command.Command) {
+		c.Node = l.engine.node
+		c.Fence++
+		c.Connection = command.Reconnecting
+	})
+	if err := l.persist(ctx, l.cmd); err != nil {
+		l.engine.log.Warn("a command of the last run of the service could not be taken over", "command", l.id, "host", l.cmd.Spec.Host, "error", err)
+		return nil
+	}
+	host, err := l.engine.hosts.Lookup(l.cmd.Spec.Host)
+	if err != nil {
+		f := fault.From(err)
+		l.end(ctx, command.Lose, func(c *command.Command) {
+			c.Failure = &command.Failure{
+				Reason:  f.Reason,
+				Message: "the command was on a host that is not configured any more: " + f.Message,
+				Hint:    lostHint,
+			}
+		})
+		return nil
+	}
+	return &host
+}
+
+// startable is why the command cannot be started any more: what is nowhere stored
+// was lost with the last run of the service.
+func (l *live) startable() error {
+	if s := l.cmd.Spec.Sudo; s != nil && s.NeedsPassword && s.Password.IsZero() {
+		return fault.New(fault.FailedPrecondition, fault.ReasonServiceRestarted,
+			"the service was restarted before the command started, and sudo's password, which is never stored, went with it").
+			WithHint("Run it again with the password")
+	}
+	return nil
+}

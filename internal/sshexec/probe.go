@@ -1,0 +1,140 @@
+package sshexec
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
+)
+
+// facts is what an account on a host has for durable runs.
+type facts struct {
+	dirs       []string // where runs may live; a new one goes to the first
+	newSession string   // words that make a command the leader of a new session
+	follow     string   // tail or poll
+	has        []string // tools
+}
+
+// known is what is known of an account, and until when.
+type known struct {
+	turn  chan struct{} // capacity 1: held by who looks or changes
+	facts *facts
+	why   *fault.Error // why there can be no durable run; nil where facts is set
+	until time.Time
+}
+
+// How long an answer of an account holds.
+const (
+	factsHold = 10 * time.Minute
+	whyHold   = time.Minute
+)
+
+func account(host inventory.Host) string { return host.User + "@" + host.Address }
+
+// facts gives what an account has, asking it where that is not known. NOT_DURABLE
+// where runs cannot live there; other errors are those of reaching it.
+func (r *Runner) facts(ctx context.Context, host inventory.Host) (*facts, error) {
+	v, _ := r.accounts.LoadOrStore(account(host), &known{turn: make(chan struct{}, 1)})
+	k := v.(*known)
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return nil, fault.From(context.Cause(ctx))
+	}
+	if time.Now().After(k.until) {
+		f, why, err := r.probe(ctx, host)
+		if err != nil {
+			return nil, err
+		}
+		k.facts, k.why, k.until = f, why, time.Now().Add(factsHold)
+		if why != nil {
+			k.until = time.Now().Add(whyHold)
+		}
+	}
+	if k.why != nil {
+		f := *k.why
+		return nil, &f
+	}
+	return k.facts, nil
+}
+
+// forget has an account asked anew.
+func (r *Runner) forget(host inventory.Host) { r.accounts.Delete(account(host)) }
+
+var probeScript = remoteScript("probe.sh") + "probe\n"
+
+func (r *Runner) probe(ctx context.Context, host inventory.Host) (*facts, *fault.Error, error) {
+	asking, stop := context.WithTimeout(ctx, r.startTimeout(host))
+	defer stop()
+	lines, err := r.ask(asking, host, probeScript)
+	switch {
+	case fault.ReasonOf(err) == fault.ReasonSignalFailed && fault.KindOf(err) != fault.DeadlineExceeded:
+		return nil, notDurable(host, "it runs no /bin/sh for this login"), nil
+	case err != nil:
+		if ctx.Err() == nil && asking.Err() != nil {
+			return nil, nil, fault.New(fault.Unavailable, fault.ReasonStartFailed,
+				"%s did not answer within %v; nothing was started", host.Name, r.startTimeout(host)).
+				WithHint("Look what its login files do: ssh %s@%s 'exec /bin/sh -c true'", host.User, host.Name).WithOp("sshexec.probe")
+		}
+		return nil, nil, err
+	}
+	f, ok := parseFacts(lines)
+	switch {
+	case !ok:
+		return nil, notDurable(host, "it runs no /bin/sh for this login"), nil
+	case len(f.dirs) == 0:
+		return nil, notDurable(host, "there is no directory there that the login user can write and that is its own"), nil
+	case f.newSession == "":
+		return nil, notDurable(host, "it has neither setsid nor perl nor python3, of which one is needed"), nil
+	}
+	for _, tool := range []string{"cat", "tail", "wc", "rm"} {
+		if !slices.Contains(f.has, tool) {
+			return nil, notDurable(host, "it has no "+tool), nil
+		}
+	}
+	return &f, nil, nil
+}
+
+// parseFacts reads the answer of probe.sh; ok is false where it is not whole.
+func parseFacts(lines []string) (f facts, ok bool) {
+	f.follow = "poll"
+	for _, line := range lines {
+		word, value, _ := strings.Cut(line, " ")
+		switch word {
+		case "dir":
+			if strings.HasPrefix(value, "/") && printable(value) {
+				f.dirs = append(f.dirs, value)
+			}
+		case "new_session":
+			if printable(value) {
+				f.newSession = value
+			}
+		case "follow":
+			if value == "tail" {
+				f.follow = value
+			}
+		case "has":
+			f.has = append(f.has, value)
+		case "probed":
+			return f, true
+		}
+	}
+	return f, false
+}
+
+// notDurable says why there can be no durable run.
+func notDurable(host inventory.Host, why string) *fault.Error {
+	return fault.New(fault.FailedPrecondition, fault.ReasonNotDurable, "%s cannot keep a command by itself: %s", host.Name, why).
+		WithHint("Run it attached: it then ends with its connection").WithOp("sshexec.start")
+}
+
+// Probe reports whether an account's commands can be durable: nil, or NOT_DURABLE
+// with the reason, or why it could not be asked.
+func (r *Runner) Probe(ctx context.Context, host inventory.Host) error {
+	_, err := r.facts(ctx, host)
+	return err
+}

@@ -1,0 +1,254 @@
+package sshexec
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
+)
+
+// The scripts of durable runs.
+var (
+	startingScript = remoteScript("start.sh")
+	timeoutScript  = remoteScript("identity.sh") + remoteScript("ladder.sh") + remoteScript("timeout.sh")
+	commandHead    = remoteScript("command.sh")
+	becomeTail     = remoteScript("become.sh")
+
+	inputHead, inputTail   = oneLine("input.sh")
+	uploadHead, uploadTail = oneLine("upload.sh")
+	sudoHead, sudoTail     = oneLine("sudo.sh", "become.sh")
+)
+
+// oneLine gives scripts of which all lines can be joined, before and behind the
+// line of the at sign.
+func oneLine(names ...string) (head, tail string) {
+	var all strings.Builder
+	for _, name := range names {
+		all.WriteString(remoteScript(name))
+	}
+	head, tail, _ = strings.Cut(all.String(), "@\n")
+	join := func(s string) string { return strings.TrimSpace(strings.ReplaceAll(s, "\n", " ")) + " " }
+	return join(head), join(tail)
+}
+
+// interpretation gives the values of become.sh: who reads the line, and how.
+type interpretation struct{ line, login, reader, short string }
+
+func interpret(spec *command.Spec) interpretation {
+	i := interpretation{line: spec.CommandLine(), login: "no", reader: "sh"}
+	if i.line != "" && (i.line[0] == '-' || i.line[0] == '+') {
+		i.line = " " + i.line // sh -c would take it for an option
+	}
+	if spec.LoginShell {
+		i.login = "yes"
+	}
+	name, builtin := shortcut(spec)
+	if builtin {
+		name = "-" + name // which no program's is
+	}
+	i.short = name
+	return i
+}
+
+// directory gives what cd is to be told.
+func directory(spec *command.Spec) string {
+	dir := spec.WorkingDirectory
+	if dir != "" && dir[0] != '/' {
+		dir = "./" + dir // "-" is not the directory before, and CDPATH is not for us
+	}
+	return dir
+}
+
+// startScript gives the whole of what goes to /bin/sh.
+func (d *durable) startScript(nonce, mode string) string {
+	spec := d.run.Spec
+	d.mu.Lock()
+	out, err := physical(d.got)
+	key := d.key
+	d.mu.Unlock()
+	var b strings.Builder
+	set := func(name, value string) { b.WriteString(name + "=" + command.Quote(value) + "\n") }
+	set("nonce", nonce)
+	set("key", key)
+	set("id", d.run.ID)
+	set("mode", mode)
+	set("fence", strconv.FormatInt(d.run.Fence, 10))
+	set("out", out)
+	set("err", err)
+	set("follow", d.facts.follow)
+	if mode == modeStart || mode == modeRetry {
+		input := "none"
+		switch {
+		case spec.StdinOpen:
+			input = "open"
+		case len(spec.Stdin) > 0:
+			input = "file"
+		}
+		limit, timeout, sudo := "", "", ""
+		if d.run.Host.SpoolLimit > 0 {
+			limit = strconv.FormatInt(max(1, d.run.Host.SpoolLimit/512), 10)
+		}
+		if spec.Timeout > 0 {
+			timeout = fmt.Sprintf("%.3f", spec.Timeout.Seconds())
+			b.WriteString(timeoutScript)
+		}
+		if spec.Sudo != nil {
+			sudo = sudoInput(spec, d.run.ID, key)
+		}
+		set("input", input)
+		set("given", strconv.Itoa(len(spec.Stdin)))
+		set("limit", limit)
+		set("timeout", timeout)
+		set("sudo", sudo)
+		set("new_session", d.facts.newSession)
+		set("text", commandFile(spec, d.run.ID, key))
+	}
+	b.WriteString(startingScript)
+	b.WriteString("main " + command.Quote(d.facts.dirs...) + "\n")
+	return b.String()
+}
+
+// commandFile gives the text of the command file.
+func commandFile(spec *command.Spec, id, key string) string {
+	var b strings.Builder
+	sudo := ""
+	if spec.Sudo != nil {
+		sudo = "yes"
+	}
+	fmt.Fprintf(&b, "telexec_id=%s telexec_key=%s telexec_sudo=%s telexec_dir=%s\n", id, key, sudo, command.Quote(directory(spec)))
+	b.WriteString(commandHead)
+	if sudo != "" {
+		b.WriteString("export TELEXEC_ID=" + id + "\n")
+		b.WriteString(sudoExec(spec.Sudo) + "\n")
+		return b.String()
+	}
+	for _, name := range spec.EnvNames() {
+		fmt.Fprintf(&b, "export %s=%s\n", name, command.Quote(spec.Env[name]))
+	}
+	i := interpret(spec)
+	fmt.Fprintf(&b, "export TELEXEC_ID=%s\ntelexec_login=%s telexec_reader=%s telexec_short=%s telexec_line=%s\n",
+		id, i.login, i.reader, command.Quote(i.short), command.Quote(i.line))
+	b.WriteString(becomeTail)
+	return b.String()
+}
+
+// sudoBegin is the line behind what sudo may have read as the password, or not
+// have asked for.
+const sudoBegin = "telexec-begin"
+
+// sudoExec gives the line that becomes sudo. Nothing secret is in it: the shell
+// behind sudo reads from standard input what it is to do.
+func sudoExec(s *command.Sudo) string {
+	user := s.User
+	if user == "" {
+		user = "root"
+	}
+	ask := "-n"
+	if s.NeedsPassword {
+		ask = "-S -p ''"
+	}
+	const read = `while IFS= read -r telexec_program; do [ "$telexec_program" = ` + sudoBegin + ` ] && break; done; ` +
+		`IFS= read -r telexec_program && eval "$telexec_program"`
+	return "exec sudo " + ask + " -u " + command.Quote(user) + " -- /bin/sh -c " + command.Quote(read)
+}
+
+// sudoInput gives what stands in front of the command's own standard input: the
+// password, for sudo or, where sudo wants none, for nobody; and the program.
+func sudoInput(spec *command.Spec, id, key string) string {
+	var b strings.Builder
+	if spec.Sudo.NeedsPassword {
+		b.WriteString(spec.Sudo.Password.Reveal() + "\n")
+	}
+	b.WriteString(sudoBegin + "\n")
+	b.WriteString(sudoHead)
+	for _, name := range spec.EnvNames() {
+		fmt.Fprintf(&b, "export %s=%s; ", name, expression(spec.Env[name]))
+	}
+	i := interpret(spec)
+	fmt.Fprintf(&b, "export TELEXEC_ID=%s; telexec_key=%s telexec_login=%s telexec_reader=%s telexec_short=%s telexec_dir=%s telexec_line=%s; ",
+		id, key, i.login, i.reader, expression(i.short), expression(directory(spec)), expression(i.line))
+	b.WriteString(sudoTail + "\n")
+	return b.String()
+}
+
+// upload puts the standard input of a run beside the place where it will be.
+func (r *Runner) upload(ctx context.Context, run Run, f *facts) error {
+	nonce := rand.Text()
+	program := uploadHead + fmt.Sprintf("nonce=%s dir=%s id=%s size=%d; ", nonce, expression(f.dirs[0]), run.ID, len(run.Spec.Stdin)) + uploadTail
+	lines, err := r.askWith(ctx, run.Host, nonce, shellExec(newline+program), run.Spec.Stdin)
+	if err != nil {
+		return err
+	}
+	switch strings.Join(lines, "\n") {
+	case "took":
+		return nil
+	case "nospace":
+		return noSpace(run.Host.Name)
+	case "nodir":
+		r.forget(run.Host)
+		return notDurable(run.Host, "its directory for runs cannot be written any more")
+	}
+	return fault.New(fault.Unavailable, fault.ReasonStartFailed, "%s did not take the command's standard input; nothing was started", run.Host.Name)
+}
+
+// newline makes $1 a line end, as expression wants it; see attached.sh.
+const newline = `set -- "${IFS#??}"; set -- "${1%"${1#?}"}"; `
+
+// shellExec gives the exec request for a program of one line.
+func shellExec(program string) string { return "exec /bin/sh -c " + word(program) }
+
+// Clean removes what the host keeps of runs that are through: those for which
+// ended is true, and those of whatever service that nobody has collected for a
+// week. It gives how many it removed.
+func (r *Runner) Clean(ctx context.Context, host inventory.Host, ended func(id string) bool) (removed int, err error) {
+	f, err := r.facts(ctx, host)
+	if fault.ReasonOf(err) == fault.ReasonNotDurable {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	lines, err := r.ask(ctx, host, cleanScript+"list_runs "+command.Quote(f.dirs...)+"\n")
+	if err != nil {
+		return 0, err
+	}
+	var ids []string
+	for _, line := range lines {
+		word, rest, _ := strings.Cut(line, " ")
+		id, _, _ := strings.Cut(rest, " ")
+		switch {
+		case word == "old":
+			removed++
+		case word == "run" && idForm(id) && ended(id):
+			ids = append(ids, id)
+		}
+	}
+	n, err := r.remove(ctx, host, f, ids)
+	return removed + n, err
+}
+
+var cleanScript = remoteScript("clean.sh")
+
+// remove removes runs.
+func (r *Runner) remove(ctx context.Context, host inventory.Host, f *facts, ids []string) (removed int, err error) {
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	lines, err := r.ask(ctx, host, cleanScript+"ids="+command.Quote(strings.Join(ids, " "))+"\nremove_runs "+command.Quote(f.dirs...)+"\n")
+	for _, line := range lines {
+		if strings.HasPrefix(line, "removed ") {
+			removed++
+		}
+	}
+	return removed, err
+}
+
+// idForm reports whether s can be the id of a run, and so part of a file's name.
+func idForm(s string) bool {
+	return s != "" && len(s) <= 64 && strings.Trim(s, letters+digits+"-_") == ""
+}
