@@ -23,7 +23,11 @@ type cancelCmd struct {
 // Help is shown by cancel --help.
 func (cancelCmd) Help() string {
 	return `Ends the command and all its processes on the host and tells what proves it. Harmless when the command has ended
-before. Exit code 0: nothing of it runs any more. 1: something is left, or the host cannot show it.
+before. Exit code 0: nothing of it runs any more. 1: something is left, which is listed with its process id, its user and
+why; or the host cannot show it; or the cancel is pending.
+
+A pending cancel goes on by itself. While the host cannot be reached nothing can be ended there: the command goes on, and
+is cancelled as soon as the host is back. telexec status ID tells what came of it, telexec cancel ID asks once more.
 
 Examples:
 
@@ -49,6 +53,9 @@ func (c *cancelCmd) Run(ctx context.Context, a *app) error {
 		if err := a.printCancel(resp); err != nil {
 			return err
 		}
+		if !a.opts.JSON {
+			a.tellPending(resp)
+		}
 		switch resp.GetReport().GetOutcome() {
 		case telexecv1.CancelOutcome_CANCEL_OUTCOME_GONE, telexecv1.CancelOutcome_CANCEL_OUTCOME_ALREADY_ENDED,
 			telexecv1.CancelOutcome_CANCEL_OUTCOME_NEVER_STARTED:
@@ -67,6 +74,19 @@ func (a *app) printCancel(resp *telexecv1.CancelResponse) error {
 		rows = append(rows, []cell{{"left", red}, plainCell(processText(p))})
 	}
 	return a.out.columns(rows)
+}
+
+// tellPending says what becomes of a cancel that was not done yet.
+func (a *app) tellPending(resp *telexecv1.CancelResponse) {
+	if resp.GetReport().GetOutcome() != telexecv1.CancelOutcome_CANCEL_OUTCOME_PENDING {
+		return
+	}
+	cmd := resp.GetCommand()
+	if reconnecting(cmd) {
+		a.out.tell("%s cannot be reached; the command goes on there, and is cancelled as soon as it can be: telexec status %s tells what came of it", cmd.GetHost(), cmd.GetId())
+		return
+	}
+	a.out.tell("the cancel goes on by itself: telexec status %s tells what came of it, telexec cancel %s asks once more", cmd.GetId(), cmd.GetId())
 }
 
 // cancelText tells what came of a cancel in one line: "gone: 3 processes ended,

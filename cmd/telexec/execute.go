@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,18 +17,25 @@ import (
 )
 
 type runCmd struct {
-	Detach     bool              `short:"d" help:"Do not wait: print the command's id and leave."`
-	Timeout    time.Duration     `placeholder:"TIME" help:"End the command when it has run so long; exit code 124."`
-	Cwd        string            `short:"C" placeholder:"DIR" help:"Directory to run in (default: the login directory)."`
-	Env        []string          `short:"e" sep:"none" placeholder:"NAME=VALUE" help:"Set a variable; NAME alone passes on the value it has here. May be repeated."`
-	Login      bool              `help:"Run in the user's login shell, with its profile, instead of /bin/sh."`
-	TTY        bool              `name:"tty" short:"t" help:"Run on a terminal of its own; its standard error then comes on standard output."`
-	Stdin      bool              `short:"i" xor:"stdin" help:"Send standard input, also when it is a terminal; a pipe or a file is sent without being asked for. With --detach: keep it open for telexec input."`
-	NoStdin    bool              `short:"n" xor:"stdin" help:"Do not send standard input: the command finds it at its end."`
-	Priority   int32             `placeholder:"N" help:"Higher goes first among the queued, -100 to 100."`
-	Label      map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Label to find the command by. May be repeated."`
-	RequestID  string            `placeholder:"ID" help:"Run once however often it is asked for with this id (default: a new one each time)."`
-	ActionType string            `placeholder:"TYPE" help:"The kind of action, for policies."`
+	Detach   bool              `short:"d" help:"Do not wait: print the command's id and leave."`
+	Timeout  time.Duration     `placeholder:"TIME" help:"End the command when it has run so long; exit code 124."`
+	Cwd      string            `short:"C" placeholder:"DIR" help:"Directory to run in (default: the login directory)."`
+	Env      []string          `short:"e" sep:"none" placeholder:"NAME=VALUE" help:"Set a variable; NAME alone passes on the value it has here. May be repeated."`
+	Login    bool              `help:"Run in the user's login shell, with its profile, instead of /bin/sh."`
+	TTY      bool              `name:"tty" short:"t" help:"Run on a terminal of its own; its standard error then comes on standard output."`
+	Stdin    bool              `short:"i" xor:"stdin" help:"Send standard input, also when it is a terminal; a pipe or a file is sent without being asked for. With --detach: keep it open for telexec input."`
+	NoStdin  bool              `short:"n" xor:"stdin" help:"Do not send standard input: the command finds it at its end."`
+	Priority int32             `placeholder:"N" help:"Higher goes first among the queued, -100 to 100."`
+	Label    map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Label to find the command by. May be repeated."`
+	Durable  bool              `xor:"durability" help:"Only where the command can live on the host by itself; elsewhere it does not start. Without either flag: durable where it can be."`
+	Attached bool              `xor:"durability" help:"On the SSH connection, though it could be durable: the command is lost with the connection."`
+	Sudo     bool              `help:"Run as root, through sudo."`
+	SudoUser string            `placeholder:"USER" help:"Run as this user, through sudo."`
+
+	SudoPasswordFile string `placeholder:"FILE" type:"path" help:"File with the password for sudo, where sudo asks for one; - asks on the terminal, or takes the first line of standard input (also TELEXEC_SUDO_PASSWORD)."`
+
+	RequestID  string `placeholder:"ID" help:"Run once however often it is asked for with this id (default: a new one each time)."`
+	ActionType string `placeholder:"TYPE" help:"The kind of action, for policies."`
 
 	Host    string   `arg:"" help:"Name of the host, as telexec hosts lists it."`
 	Command []string `arg:"" passthrough:"partial" help:"One argument is a shell command line; several are a program and its arguments."`
@@ -47,11 +55,19 @@ More examples:
     tar c dir | telexec run web1 'tar x -C /srv'
     telexec run -d --timeout 2h --label deploy=42 web1 ./deploy.sh
     telexec run -t web1 top
+    telexec run --sudo web1 systemctl restart nginx
 
 Standard output and standard error are the command's own, byte for byte. Ctrl-C interrupts the command; a
 second one cancels it and tells what came of it; a third leaves it alone. The command goes on when this
-program ends or the connection is lost: telexec logs -f ID is back with it. With --tty on a terminal every key
+program ends or loses the service: telexec logs -f ID is back with it. With --tty on a terminal every key
 goes to the command; Enter ~ . leaves it alone.
+
+A command is durable wherever its host can keep it: it lives there by itself, and goes on when the service is
+restarted or loses the host. That the host is away, and back, is told on standard error (not with --quiet), and the
+output goes on at the next byte. Devices without a shell, and --tty, give an attached command, which is lost with
+its connection.
+
+With --sudo the password is asked for on the terminal if sudo wants one.
 ` + exitCodesHelp
 }
 
@@ -63,6 +79,9 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	}
 	input := c.input(a.env.Stdin)
 	req.StdinOpen = input != nil || c.Detach && c.Stdin
+	if req.Sudo, err = c.sudo(a); err != nil {
+		return err
+	}
 	f := &follower{app: a, input: input}
 	if c.TTY {
 		restore, err := f.terminal(a.env, req)
@@ -76,14 +95,30 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer f.client.Close()
-	cmd, err := f.start(ctx, req)
-	if err != nil {
-		return err
+	for {
+		cmd, err := f.start(ctx, req)
+		if err != nil {
+			return err
+		}
+		if c.Detach {
+			return f.detach(cmd)
+		}
+		err = f.follow(ctx, cmd)
+		fd, ok := c.mayAsk(a, req, f.latest.Load())
+		if !ok {
+			return err
+		}
+		code := a.report(err)
+		password, err := a.askPassword(fd, c.Host)
+		if err != nil {
+			return err
+		}
+		if password == "" {
+			return &exitError{code: code}
+		}
+		req.Sudo.Password = password
+		f = &follower{app: a, client: f.client, input: f.input, leave: f.leave}
 	}
-	if c.Detach {
-		return f.detach(cmd)
-	}
-	return f.follow(ctx, cmd)
 }
 
 // request makes the request of the flags.
@@ -96,6 +131,7 @@ func (c *runCmd) request(env Env) (*telexecv1.ExecuteRequest, error) {
 		LoginShell:       c.Login,
 		Wait:             durationpb.New(0),
 		Priority:         c.Priority,
+		Durability:       c.durability(),
 		Labels:           c.Label,
 		ActionType:       c.ActionType,
 		Output:           &telexecv1.OutputOptions{Omit: true},
@@ -125,6 +161,16 @@ func (c *runCmd) request(env Env) (*telexecv1.ExecuteRequest, error) {
 		req.Timeout = durationpb.New(c.Timeout)
 	}
 	return req, nil
+}
+
+func (c *runCmd) durability() telexecv1.Durability {
+	switch {
+	case c.Durable:
+		return telexecv1.Durability_DURABILITY_DURABLE
+	case c.Attached:
+		return telexecv1.Durability_DURABILITY_ATTACHED
+	}
+	return telexecv1.Durability_DURABILITY_UNSPECIFIED
 }
 
 // input decides what becomes of standard input, as ssh would: a pipe, a socket or
@@ -169,9 +215,13 @@ type follower struct {
 	interrupts int        // how often Ctrl-C was typed
 	pending    int        // calls made for Ctrl-C that have not come to anything yet
 
-	answers chan func()   // what those calls have come to; follow runs them
-	running chan struct{} // closed by read when the command runs; input begins then
-	place   string        // of read: place in the queue, as last told
+	answers chan func()                       // what those calls have come to; follow runs them
+	running chan struct{}                     // closed by read when the command runs; input begins then
+	latest  atomic.Pointer[telexecv1.Command] // the command as read has last seen it
+
+	// Of read.
+	place string // place in the queue, as last told
+	host  link
 }
 
 // start asks for the command. A signal meanwhile ends the asking; whether the
@@ -208,6 +258,7 @@ func (f *follower) detach(cmd *telexecv1.Command) error {
 		return f.out.document(cmd)
 	}
 	_, err := io.WriteString(f.out.stdout, f.id+"\n")
+	f.out.note("telexec logs -f %s follows it, telexec cancel %s ends it", f.id, f.id)
 	return err
 }
 
@@ -215,6 +266,8 @@ func (f *follower) detach(cmd *telexecv1.Command) error {
 func (f *follower) follow(ctx context.Context, cmd *telexecv1.Command) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	f.latest.Store(cmd)
+	f.host = link{out: f.out}
 	f.answers = make(chan func(), 2) // one for each call that Ctrl-C makes: none of them blocks
 	f.running = make(chan struct{})
 	done := make(chan error, 1)
@@ -309,6 +362,10 @@ func (f *follower) interrupt(ctx context.Context) {
 				return
 			}
 			f.out.tell("%s", cancelText(resp.GetReport()))
+			f.tellPending(resp)
+			for _, p := range resp.GetReport().GetLeft() {
+				f.out.tell("left: %s", processText(p))
+			}
 		}
 	}()
 }
@@ -320,7 +377,11 @@ func (f *follower) tellLeft() {
 			" tells whether it goes on, telexec cancel " + f.id + " ends it\n")
 		return
 	}
-	f.out.printErr("telexec: command " + f.id + " goes on without you: telexec logs -f " + f.id +
+	whither := " goes on without you"
+	if cmd := f.latest.Load(); durable(cmd) {
+		whither = " goes on without you, on " + printable(cmd.GetHost()) + " by itself"
+	}
+	f.out.printErr("telexec: command " + f.id + whither + ": telexec logs -f " + f.id +
 		" is back with it, telexec cancel " + f.id + " ends it\n")
 }
 
@@ -343,6 +404,7 @@ func (f *follower) read(ctx context.Context, cmd *telexecv1.Command) error {
 			f.watch(c)
 		}
 		if c := event.GetEnded(); c != nil {
+			f.latest.Store(c)
 			if t := c.GetTruncation(); t != nil {
 				f.out.tell("some of the output was not kept: %s", t.GetReason())
 			}
@@ -365,6 +427,8 @@ func (f *follower) lost(err error) error {
 
 // watch tells what a reader should know about a command that gives no output.
 func (f *follower) watch(cmd *telexecv1.Command) {
+	f.latest.Store(cmd)
+	f.host.watch(cmd)
 	if cmd.GetState() != telexecv1.CommandState_COMMAND_STATE_QUEUED && f.place != "" {
 		f.out.note("%s has a free place for %s", cmd.GetHost(), f.id)
 		f.place = ""
@@ -382,9 +446,6 @@ func (f *follower) watch(cmd *telexecv1.Command) {
 		case <-f.running:
 		default:
 			close(f.running)
-		}
-		if cmd.GetConnection() == telexecv1.Connection_CONNECTION_RECONNECTING {
-			f.out.note("the service has lost the connection to %s and is coming back", cmd.GetHost())
 		}
 	}
 }

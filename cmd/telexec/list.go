@@ -28,13 +28,16 @@ func (psCmd) Help() string {
 	return `Examples:
 
     telexec ps
-    telexec ps --json | jq -r .id`
+    telexec ps --json | jq -r .id
+
+A durable command lives on its host by itself, an attached one on its SSH connection. While a host cannot be reached its
+durable commands are "reconnecting": they go on there.`
 }
 
 // Run lists what has not ended.
 func (c *psCmd) Run(ctx context.Context, a *app) error {
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		_, err := a.list(ctx, cl, &telexecv1.ListCommandsRequest{Active: true, Host: c.Host}, 0)
+		_, err := a.list(ctx, cl, &telexecv1.ListCommandsRequest{Active: true, Host: c.Host}, 0, active)
 		return err
 	})
 }
@@ -86,7 +89,7 @@ func (c *historyCmd) Run(ctx context.Context, a *app) error {
 		return failure("--limit cannot be below 0")
 	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		token, err := a.list(ctx, cl, req, c.Limit)
+		token, err := a.list(ctx, cl, req, c.Limit, all)
 		if err == nil && token != "" {
 			a.out.note("there are older ones: --page-token %s goes on, --limit 0 shows all", token)
 		}
@@ -115,9 +118,21 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 	return time.Time{}, failure("cannot read the time %q", s).withHint("Write a duration (90m, 2h, 7d), a date (2006-01-02) or a time (RFC 3339)")
 }
 
+// column is one of a list that others do not have.
+type column struct {
+	header string
+	cell   func(*telexecv1.Command) string
+}
+
+// What has not ended has no exit code; how it lives is told of it instead.
+var (
+	active = column{"DURABILITY", durabilityText}
+	all    = column{"EXIT", exitText}
+)
+
 // list prints up to limit commands (0: all) and gives the token of the next page.
 // JSON lines come as they are fetched; a table needs all to be aligned.
-func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCommandsRequest, limit int) (next string, err error) {
+func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCommandsRequest, limit int, own column) (next string, err error) {
 	var rows [][]cell
 	for left := limit; ; {
 		req.PageSize = maxPage
@@ -130,7 +145,7 @@ func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCo
 		}
 		for _, cmd := range page.GetCommands() {
 			if !a.opts.JSON {
-				rows = append(rows, a.row(cmd))
+				rows = append(rows, a.row(cmd, own))
 			} else if err := a.out.line(cmd); err != nil {
 				return "", err
 			}
@@ -145,16 +160,16 @@ func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCo
 	if a.opts.JSON {
 		return next, nil
 	}
-	return next, a.out.table([]string{"ID", "HOST", "STATE", "EXIT", "CREATED", "TOOK", "BY", "COMMAND"}, rows)
+	return next, a.out.table([]string{"ID", "HOST", "STATE", own.header, "CREATED", "TOOK", "BY", "COMMAND"}, rows)
 }
 
-func (a *app) row(cmd *telexecv1.Command) []cell {
+func (a *app) row(cmd *telexecv1.Command, own column) []cell {
 	took := "-"
 	if cmd.GetStartTime() != nil {
 		took = duration(cmd.GetDuration())
 	}
 	return []cell{
-		plainCell(cmd.GetId()), plainCell(cmd.GetHost()), stateCell(cmd), plainCell(exitText(cmd)),
+		plainCell(cmd.GetId()), plainCell(cmd.GetHost()), stateCell(cmd), plainCell(own.cell(cmd)),
 		plainCell(a.out.ago(cmd.GetCreateTime())), plainCell(took), plainCell(actor(cmd.GetCreatedBy())), plainCell(cmd.GetCommand()),
 	}
 }
@@ -168,6 +183,14 @@ func exitText(cmd *telexecv1.Command) string {
 		return cmd.GetExitSignal()
 	}
 	return "-"
+}
+
+// durabilityText is how a command lives on its host; nothing before its start.
+func durabilityText(cmd *telexecv1.Command) string {
+	if cmd.GetDurability() == telexecv1.Durability_DURABILITY_UNSPECIFIED {
+		return "-"
+	}
+	return enum(cmd.GetDurability().String(), "DURABILITY_")
 }
 
 // actor is "admin via cli".

@@ -43,6 +43,7 @@ func TestLive(t *testing.T) {
 		{"TableOnATerminal", testTableOnATerminal},
 		{"QueueOnATerminal", testQueueOnATerminal},
 		{"ServiceIsKilled", testServiceIsKilled},
+		{"ServiceOfAnAttachedCommandIsKilled", testServiceOfAnAttachedCommandIsKilled},
 	} {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, service) })
 	}
@@ -73,9 +74,13 @@ func (i *invocation) start(t *testing.T, args ...string) (stdout *bufio.Reader, 
 	t.Helper()
 	r, w := io.Pipe()
 	done := make(chan int, 1)
+	var stderr io.Writer = &i.stderr
+	if i.stderrTo != nil {
+		stderr = i.stderrTo
+	}
 	go func() {
 		code := run(t.Context(), Env{
-			Stdin: i.stdin, Stdout: w, Stderr: &i.stderr, Signals: i.signals,
+			Stdin: i.stdin, Stdout: w, Stderr: stderr, Signals: i.signals,
 			Getenv: func(name string) string { return i.env[name] },
 		}, args)
 		w.Close()
@@ -220,8 +225,12 @@ func testReaderOfOutputGoesAway(t *testing.T, service *testenv.Env) {
 	if code != 141 || i.stderr.Len() > 0 {
 		t.Errorf("code %d, stderr %q", code, i.stderr.String())
 	}
-	if s, _ := ask("history", "--label", "test=epipe"); !strings.Contains(s, "cancelled") {
-		t.Errorf("history: %s", s)
+	// What it has printed by then may be more than is collected before the answer.
+	s, _ := ask("history", "--label", "test=epipe")
+	id := commandID(t, s)
+	ask("logs", "-f", "--only", "stderr", id)
+	if s, _ = ask("status", id); !strings.Contains(s, "cancelled") {
+		t.Errorf("status: %s", s)
 	}
 }
 
@@ -260,12 +269,34 @@ func testServiceThatStaysAway(t *testing.T, service *testenv.Env) {
 	}
 }
 
-// A service that is killed and comes back is waited for, and what it then knows
-// of the command is told; never exit code 0.
+// A service that is killed and comes back is waited for. The command has gone on
+// meanwhile: its input is still open, its output goes on, its exit code arrives.
 func testServiceIsKilled(t *testing.T, service *testenv.Env) {
 	i, _ := live(t, service)
+	stdin, keyboard := io.Pipe()
+	i.stdin = stdin
+	out, wait := i.start(t, "run", "--durable", "web1", `echo ready; while read x; do echo "got $x"; done; exit 7`)
+	expect(t, out, "ready")
+	_, _ = io.WriteString(keyboard, "one\n")
+	expect(t, out, "got one")
+	service.Kill()
+	service.Restart()
+	_, _ = io.WriteString(keyboard, "two\n")
+	expect(t, out, "got two")
+	keyboard.Close()
+	// It depends on who is quicker whether the service is seen on its way to the host.
+	told := regexp.MustCompile(`^(telexec: the service has lost the connection to web1; .*\n)?(telexec: the connection to web1 is back; .*\n)?$`)
+	if code := wait(); code != 7 || !told.MatchString(i.stderr.String()) {
+		t.Errorf("code %d, stderr %q", code, i.stderr.String())
+	}
+}
+
+// An attached command is lost with its service, and that is told: never exit
+// code 0.
+func testServiceOfAnAttachedCommandIsKilled(t *testing.T, service *testenv.Env) {
+	i, _ := live(t, service)
 	// It writes, so that it ends when nobody is there to read: the test leaves nothing behind.
-	out, wait := i.start(t, "run", "web1", "echo ready; while sleep 0.1; do echo on; done")
+	out, wait := i.start(t, "run", "--attached", "web1", "echo ready; while sleep 0.1; do echo on; done")
 	expect(t, out, "ready")
 	service.Kill()
 	service.Restart()

@@ -18,7 +18,9 @@ type logsCmd struct {
 // Help is shown by logs --help.
 func (logsCmd) Help() string {
 	return `Standard output and standard error of the command come on those of telexec, byte for byte. A service that goes
-away meanwhile is waited for. The exit code is 0 when all was shown, whatever that of the command is.
+away meanwhile is waited for. So is a host on which the command lives by itself: that it is away, and back, is told on
+standard error (not with --quiet), and the output goes on at the next byte. The exit code is 0 when all was shown,
+whatever that of the command is.
 
 Examples:
 
@@ -43,9 +45,13 @@ func (c *logsCmd) Run(ctx context.Context, a *app) error {
 		case "stderr":
 			req.Streams = []telexecv1.Stream{telexecv1.Stream_STREAM_STDERR}
 		}
+		host := link{out: a.out}
 		for event, err := range cl.StreamOutput(ctx, req) {
 			if err != nil {
 				return err
+			}
+			if cmd := event.GetCommand(); cmd != nil {
+				host.watch(cmd)
 			}
 			if a.opts.JSON {
 				err = a.out.line(event)

@@ -30,6 +30,7 @@ type printer struct {
 	quiet          bool
 	colour         bool // of stdout
 	remarks        bool // stderr is a terminal: somebody reads along
+	warnColour     bool // of remarks that are to be seen
 	raw            bool // the terminal is in raw mode: a new line needs a return
 	width          int  // of the terminal on stdout; 0: no terminal
 	now            func() time.Time
@@ -37,12 +38,14 @@ type printer struct {
 
 func newPrinter(env Env) *printer {
 	p := &printer{stdout: env.Stdout, stderr: env.Stderr, now: time.Now}
+	colours := env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
 	if fd, ok := terminal(env.Stdout); ok {
-		p.colour = env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
+		p.colour = colours
 		p.width, _, _ = term.GetSize(fd) // 0 where it cannot tell
 	}
 	if l, ok := env.Stderr.(*lockedWriter); ok {
 		_, p.remarks = terminal(l.w)
+		p.warnColour = p.remarks && colours
 	}
 	return p
 }
@@ -71,6 +74,19 @@ func (p *printer) tell(format string, args ...any) {
 	if !p.quiet {
 		p.printErr("telexec: " + printable(fmt.Sprintf(format, args...)) + "\n")
 	}
+}
+
+// warn is a tell that is to be seen among the output of a command. JSON has it in
+// its events.
+func (p *printer) warn(format string, args ...any) {
+	if p.quiet || p.json {
+		return
+	}
+	text := "telexec: " + printable(fmt.Sprintf(format, args...))
+	if p.warnColour {
+		text = sgr(text, yellow)
+	}
+	p.printErr(text + "\n")
 }
 
 func (p *printer) printErr(s string) {
@@ -182,8 +198,11 @@ func (p *printer) paint(s, colour string) string {
 	if !p.colour || colour == "" || s == "" {
 		return s
 	}
-	return "\x1b[" + colour + "m" + s + "\x1b[0m"
+	return sgr(s, colour)
 }
+
+// sgr puts a colour around s.
+func sgr(s, colour string) string { return "\x1b[" + colour + "m" + s + "\x1b[0m" }
 
 // cut gives at most n characters of s, the last being … if some are missing.
 func cut(s string, n int) string {
@@ -311,7 +330,7 @@ func stateCell(cmd *telexecv1.Command) cell {
 		switch {
 		case cmd.GetCancellation() != nil:
 			c.text, c.colour = "cancelling", yellow
-		case cmd.GetConnection() == telexecv1.Connection_CONNECTION_RECONNECTING:
+		case reconnecting(cmd):
 			c.text, c.colour = "reconnecting", yellow
 		}
 	case telexecv1.CommandState_COMMAND_STATE_QUEUED, telexecv1.CommandState_COMMAND_STATE_STARTING,

@@ -7,8 +7,9 @@
 // method, in the file of its name:
 //
 //	cli.go      the grammar: global flags and the list of subcommands
-//	execute.go terminal.go  run: start a command and be its terminal; signals, input
+//	execute.go terminal.go sudo.go  run: start a command and be its terminal; signals, input
 //	logs.go status.go cancel.go input.go list.go hosts.go server.go complete.go
+//	link.go     what is told while a host is away
 //	print.go    how answers look: tables, JSON, times, colours, safe text
 //	exit.go     which exit code means what
 package main

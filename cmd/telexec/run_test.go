@@ -25,6 +25,23 @@ type invocation struct {
 	env            map[string]string
 	signals        chan os.Signal
 	stdout, stderr bytes.Buffer
+	stderrTo       io.Writer // of start, in place of stderr
+}
+
+// untilText is a writer that closes seen when text has come.
+type untilText struct {
+	bytes.Buffer
+	text string
+	seen chan struct{}
+}
+
+func (u *untilText) Write(p []byte) (int, error) {
+	had := strings.Contains(u.String(), u.text)
+	n, err := u.Buffer.Write(p)
+	if !had && strings.Contains(u.String(), u.text) {
+		close(u.seen)
+	}
+	return n, err
 }
 
 func (i *invocation) run(ctx context.Context, args ...string) int {
@@ -54,6 +71,10 @@ func TestUsage(t *testing.T) {
 		{"run", 125, "", "telexec run --help explains it"},
 		{"hosts web1", 125, "", "telexec hosts list --help explains it"},
 		{"run -i -n web1 true", 125, "", "can't be used together"},
+		{"run --durable --attached web1 true", 125, "", "can't be used together"},
+		{"run --sudo-password-file x web1 true", 125, "", "through sudo"},
+		{"run --help", 0, "--sudo-user=USER", ""},
+		{"cancel --help", 0, "A pending cancel goes on by itself", ""},
 		{"run --timeout soon web1 true", 125, "", "--timeout"},
 		{"history --state asleep", 125, "", "no state"},
 		{"history --origin window", 125, "", "no door"},
@@ -230,6 +251,14 @@ func TestRequest(t *testing.T) {
 	if req.GetWorkingDirectory() != "/srv" || !req.GetLoginShell() || req.GetTimeout().AsDuration() != 90*time.Second ||
 		req.GetPriority() != -5 || req.GetRequestId() != "r1" || req.GetActionType() != "deploy" {
 		t.Errorf("got %v", req)
+	}
+	for flag, want := range map[string]telexecv1.Durability{
+		"-q": telexecv1.Durability_DURABILITY_UNSPECIFIED, "--durable": telexecv1.Durability_DURABILITY_DURABLE,
+		"--attached": telexecv1.Durability_DURABILITY_ATTACHED,
+	} {
+		if got := parse(t, flag, "web1", "true").GetDurability(); got != want {
+			t.Errorf("%s: durability %s", flag, got)
+		}
 	}
 	if e := req.GetEnv(); len(e) != 3 || e["A"] != "1,2;3=4" || e["B"] != "local B" || e["C"] != "" {
 		t.Errorf("env %q", e)
@@ -423,6 +452,10 @@ func TestCompletionOfWords(t *testing.T) {
 		{"logs|--only|", "stdout stderr"},
 		{"logs|--only=stdout|--fo", "--follow"},
 		{"run|--quiet|--det", "--detach"},
+		{"run|--dur", "--durable"},
+		{"run|--att", "--attached"},
+		{"run|--sudo", "--sudo --sudo-user --sudo-password-file"},
+		{"run|--sudo-user|deploy|--det", "--detach"},
 		{"run|web1|ls|--det", ""},
 		{"run|web1|ls|", ""},
 		{"info|--js", "--json"},

@@ -104,6 +104,10 @@ func stateText(cmd *telexecv1.Command) string {
 		s += ", " + queueText(cmd.GetQueue())
 	case cmd.GetState() == telexecv1.CommandState_COMMAND_STATE_COMPLETED:
 		s += ", exit code not known"
+	case reconnecting(cmd) && cmd.GetCancellation() != nil:
+		s += ", as soon as " + cmd.GetHost() + " can be reached; until then it goes on there"
+	case reconnecting(cmd):
+		s += " to " + cmd.GetHost() + "; the command goes on there"
 	}
 	return strings.TrimSuffix(s, ", ")
 }

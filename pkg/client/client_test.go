@@ -432,6 +432,19 @@ func TestCopyInput(t *testing.T) {
 				return nil
 			}
 		}},
+		{"the host is away for hours", func(p *peer) {
+			p.before = func(_ string, n int, req proto.Message) error {
+				if n == 1 || n > 10_000 {
+					return nil
+				}
+				if n == 2 { // it took a part before it went away
+					p.mu.Lock()
+					defer p.mu.Unlock()
+					p.input = append(p.input, req.(*telexecv1.SendInputRequest).GetData()[:1000]...)
+				}
+				return refusal(codes.Unavailable, &errdetails.ErrorInfo{Domain: domain, Reason: reasonConnectionLost})
+			}
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -474,6 +487,14 @@ func TestCopyInputFails(t *testing.T) {
 				return refusal(codes.FailedPrecondition, &errdetails.ErrorInfo{Domain: domain, Reason: reasonNotRunning}, retryIn(time.Second))
 			}
 		}, strings.NewReader("x"), ReasonCallEnded, context.DeadlineExceeded},
+		{"the host is away and given up", func(p *peer) {
+			p.before = func(_ string, n int, _ proto.Message) error {
+				if n < 5 {
+					return refusal(codes.Unavailable, &errdetails.ErrorInfo{Domain: domain, Reason: reasonConnectionLost})
+				}
+				return refusal(codes.FailedPrecondition, &errdetails.ErrorInfo{Domain: domain, Reason: reasonNotRunning})
+			}
+		}, strings.NewReader("x"), reasonNotRunning, nil},
 		{"while it asks", func(p *peer) {
 			p.before = func(_ string, n int, _ proto.Message) error {
 				switch n {

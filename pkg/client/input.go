@@ -24,8 +24,9 @@ const inputSize = 256 << 10
 // CopyInput sends r to the standard input of a command until r ends, then closes
 // that input. It must be the only writer to it: where an answer was lost it asks
 // how many bytes the command's input has taken and goes on behind them, so that
-// the command reads every byte once. While the command does not read, it waits
-// as at a pipe. It gives how many bytes were taken.
+// the command reads every byte once. While the command does not read, or the
+// service has lost the host on which it goes on, it waits as at a pipe. It gives
+// how many bytes were taken.
 //
 // An error of r is given as it is, and leaves the input open. All others are
 // *Error: FAILED_PRECONDITION (STDIN_CLOSED, NOT_RUNNING) where the command
@@ -62,7 +63,8 @@ type inputWriter struct {
 	taken int64 // bytes the input had taken when last heard
 }
 
-// send is SendInput, and waits for a command that has not started yet.
+// send is SendInput, and waits for a command that has not started yet. What is
+// repeatable waits for a host that is away, too.
 func (w *inputWriter) send(ctx context.Context, repeatable bool, data []byte, eof bool) error {
 	req := &telexecv1.SendInputRequest{CommandId: w.id, Data: data, Eof: eof}
 	for delay := firstLook; ; delay = min(2*delay, lastLook) {
@@ -71,7 +73,10 @@ func (w *inputWriter) send(ctx context.Context, repeatable bool, data []byte, eo
 			w.taken = resp.GetStdinBytes()
 			return nil
 		}
-		if e, _ := asError(err); e.Reason != reasonNotRunning || e.RetryAfter == 0 {
+		e, _ := asError(err)
+		starts := e.Reason == reasonNotRunning && e.RetryAfter > 0
+		away := e.hostAway() || e.Reason == reasonInputBusy
+		if !starts && !(repeatable && away) {
 			return err
 		}
 		if sleepErr := sleep(ctx, delay); sleepErr != nil {
@@ -94,8 +99,9 @@ func (w *inputWriter) write(ctx context.Context, data []byte, eof bool) error {
 		}
 		e, _ := asError(err)
 		switch {
-		case e.Reason == reasonInputBusy:
-			// The command is slow, which is its right: no limit, but the caller's.
+		case e.Reason == reasonInputBusy, e.hostAway():
+			// The command is slow, which is its right, or its host is away, which the
+			// service gives up when it is time: no limit, but the caller's.
 			if sleepErr := sleep(ctx, max(e.RetryAfter, minDelay)); sleepErr != nil {
 				return w.c.decode(ctx, sleepErr)
 			}
@@ -133,4 +139,12 @@ const (
 	reasonInputBusy   = "INPUT_BUSY"
 	reasonStdinClosed = "STDIN_CLOSED"
 	reasonNotRunning  = "NOT_RUNNING" // with a time to come back: not yet
+
+	reasonConnectionLost = "CONNECTION_LOST" // of the service with the host
 )
+
+// hostAway reports whether the service could not ask the host just now. The
+// command goes on there, or has ended by the next call.
+func (e *Error) hostAway() bool {
+	return e.Code == codes.Unavailable && e.Reason == reasonConnectionLost
+}

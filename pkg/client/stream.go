@@ -25,6 +25,11 @@ const defaultHeartbeat = 15 * time.Second
 // comes as an OutputGap. Silence for three heartbeats counts as a lost
 // connection.
 //
+// That the service has lost the host of a command, or has it back, is an event
+// too: a Command whose Connection is RECONNECTING or CONNECTED. A durable command
+// goes on meanwhile, the stream stays open, and the output goes on at the next
+// byte; the receiver has nothing to do.
+//
 // With req.Follow the last event is the command in its final state, behind all
 // of its output. The sequence ends behind that event, or with an error: the
 // service refused, the context ended, or nothing came for Options.ResumeFor.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -127,6 +128,38 @@ func TestStreamResumesWithoutGapOrRepeat(t *testing.T) {
 		}
 		if len(got.states) != 1 || got.completes != 1 {
 			t.Errorf("states %v, completes %d: what is known was told again", got.states, got.completes)
+		}
+	})
+}
+
+// That the service has lost the host of a command is an event among others: it
+// is passed on, each time, and the output goes on behind it.
+func TestStreamTellsThatTheHostIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t)
+		p.stdout = []byte("before after")
+		link := func(version int64, c telexecv1.Connection) *telexecv1.StreamOutputResponse {
+			cmd := p.command(version, telexecv1.CommandState_COMMAND_STATE_RUNNING)
+			cmd.Connection = c
+			return state(cmd)
+		}
+		const away, back = telexecv1.Connection_CONNECTION_RECONNECTING, telexecv1.Connection_CONNECTION_CONNECTED
+		p.stream = func(n int, _ *telexecv1.StreamOutputRequest, s sink) error {
+			if n == 1 {
+				_ = s.Send(link(1, back))
+				_ = s.Send(chunk(telexecv1.Stream_STREAM_STDOUT, 0, p.stdout[:7]))
+				_ = s.Send(link(2, away))
+				return dropped
+			}
+			_ = s.Send(link(2, away)) // known
+			_ = s.Send(link(3, back))
+			_ = s.Send(chunk(telexecv1.Stream_STREAM_STDOUT, 7, p.stdout[7:]))
+			_ = s.Send(complete())
+			return s.Send(ended(p.command(4, telexecv1.CommandState_COMMAND_STATE_COMPLETED)))
+		}
+		got := follow(t, p.dial(t, Options{}), &telexecv1.StreamOutputRequest{})
+		if got.err != nil || got.stdout.String() != "before after" || !slices.Equal(got.states, []int64{1, 2, 3}) {
+			t.Errorf("%q, states %v, %v", got.stdout.String(), got.states, got.err)
 		}
 	})
 }
