@@ -56,18 +56,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	host, err := loopback.Start(context.WithoutCancel(ctx), loopback.Options{Dir: dir})
+	opt := loopback.Options{Dir: dir}
+	if !*stay { // what the demo's commands leave behind goes with it
+		opt.Home = filepath.Join(dir, "home")
+		if err := os.Mkdir(opt.Home, 0o700); err != nil {
+			return err
+		}
+	}
+	host, err := loopback.Start(context.WithoutCancel(ctx), opt)
 	if err != nil {
 		return fmt.Errorf("starting the host: %w", err)
 	}
 	defer host.Close()
-	service, err := startService(ctx, bins, dir, host.ConfigHost("demo"), stderr)
-	if err != nil {
+	start := func(ctx context.Context) (*service, error) {
+		return startService(ctx, bins, dir, host.ConfigHost("demo"), stderr)
+	}
+	t := typist{out: stdout, stderr: stderr, bin: bins, start: start, colour: coloured(stdout)}
+	if t.service, err = start(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, service.stop(err != nil && ctx.Err() == nil, stderr)) }()
-
-	t := typist{out: stdout, stderr: stderr, bin: bins, service: service, colour: coloured(stdout)}
+	defer func() { err = errors.Join(err, t.service.stop(err != nil && ctx.Err() == nil, stderr)) }()
 	if *stay {
 		return t.leaveUp(ctx)
 	}

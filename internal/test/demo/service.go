@@ -133,6 +133,12 @@ func (s *service) stop(failed bool, stderr io.Writer) error {
 	return err
 }
 
+// kill ends telexecd with SIGKILL, as a crash would.
+func (s *service) kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.exited
+}
+
 // logBuffer keeps what is written to it.
 type logBuffer struct {
 	mu sync.Mutex

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,10 +17,12 @@ import (
 	"github.com/telexec/telexec/internal/command"
 )
 
-// The commands of the demo. The first talks for a few seconds; the second never
-// ends by itself, ignores a polite end, and has children.
+// The commands of the demo. The first talks for a few seconds; the second does so
+// while the service is killed; the third never ends by itself, ignores a polite
+// end, and has children.
 const (
 	talks    = `for step in 1 2 3 4 5; do echo "step $step of 5"; sleep 0.6; done; echo "a word on stderr" >&2`
+	counts   = `i=1; while [ $i -le 12 ]; do echo "line $i of 12"; i=$((i + 1)); sleep 0.4; done; exit 7`
 	stubborn = `trap "" TERM INT; sleep 1000 | sleep 1000 & while :; do sleep 1; done`
 )
 
@@ -27,12 +30,13 @@ const (
 type typist struct {
 	out, stderr io.Writer
 	bin         string
-	service     *service
+	service     *service // the one that is up
+	start       func(ctx context.Context) (*service, error)
 	colour      bool
 }
 
 // show is the demo, step by step.
-func (t typist) show(ctx context.Context) error {
+func (t *typist) show(ctx context.Context) error {
 	t.caption("telexecd is up: gRPC on %s, REST on %s. Its one host is an SSH server inside this demo.", t.service.grpc, t.service.http)
 	if _, err := t.types(ctx, 0, []string{"demo", "127.0.0.1:"}, "hosts"); err != nil {
 		return err
@@ -49,6 +53,10 @@ func (t typist) show(ctx context.Context) error {
 
 	t.caption("The service keeps what became of it, and every byte.")
 	if _, err := t.types(ctx, 0, []string{id, "COMPLETED"}, "status", id); err != nil {
+		return err
+	}
+
+	if err := t.survives(ctx); err != nil {
 		return err
 	}
 
@@ -76,7 +84,7 @@ func (t typist) show(ctx context.Context) error {
 		return errors.Join(err, fmt.Errorf("%d processes of %s are left after its cancel", n, id))
 	}
 
-	t.caption("And the history of both.")
+	t.caption("And the history of all.")
 	if _, err := t.types(ctx, 0, []string{id, "COMPLETED", "CANCELLED"}, "history"); err != nil {
 		return err
 	}
@@ -84,8 +92,73 @@ func (t typist) show(ctx context.Context) error {
 	return nil
 }
 
+// survives shows that a command, its output and its exit code outlive a kill -9 of
+// the service.
+func (t *typist) survives(ctx context.Context) error {
+	t.caption("A command lives on its host, not in the service. Start one that counts, and kill the service in mid count.")
+	id, err := t.types(ctx, 0, nil, "run", "--detach", "demo", counts)
+	if err != nil {
+		return err
+	}
+	id = strings.TrimSpace(id)
+	if err := t.prints(ctx, id, "line 3 of 12\n"); err != nil {
+		return err
+	}
+	fmt.Fprintf(t.out, "%s\n", t.in("1", fmt.Sprintf("$ kill -9 %d    # telexecd", t.service.cmd.Process.Pid)))
+	t.service.kill()
+	n, err := alive(id)
+	if err != nil || n == 0 {
+		return errors.Join(err, fmt.Errorf("no process of %s is left after the service was killed", id))
+	}
+	t.caption("There is no service any more; the command runs on. Now the service comes back.")
+	again, err := t.start(ctx)
+	if err != nil {
+		return err
+	}
+	t.service = again
+	want := ""
+	for i := 1; i <= 12; i++ {
+		want += fmt.Sprintf("line %d of 12\n", i)
+	}
+	got, err := t.types(ctx, 0, []string{want}, "logs", "--follow", id)
+	if err != nil {
+		return err
+	}
+	if got != want {
+		return fmt.Errorf("the output is %q, want %q", got, want)
+	}
+	if _, err := t.types(ctx, 0, []string{id, "COMPLETED", "exit code 7"}, "status", id); err != nil {
+		return err
+	}
+	t.caption("Nothing lost: %d bytes, each once, SHA-256 %.16x… as it should be; and the exit code is the command's own 7.",
+		len(got), sha256.Sum256([]byte(got)))
+	return nil
+}
+
+// prints waits until the service has a command's line.
+func (t *typist) prints(ctx context.Context, id, line string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("%s has not printed %q after %v", id, line, startLimit))
+	defer cancel()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for {
+		var got bytes.Buffer
+		if err := t.telexec(ctx, &got, "logs", id); err != nil {
+			return fmt.Errorf("logs of %s: %w", id, err)
+		}
+		if strings.Contains(got.String(), line) {
+			return nil
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // runs waits until the service has heard that a command runs.
-func (t typist) runs(ctx context.Context, id string) error {
+func (t *typist) runs(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("%s is not told to be running after %v", id, startLimit))
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -107,7 +180,7 @@ func (t typist) runs(ctx context.Context, id string) error {
 }
 
 // leaveUp tells how to use the service and waits for the end of ctx.
-func (t typist) leaveUp(ctx context.Context) error {
+func (t *typist) leaveUp(ctx context.Context) error {
 	t.caption("telexecd is up, with a host \"demo\" that runs commands on this machine, as you. In another terminal:")
 	fmt.Fprintf(t.out, "export PATH=%s:$PATH\nexport TELEXEC_SERVER=%s\nexport TELEXEC_TOKEN=$(cat %s)\n\n",
 		command.Quote(t.bin), t.service.grpc, command.Quote(t.service.tokenFile))
@@ -126,7 +199,7 @@ func (t typist) leaveUp(ctx context.Context) error {
 
 // types shows a command as a person would type it, runs it, and checks exit code
 // and standard output. It gives the standard output.
-func (t typist) types(ctx context.Context, exit int, want []string, args ...string) (string, error) {
+func (t *typist) types(ctx context.Context, exit int, want []string, args ...string) (string, error) {
 	words := make([]string, len(args))
 	for i, a := range args {
 		words[i] = typed(a)
@@ -164,7 +237,7 @@ func typed(word string) string {
 }
 
 // telexec runs the real program.
-func (t typist) telexec(ctx context.Context, stdout io.Writer, args ...string) error {
+func (t *typist) telexec(ctx context.Context, stdout io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(t.bin, "telexec"), args...)
 	cmd.Stdout, cmd.Stderr = stdout, t.stderr
 	cmd.Env = append(withoutOurs(os.Environ()), "TELEXEC_SERVER="+t.service.grpc, "TELEXEC_TOKEN="+t.service.token.Reveal())
@@ -172,7 +245,7 @@ func (t typist) telexec(ctx context.Context, stdout io.Writer, args ...string) e
 }
 
 // latest gives the id of the newest command.
-func (t typist) latest(ctx context.Context) (string, error) {
+func (t *typist) latest(ctx context.Context) (string, error) {
 	var out bytes.Buffer
 	if err := t.telexec(ctx, &out, "history", "--limit", "1", "--json"); err != nil {
 		return "", fmt.Errorf("telexec history: %w", err)
@@ -185,12 +258,12 @@ func (t typist) latest(ctx context.Context) (string, error) {
 }
 
 // caption prints a short text between the steps.
-func (t typist) caption(format string, args ...any) {
+func (t *typist) caption(format string, args ...any) {
 	fmt.Fprintf(t.out, "\n%s\n", t.in("36", "# "+fmt.Sprintf(format, args...)))
 }
 
 // in gives s in an SGR colour or weight.
-func (t typist) in(sgr, s string) string {
+func (t *typist) in(sgr, s string) string {
 	if !t.colour {
 		return s
 	}

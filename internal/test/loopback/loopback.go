@@ -35,7 +35,8 @@ import (
 
 // Options of a server.
 type Options struct {
-	Dir string // where the keys and the known_hosts file are written; it must exist
+	Dir  string // where the keys and the known_hosts file are written; it must exist
+	Home string // $HOME of who logs in; it must exist. Empty: that of this program
 }
 
 // Server is a running server. Its fields do not change.
@@ -45,6 +46,7 @@ type Server struct {
 	IdentityFile   string // private key that may log in
 	KnownHostsFile string // holds the key of the server
 
+	home     string
 	config   *ssh.ServerConfig
 	listener net.Listener
 	stop     context.CancelFunc // kills the commands and ends the goroutines
@@ -63,6 +65,7 @@ func Start(ctx context.Context, opt Options) (*Server, error) {
 	}
 	s := &Server{
 		User:           current.Username,
+		home:           opt.Home,
 		IdentityFile:   filepath.Join(opt.Dir, "loopback_client_key"),
 		KnownHostsFile: filepath.Join(opt.Dir, "loopback_known_hosts"),
 		conns:          make(map[net.Conn]struct{}),
@@ -225,7 +228,7 @@ func (s *Server) session(ctx context.Context, channel ssh.Channel, requests <-ch
 			r.Reply(false, nil)
 			return
 		}
-		p, err := start(payload.Command)
+		p, err := start(payload.Command, s.home)
 		r.Reply(err == nil, nil)
 		if err != nil {
 			return

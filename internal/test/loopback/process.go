@@ -18,16 +18,23 @@ type process struct {
 	stdout, stderr *os.File
 }
 
-// start runs a command line in a new session.
-func start(command string) (*process, error) {
+// start runs a command line in a new session, in a home directory, or that of
+// this program.
+func start(command, home string) (*process, error) {
 	cmd := exec.Command("/bin/sh", "-c", command)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Dir, _ = os.UserHomeDir()
+	cmd.Dir = home
+	if home == "" {
+		cmd.Dir, _ = os.UserHomeDir()
+	}
 	// A login's environment, not the one of this program.
 	for _, name := range []string{"HOME", "USER", "LOGNAME", "PATH", "SHELL", "LANG", "TMPDIR"} {
 		if v, ok := os.LookupEnv(name); ok {
 			cmd.Env = append(cmd.Env, name+"="+v)
 		}
+	}
+	if home != "" {
+		cmd.Env = append(cmd.Env, "HOME="+home) // the last one counts
 	}
 	// Plain pipes instead of exec's own: its Wait would hold back the exit status
 	// until every process that inherited them has closed them.
