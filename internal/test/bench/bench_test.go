@@ -1,17 +1,20 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,10 +93,16 @@ func controlMaster(b *testing.B, srv *sshtest.Server) []string {
 	return nil
 }
 
+// The two ways in which a command can live on its host.
+const (
+	attached = telexecv1.Durability_DURABILITY_ATTACHED
+	durable  = telexecv1.Durability_DURABILITY_DURABLE
+)
+
 // execute runs a command to its end through the service and leaves output out.
-func execute(ctx context.Context, c telexecv1.CommandServiceClient, host, line string) error {
+func execute(ctx context.Context, c telexecv1.CommandServiceClient, host, line string, how telexecv1.Durability) error {
 	res, err := c.Execute(ctx, &telexecv1.ExecuteRequest{
-		Host: host, Command: line, Wait: durationpb.New(time.Minute), Output: &telexecv1.OutputOptions{Omit: true},
+		Host: host, Command: line, Durability: how, Wait: durationpb.New(time.Minute), Output: &telexecv1.OutputOptions{Omit: true},
 	})
 	if err != nil {
 		return err
@@ -135,7 +144,8 @@ func BenchmarkTrue(b *testing.B) {
 	rivals := []rival{
 		{"raw", func() error { return raw(conn, "true") }},
 		{"controlmaster", func() error { return exec.Command("ssh", append(slices.Clone(mux), "true")...).Run() }},
-		{"telexec", func() error { return execute(b.Context(), commands, env.Host, "true") }},
+		{"attached", func() error { return execute(b.Context(), commands, env.Host, "true", attached) }},
+		{"durable", func() error { return execute(b.Context(), commands, env.Host, "true", durable) }},
 	}
 	times := make([][]time.Duration, len(rivals))
 	for _, r := range rivals { // warm
@@ -158,7 +168,9 @@ func BenchmarkTrue(b *testing.B) {
 		b.ReportMetric(ms(percentile(times[i], 50)), r.name+"-p50-ms")
 		b.ReportMetric(ms(percentile(times[i], 95)), r.name+"-p95-ms")
 	}
-	b.ReportMetric(ms(percentile(times[2], 50)-percentile(times[0], 50)), "over-raw-p50-ms")
+	for i, r := range rivals[2:] {
+		b.ReportMetric(ms(percentile(times[2+i], 50)-percentile(times[0], 50)), r.name+"-over-raw-p50-ms")
+	}
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -176,10 +188,11 @@ func BenchmarkCallers(b *testing.B) {
 			var next atomic.Int64
 			rivals := []rival{
 				{"raw", func() error { return raw(conns[next.Add(1)%int64(len(conns))], "true") }},
-				{"telexec", func() error { return execute(b.Context(), commands, env.Host, "true") }},
+				{"attached", func() error { return execute(b.Context(), commands, env.Host, "true", attached) }},
+				{"durable", func() error { return execute(b.Context(), commands, env.Host, "true", durable) }},
 			}
 			const each = 400 // commands of each rival in a round
-			var took [2]time.Duration
+			took := make([]time.Duration, len(rivals))
 			rounds := 0
 			for b.Loop() {
 				rounds++
@@ -192,7 +205,7 @@ func BenchmarkCallers(b *testing.B) {
 						wg.Go(func() {
 							for left.Add(-1) >= 0 {
 								for r.run() != nil {
-									if r.name == "telexec" {
+									if r.name != "raw" {
 										b.Error("refused")
 									}
 									// A raw connection refuses a channel while another is closing:
@@ -207,51 +220,224 @@ func BenchmarkCallers(b *testing.B) {
 			}
 			for i, r := range rivals {
 				b.ReportMetric(float64(rounds*each)/took[i].Seconds(), r.name+"-cmd/s")
+				if i > 0 {
+					b.ReportMetric(100*took[0].Seconds()/took[i].Seconds(), r.name+"-%of-raw")
+				}
 			}
-			b.ReportMetric(100*took[0].Seconds()/took[1].Seconds(), "%of-raw")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
 }
 
-// BenchmarkThroughput is the rate at which 256 MB of random bytes come from the
+// BenchmarkThroughput is the rate at which 1 GiB of random bytes comes from the
 // host, on a raw connection thrown away, through the service all stored.
 func BenchmarkThroughput(b *testing.B) {
 	srv, env := setup(b)
 	conn := dial(b, srv)
-	const size = 256 << 20
+	const mib = 1024
 	const file = "telexec-bench-random" // in the login directory
-	if err := raw(conn, fmt.Sprintf("head -c %d /dev/urandom >%s", size, file)); err != nil {
+	if err := raw(conn, fmt.Sprintf("head -c %d /dev/urandom >%s", mib<<20, file)); err != nil {
 		b.Fatal(err)
 	}
 	defer raw(conn, "rm "+file)
 	commands := env.Commands()
-	var took [2]time.Duration
+	rivals := []rival{
+		{"raw", func() error {
+			s, err := conn.NewSession()
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			s.Stdout = io.Discard
+			return s.Run("cat " + file)
+		}},
+		{"attached", func() error { return execute(b.Context(), commands, env.Host, "cat "+file, attached) }},
+		{"durable", func() error { return execute(b.Context(), commands, env.Host, "cat "+file, durable) }},
+	}
+	took := make([]time.Duration, len(rivals))
 	rounds := 0
 	for b.Loop() {
 		rounds++
-		begin := time.Now()
+		for i, r := range rivals {
+			begin := time.Now()
+			if err := r.run(); err != nil {
+				b.Fatal(r.name, err)
+			}
+			took[i] += time.Since(begin)
+		}
+	}
+	for i, r := range rivals {
+		b.ReportMetric(float64(rounds)*mib/took[i].Seconds(), r.name+"-MiB/s")
+		if i > 0 {
+			b.ReportMetric(100*took[0].Seconds()/took[i].Seconds(), r.name+"-%of-raw")
+		}
+	}
+	b.ReportMetric(float64(rss(b, env))/(1<<20), "RSS-after-MiB")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkLineAge is how old a line is when a watcher has it: from the host's
+// clock before it is printed, on the same machine, to the arrival.
+func BenchmarkLineAge(b *testing.B) {
+	srv, env := setup(b)
+	conn := dial(b, srv)
+	const lines = 200
+	line := fmt.Sprintf("i=0; while [ $i -lt %d ]; do date +%%s%%N; i=$((i+1)); sleep 0.01; done", lines)
+	ages := map[string][]time.Duration{}
+	for b.Loop() {
 		s, err := conn.NewSession()
 		if err != nil {
 			b.Fatal(err)
 		}
-		s.Stdout = io.Discard
-		if err := s.Run("cat " + file); err != nil {
+		out, err := s.StdoutPipe()
+		if err != nil {
 			b.Fatal(err)
 		}
-		took[0] += time.Since(begin)
-		begin = time.Now()
-		if err := execute(b.Context(), commands, env.Host, "cat "+file); err != nil {
+		if err := s.Start(line); err != nil {
 			b.Fatal(err)
 		}
-		took[1] += time.Since(begin)
+		buf := make([]byte, 4096)
+		for {
+			n, err := out.Read(buf)
+			ages["raw"] = appendAges(ages["raw"], buf[:n])
+			if err != nil {
+				break
+			}
+		}
+		s.Close()
+		for name, how := range map[string]telexecv1.Durability{"attached": attached, "durable": durable} {
+			res, err := env.Commands().Execute(b.Context(), &telexecv1.ExecuteRequest{Host: env.Host, Command: line, Durability: how, Wait: durationpb.New(0)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			watch, err := env.Commands().StreamOutput(b.Context(), &telexecv1.StreamOutputRequest{CommandId: res.GetCommand().GetId(), Follow: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for {
+				m, err := watch.Recv()
+				if err != nil {
+					b.Fatal(err)
+				}
+				ages[name] = appendAges(ages[name], m.GetChunk().GetData())
+				if m.GetEnded() != nil {
+					break
+				}
+			}
+		}
 	}
-	for i, name := range []string{"raw", "telexec"} {
-		b.ReportMetric(float64(rounds)*256/took[i].Seconds(), name+"-MiB/s")
+	for name, a := range ages {
+		if len(a) < lines {
+			b.Errorf("%s: %d lines", name, len(a))
+		}
+		b.ReportMetric(ms(percentile(a, 50)), name+"-p50-ms")
+		b.ReportMetric(ms(percentile(a, 99)), name+"-p99-ms")
 	}
-	b.ReportMetric(100*took[0].Seconds()/took[1].Seconds(), "%of-raw")
-	b.ReportMetric(float64(rss(b, env))/(1<<20), "RSS-after-MiB")
 	b.ReportMetric(0, "ns/op")
+}
+
+// appendAges adds the ages of the lines in data, each a time in ns since 1970.
+func appendAges(ages []time.Duration, data []byte) []time.Duration {
+	now := time.Now()
+	for line := range strings.Lines(string(data)) {
+		if at, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64); err == nil {
+			ages = append(ages, now.Sub(time.Unix(0, at)))
+		}
+	}
+	return ages
+}
+
+// BenchmarkIdle is what durable commands that print nothing cost their host: the
+// processor time of all processes of the login user over ten seconds, sshd's
+// included, and their memory, per command.
+func BenchmarkIdle(b *testing.B) {
+	srv, env := setup(b)
+	commands := env.Commands()
+	const many = 40
+	if err := execute(b.Context(), commands, env.Host, "true", durable); err != nil {
+		b.Fatal(err)
+	}
+	ids := make([]string, many)
+	for i := range ids {
+		res, err := commands.Execute(b.Context(), &telexecv1.ExecuteRequest{Host: env.Host, Command: "sleep 600", Durability: durable, Wait: durationpb.New(0)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		ids[i] = res.Command.Id
+	}
+	awaitRunning(b, commands, ids)
+	const window = 10 * time.Second
+	var used time.Duration
+	var processes int
+	rounds := 0
+	for b.Loop() {
+		before, _ := processorTime(b, srv.User)
+		time.Sleep(window) // what is measured is a stretch of time
+		after, n := processorTime(b, srv.User)
+		used, processes = used+after-before, n
+		rounds++
+	}
+	b.ReportMetric(float64(used.Microseconds())/float64(rounds)/window.Seconds()/many, "host-µs/s/command")
+	b.ReportMetric(float64(processes)/many, "processes/command")
+	b.ReportMetric(0, "ns/op")
+	for _, id := range ids {
+		if _, err := commands.Cancel(b.Context(), &telexecv1.CancelRequest{CommandId: id}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// processorTime sums up what the processes of a user have used so far.
+func processorTime(b *testing.B, name string) (used time.Duration, processes int) {
+	b.Helper()
+	u, err := user.Lookup(name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		b.Fatal(err)
+	}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil || uint64(info.Sys().(*syscall.Stat_t).Uid) != uid {
+			continue
+		}
+		stat, err := os.ReadFile(dir + "/stat")
+		if err != nil {
+			continue // it has ended
+		}
+		f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		for _, ticks := range f[11:13] { // utime and stime, in hundredths of a second
+			n, err := strconv.ParseInt(ticks, 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			used += time.Duration(n) * 10 * time.Millisecond
+		}
+		processes++
+	}
+	return used, processes
+}
+
+// awaitRunning waits until all commands run.
+func awaitRunning(b *testing.B, commands telexecv1.CommandServiceClient, ids []string) {
+	b.Helper()
+	for _, id := range ids {
+		for {
+			res, err := commands.GetStatus(b.Context(), &telexecv1.GetStatusRequest{CommandId: id})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if res.Command.State == telexecv1.CommandState_COMMAND_STATE_RUNNING {
+				break
+			}
+		}
+	}
 }
 
 // BenchmarkMemory is the resident memory of the service, idle after its start,
@@ -259,7 +445,7 @@ func BenchmarkThroughput(b *testing.B) {
 func BenchmarkMemory(b *testing.B) {
 	_, env := setup(b)
 	commands := env.Commands()
-	if err := execute(b.Context(), commands, env.Host, "true"); err != nil {
+	if err := execute(b.Context(), commands, env.Host, "true", durable); err != nil {
 		b.Fatal(err)
 	}
 	idle := rss(b, env)
@@ -273,17 +459,7 @@ func BenchmarkMemory(b *testing.B) {
 			}
 			ids[i] = res.Command.Id
 		}
-		for _, id := range ids {
-			for {
-				res, err := commands.GetStatus(b.Context(), &telexecv1.GetStatusRequest{CommandId: id})
-				if err != nil {
-					b.Fatal(err)
-				}
-				if res.Command.State == telexecv1.CommandState_COMMAND_STATE_RUNNING {
-					break
-				}
-			}
-		}
+		awaitRunning(b, commands, ids)
 		b.ReportMetric(float64(rss(b, env)-idle)/many/1024, "KiB/command")
 		for _, id := range ids {
 			if _, err := commands.Cancel(b.Context(), &telexecv1.CancelRequest{CommandId: id}); err != nil {
