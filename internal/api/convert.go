@@ -161,7 +161,7 @@ func timeToProto(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
 	}
-	return timestamppb.New(t)
+	return timestamppb.New(t.Truncate(time.Microsecond)) // as it is stored, so that it never changes
 }
 
 // durationToProto leaves 0 unset.

@@ -16,6 +16,10 @@ const (
 	askLeast    = time.Second      // until a host that could not be asked is asked again, doubling …
 	askMost     = 30 * time.Second // … up to this
 	hostExtra   = 15 * time.Second // what a host may take to end a command at its timeout by itself
+
+	// storeFirst is how long the first signal of a cancel waits for the store, so
+	// that a service that is killed meanwhile knows why the command has ended.
+	storeFirst = 100 * time.Millisecond
 )
 
 // waited is what Process.Wait gave.
@@ -49,10 +53,12 @@ type attendance struct {
 	overdue  bool                  // it has passed while the host could not be reached
 	closed   bool                  // the process was closed here
 	told     command.Sizes         // of its output when giveUp was last set
+	wishing  bool                  // a ladder waits for the cancel to be stored
 
 	backoff time.Duration
 	timeout <-chan time.Time // when to see to its timeout
 	ask     <-chan time.Time // when to try a ladder again
+	wishBy  <-chan time.Time // when a ladder waits for the store no longer
 	giveUp  <-chan time.Time // when to wait no longer for the end of what is gone
 }
 
@@ -82,7 +88,8 @@ func (l *live) attend(ctx context.Context, p Process) {
 	}
 	switch n := l.cmd.Cancellation; {
 	case underWay(n):
-		a.climb(climbing, l.grace)
+		a.wishing, a.wishBy = true, time.After(storeFirst)
+		a.wishStored(climbing)
 	case n != nil:
 		a.report = n.Report // of an owner before
 	}
@@ -96,10 +103,15 @@ func (l *live) attend(ctx context.Context, p Process) {
 			l.flush(ctx)
 		case out := <-l.writes:
 			l.wrote(out)
+			a.wishStored(climbing)
+		case <-a.wishBy:
+			a.wishing, a.wishBy = false, nil
+			a.climb(climbing, l.grace)
 		case <-l.kick:
 			wished, back := l.takeWishes(), l.takeLink()
 			if wished {
-				a.climb(climbing, l.grace)
+				a.wishing, a.wishBy = true, time.After(storeFirst)
+				a.wishStored(climbing)
 			}
 			if back {
 				a.reached(climbing)
@@ -129,6 +141,18 @@ func (l *live) attend(ctx context.Context, p Process) {
 	}
 	if ev, tell := a.conclude(); l.end(ctx, ev, tell) {
 		p.Collected()
+	}
+}
+
+// wishStored begins the ladder of a cancel once the journal has that.
+func (a *attendance) wishStored(ctx context.Context) {
+	switch {
+	case !a.wishing || a.writing:
+	case a.unstored:
+		a.flushIn(0)
+	default:
+		a.wishing, a.wishBy = false, nil
+		a.climb(ctx, a.grace)
 	}
 }
 
@@ -241,19 +265,26 @@ func (a *attendance) ended(ctx context.Context, w waited) {
 }
 
 // unprovenEnd reports whether the process was probably ended by a ladder that
-// told nothing.
+// told nothing: one of ours, or one of an owner before.
 func (a *attendance) unprovenEnd() bool {
-	return a.unproven && a.signalled() && a.w.end.TimedOut == nil
+	return (a.unproven || a.doubt && a.wishing) && a.signalled() && a.w.end.TimedOut == nil
 }
 
-// signalled reports whether the process died of what a ladder sends.
+// signalled reports whether the process died of what a ladder sends. Of a death
+// by SIGINT the shell that watches over a durable command gives the code alone.
 func (a *attendance) signalled() bool {
+	if e := a.w.end.Exit; a.durable && e.Code != nil && *e.Code == diedOfINT {
+		return known(a.w.err)
+	}
 	switch a.w.end.Signal {
 	case "INT", "TERM", "KILL":
 		return known(a.w.err)
 	}
 	return false
 }
+
+// diedOfINT is 128 + SIGINT.
+const diedOfINT = 130
 
 // watchIdle has closeIdle called when no more can be expected of what is gone.
 func (a *attendance) watchIdle() {

@@ -129,7 +129,7 @@ func (a *attendance) hostTimedOut(ours bool) bool {
 // guess is the report of a cancel whose ladder has ended the command without
 // telling so.
 func (a *attendance) guess(gone bool) command.CancelReport {
-	r := command.CancelReport{Outcome: command.Unproven, Signal: a.w.end.Signal, Message: "its host could not be asked what is left of it"}
+	r := command.CancelReport{Outcome: command.Unproven, Signal: cmp.Or(a.w.end.Signal, "INT"), Message: "its host could not be asked what is left of it"}
 	if gone {
 		r.Outcome, r.Message = command.Gone, "it was ended while the host did not answer; nothing of it is left there"
 	} else if a.report != nil {

@@ -79,6 +79,38 @@ func TestCancelIsTriedAgain(t *testing.T) {
 	}
 }
 
+// The journal has a cancel before its first signal is sent: a service that is
+// killed in mid ladder knows afterwards why the command has ended, also where the
+// host tells a death by SIGINT as the code that shells give it.
+func TestKilledInMidLadder(t *testing.T) {
+	t.Parallel()
+	o, m := onMachine(t)
+	n := start(t, o)
+	id := n.execute("exec sleep 60")
+	n.running(id)
+	m.onEnd = func(e *command.Ending) {
+		code := 130
+		e.Exit = command.Exit{Code: &code}
+	}
+	m.beforeCancel = func() error {
+		if c := in(t, o, id); c.Cancellation == nil {
+			t.Error("the ladder runs and the journal has no cancel")
+		}
+		n.journal.dead.Store(true)
+		return nil
+	}
+	m.onCancel = lostLink
+	if _, report, err := n.Cancel(t.Context(), ann, id, 0, "enough"); err != nil || report.Outcome != command.Pending {
+		t.Errorf("%+v, %v", report, err)
+	}
+	n.crash()
+	m.beforeCancel, m.onCancel = nil, nil
+	n = start(t, o)
+	if s := n.ended(id); s.State != command.Cancelled || s.Cancellation.Reason != "enough" || s.Cancellation.Report.Outcome != command.Gone {
+		t.Errorf("%s, %+v, %+v", s.State, s.Cancellation, s.Failure)
+	}
+}
+
 // The ladder ran on the host and its answer was lost: the end is ours all the
 // same once the host shows that nothing is left, and not proven where it cannot.
 func TestCancelWhoseAnswerIsLost(t *testing.T) {

@@ -372,7 +372,7 @@ func BenchmarkIdle(b *testing.B) {
 	rounds := 0
 	for b.Loop() {
 		before, _ := processorTime(b, srv.User)
-		time.Sleep(window) // what is measured is a stretch of time
+		<-time.After(window) // what is measured is a stretch of time
 		after, n := processorTime(b, srv.User)
 		used, processes = used+after-before, n
 		rounds++
