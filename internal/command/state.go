@@ -55,7 +55,7 @@ const (
 	Start        Event = "start"         // the host has started it
 	StartFail    Event = "start_fail"    // it could not start
 	Exited       Event = "exited"        // the host reported an exit code
-	Killed       Event = "killed"        // a signal ended it that was not our proven cancel or timeout
+	Killed       Event = "killed"        // a signal ended it that was not our proven cancel or timeout, or it turned out that it never began
 	CancelledEnd Event = "cancelled_end" // ended by our cancel, proven
 	Timeout      Event = "timeout"       // ended for its timeout
 	Expire       Event = "expire"        // waited too long

@@ -98,7 +98,7 @@ func (a *attendance) verdict() (command.Event, func(c *command.Command)) {
 		return command.CancelledEnd, because(fault.ReasonCancelledByCaller, "",
 			"it was cancelled by %s through %s", by.Principal, by.Origin)
 	case !known(w.err):
-		return command.Lose, failed(w.err)
+		return endOf(w.err), failed(w.err)
 	case ours:
 		return command.Killed, because(fault.ReasonCancelIncomplete,
 			"The cancellation's report lists what is left on the host",

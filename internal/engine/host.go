@@ -92,7 +92,7 @@ func (l *live) resume(ctx context.Context, host *inventory.Host) Process {
 	case ctx.Err() != nil:
 		l.leave(ctx, nil)
 	default:
-		l.end(ctx, command.Lose, failed(err))
+		l.end(ctx, endOf(err), failed(err))
 	}
 	return nil
 }
@@ -117,6 +117,9 @@ func (l *live) start(ctx context.Context, host *inventory.Host) Process {
 		return p
 	case l.superseded, fault.ReasonOf(err) == fault.ReasonSuperseded:
 		l.letGo(nil)
+		return nil
+	case hadStarted(err):
+		l.end(ctx, command.Lose, failed(err))
 		return nil
 	}
 	// Whoever takes over does not know what the owner before has sent.
@@ -154,6 +157,26 @@ func (l *live) start(ctx context.Context, host *inventory.Host) Process {
 func broken(err error) bool {
 	f := fault.From(err)
 	return f.Reason == fault.ReasonConnectionLost || f.Reason == fault.ReasonNoExitStatus || f.Kind == fault.Internal
+}
+
+// hadStarted reports whether err tells of a command that an earlier attempt has
+// started, and of which the host cannot say any more how it ended.
+func hadStarted(err error) bool {
+	switch fault.ReasonOf(err) {
+	case fault.ReasonHostRebooted, fault.ReasonRunRemoved, fault.ReasonSupervisorKilled:
+		return true
+	}
+	return false
+}
+
+// endOf gives the event of an end that the host tells as err: that the command has
+// not begun after all, or that its outcome cannot be known.
+func endOf(err error) command.Event {
+	switch fault.ReasonOf(err) {
+	case fault.ReasonStartFailed, fault.ReasonSudoRefused, fault.ReasonBadWorkingDir, fault.ReasonNoSpace:
+		return command.Killed
+	}
+	return command.Lose
 }
 
 // unsent reports whether a start that gave err can be made again as if it had
@@ -215,7 +238,7 @@ func (l *live) void(ctx context.Context, host *inventory.Host) (p Process, never
 	case ctx.Err() != nil:
 		l.leave(ctx, nil)
 	default:
-		l.end(ctx, command.Lose, failed(err))
+		l.end(ctx, endOf(err), failed(err))
 	}
 	return nil, false
 }
