@@ -115,7 +115,9 @@ func (c *Channel) drain() {
 			}
 			r.Reply(false, nil)
 		case <-timer.C:
-			c.conn.release()
+			c.conn.end.mu.Lock()
+			c.conn.drop()
+			c.conn.end.mu.Unlock()
 			held = false
 		}
 	}

@@ -184,7 +184,7 @@ func (c *conn) answers() {
 	if c.suspect.CompareAndSwap(true, false) {
 		c.end.mu.Lock()
 		defer c.end.mu.Unlock()
-		c.end.serveLine()
+		c.end.serve(c)
 	}
 }
 
@@ -196,10 +196,18 @@ func (c *conn) leave() {
 	c.end.settle(c)
 }
 
-// release gives back a session.
+// release gives back a session that the server knows to be over.
 func (c *conn) release() {
 	c.end.mu.Lock()
 	defer c.end.mu.Unlock()
+	if c.live() {
+		c.end.progress = time.Now()
+	}
+	c.drop()
+}
+
+// drop gives back a session. Called with the lock.
+func (c *conn) drop() {
 	c.sessions--
 	c.released = time.Now()
 	c.end.settle(c)
@@ -217,12 +225,13 @@ func (e errLate) Unwrap() error { return e.cause }
 // and the opening of the next one may be among them.
 const clearing = 100 * time.Millisecond
 
-// openSession is openChannel for a session. A refusal that may be due to one that
-// has just ended does not count; one round trip later it is certain.
-func (c *conn) openSession(ctx context.Context, slow func()) (ssh.Channel, <-chan *ssh.Request, error) {
+// openSession is openChannel for a session, for a call that last heard of the
+// host at a time. A refusal that may be due to one that has just ended does not
+// count; one round trip later it is certain.
+func (c *conn) openSession(ctx context.Context, heard time.Time, slow func()) (ssh.Channel, <-chan *ssh.Request, error) {
 	for again := false; ; again = true {
 		asked := time.Now()
-		channel, requests, err := c.openChannel(ctx, "session", nil, c.release, slow)
+		channel, requests, err := c.openChannel(ctx, request{kind: "session", heard: heard, settled: c.release, slow: slow})
 		if _, refused := errors.AsType[*ssh.OpenChannelError](err); !refused || again {
 			return channel, requests, err
 		}
@@ -239,11 +248,21 @@ func (c *conn) openSession(ctx context.Context, slow func()) (ssh.Channel, <-cha
 // connection is suspect and another one is tried as well.
 const wedgedAfter = time.Second
 
-// openChannel opens a channel within ctx. After wedgedAfter without an answer the
-// connection is suspect, and slow is called. When ctx ends first the error is an
-// errLate; the channel is closed should it still come, and then, or when it
-// cannot come any more, settled is called.
-func (c *conn) openChannel(ctx context.Context, kind string, payload []byte, settled, slow func()) (ssh.Channel, <-chan *ssh.Request, error) {
+// request is a channel to be opened.
+type request struct {
+	kind    string
+	payload []byte
+	heard   time.Time // when the host last did something for the caller; zero: ctx alone is the limit
+	settled func()    // the channel was given up, and now it is certain that it is not there; nil: nobody cares
+	slow    func()    // there is no answer after wedgedAfter; called by openChannel, once; nil: nobody cares
+}
+
+// openChannel opens a channel. After wedgedAfter without an answer the connection
+// is suspect, and slow is called. It goes on until ctx ends or the connection has
+// shown no sign of life for the host's ConnectTimeout; a server that says
+// something, if not about the channel, is only slow. The error is an errLate then;
+// the channel is closed should it still come.
+func (c *conn) openChannel(ctx context.Context, r request) (ssh.Channel, <-chan *ssh.Request, error) {
 	type result struct {
 		channel  ssh.Channel
 		requests <-chan *ssh.Request
@@ -252,7 +271,7 @@ func (c *conn) openChannel(ctx context.Context, kind string, payload []byte, set
 	results := make(chan result, 1) // the goroutine sends one, if it is the first to set decided
 	var decided atomic.Bool
 	ok := c.end.pool.spawn(func() {
-		channel, requests, err := c.ssh.OpenChannel(kind, payload)
+		channel, requests, err := c.ssh.OpenChannel(r.kind, r.payload)
 		if decided.CompareAndSwap(false, true) {
 			results <- result{channel, requests, err}
 			return
@@ -262,27 +281,57 @@ func (c *conn) openChannel(ctx context.Context, kind string, payload []byte, set
 			channel.Close()
 			ssh.DiscardRequests(requests)
 		}
-		settled()
+		if r.settled != nil {
+			r.settled()
+		}
 	})
 	if !ok {
 		return nil, nil, errClosing
 	}
-	wedged := time.NewTimer(wedgedAfter)
-	defer wedged.Stop()
-	for {
-		select {
-		case r := <-results:
-			c.answers()
-			return r.channel, r.requests, r.err
-		case <-wedged.C:
-			c.suspect.Store(true)
-			slow()
-		case <-ctx.Done():
-			if decided.CompareAndSwap(false, true) {
-				return nil, nil, errLate{context.Cause(ctx)}
-			}
-			r := <-results
-			return r.channel, r.requests, r.err
-		}
+	first := wedgedAfter
+	if !r.heard.IsZero() {
+		first = min(first, connectLimit(c.end.host))
 	}
+	atLeast := time.Now().Add(first) // however late the host is
+	timer := time.NewTimer(first)
+	defer timer.Stop()
+	for waiting := false; ; waiting = true {
+		var why error
+		select {
+		case got := <-results:
+			c.answers()
+			return got.channel, got.requests, got.err
+		case <-ctx.Done():
+			why = context.Cause(ctx)
+		case <-timer.C:
+			if !waiting {
+				c.suspect.Store(true)
+			}
+			if !r.heard.IsZero() {
+				rest := time.Until(later(atLeast, c.lifeUntil(r.heard)))
+				if rest <= 0 {
+					why = errLimit
+					break
+				}
+				timer.Reset(rest)
+			}
+			if !waiting && r.slow != nil {
+				r.slow()
+			}
+		}
+		if why == nil {
+			continue
+		}
+		if decided.CompareAndSwap(false, true) {
+			return nil, nil, errLate{why}
+		}
+		got := <-results
+		return got.channel, got.requests, got.err
+	}
+}
+
+// lifeUntil is until when the connection is waited for if nothing more comes, by
+// a call that last heard of the host at a time.
+func (c *conn) lifeUntil(heard time.Time) time.Time {
+	return later(heard, c.link.heard()).Add(connectLimit(c.end.host))
 }

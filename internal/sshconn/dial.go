@@ -128,21 +128,22 @@ func (e *endpoint) connect(ctx context.Context, limit time.Duration) (net.Conn, 
 // after the other, until one carries it or the host behind is not reached.
 func (e *endpoint) through(ctx context.Context, limit time.Duration, slow func()) (net.Conn, *conn, error) {
 	hop := e.via.host
-	request, err := directTCPIP(e.host.Address)
+	payload, err := directTCPIP(e.host.Address)
 	if err != nil {
 		return nil, nil, forwardFault(err, hop, e.host)
 	}
+	me := newWaiter(stream, time.Now())
 	for {
-		parent, err := e.via.acquire(ctx, stream)
+		parent, err := e.via.acquire(ctx, me)
 		if err != nil && left(ctx) {
 			return nil, nil, aboutHost(fault.From(ctx.Err()), e.host)
 		}
 		if err != nil {
 			return nil, nil, jumpFault(fault.From(err), hop, e.host)
 		}
-		channel, requests, err := parent.openChannel(ctx, "direct-tcpip", request, func() {}, slow)
+		channel, requests, err := parent.openChannel(ctx, request{kind: "direct-tcpip", payload: payload, slow: slow})
 		if err == nil {
-			parent.used.Store(true)
+			e.via.opened(parent)
 			return newForwarded(channel, requests, parent, e.host.Address), parent, nil
 		}
 		_, late := errors.AsType[errLate](err)
@@ -182,7 +183,8 @@ func directTCPIP(address string) ([]byte, error) {
 	}{host, uint32(port), "127.0.0.1", 0}), nil
 }
 
-// connectLimit is the deadline of a host.
+// connectLimit is how long a host may take for each step, and how long it may
+// make no progress.
 func connectLimit(host inventory.Host) time.Duration {
 	if host.ConnectTimeout <= 0 {
 		return defaultConnectTimeout

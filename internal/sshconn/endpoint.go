@@ -29,7 +29,10 @@ const relearn = time.Minute
 // a place on a connection, or waits in line:
 //
 //	acquire ── free place ──▶ conn
-//	   └────── line ◀── settle (a place came free) · connected · failed
+//	   └────── line ◀── settle (a place came free) · connected · failed · lookAtLine
+//
+// The line is in line.go. Who stands in it stays there as long as the host makes
+// progress, be there hundreds before him; see progress.
 //
 // Handshakes run in goroutines of their own, as many as the line needs, at most
 // the limit. While it is not known whether the host lets us in, there is one at
@@ -44,11 +47,16 @@ type endpoint struct {
 	children int          // endpoints whose via this is; guarded by pool.mu
 
 	mu      sync.Mutex
-	conns   []*conn // live ones, oldest first
-	line    []*waiter
+	conns   []*conn     // live ones, oldest first
+	line    line        // those for whom there is no place
 	dialing int         // handshakes under way
 	retry   *time.Timer // runs dialMore when the backoff is over; nil: none set
 	shut    bool        // the pool is closed
+
+	progress time.Time   // when the host last let us in, opened a channel, or ended a session
+	unproven bool        // nothing could be opened on the last new connection: a login says nothing
+	look     *time.Timer // runs lookAtLine at lookAt; nil: never set
+	lookAt   time.Time   // zero: look is not set
 
 	width         int       // handshakes at once: halved when the server drops one, one more with each success
 	failures      int       // since the last success
@@ -60,86 +68,6 @@ type endpoint struct {
 	learnedAt     time.Time
 }
 
-// place is what a connection is needed for.
-type place int
-
-const (
-	session place = iota
-	stream        // to a host behind it; there may be any number of them
-)
-
-type waiter struct {
-	place
-	since time.Time
-	ready chan grant // capacity 1; sent to once, by who takes the waiter out of the line
-}
-
-type grant struct {
-	c   *conn
-	err *fault.Error
-}
-
-// acquire gives a connection with a place on it: a session or a
-// stream. The caller gives it back with release or leave.
-func (e *endpoint) acquire(ctx context.Context, p place) (*conn, error) {
-	e.mu.Lock()
-	if e.shut {
-		e.mu.Unlock()
-		return nil, closedFault(e.host)
-	}
-	if c := e.take(p); c != nil {
-		e.mu.Unlock()
-		return c, nil
-	}
-	me := &waiter{place: p, since: time.Now(), ready: make(chan grant, 1)}
-	e.line = append(e.line, me)
-	e.dialMore()
-	e.mu.Unlock()
-
-	select {
-	case g := <-me.ready:
-		return g.unpack()
-	case <-ctx.Done():
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if i := slices.Index(e.line, me); i >= 0 {
-		e.line = slices.Delete(e.line, i, i+1)
-		return nil, e.lateFault(ctx, me.since)
-	}
-	// The answer came at the same moment; there is no reason to refuse it.
-	return (<-me.ready).unpack()
-}
-
-func (g grant) unpack() (*conn, error) {
-	if g.err != nil {
-		return nil, g.err
-	}
-	return g.c, nil
-}
-
-// take finds a connection with a place and takes it; nil if there is none.
-// Called with the lock.
-func (e *endpoint) take(p place) *conn {
-	var best *conn
-	for _, c := range e.conns {
-		if c.retired || c.suspect.Load() || !c.live() {
-			continue
-		}
-		if p == session && c.sessions >= c.room() {
-			continue
-		}
-		// The least busy one; among equals the oldest, so that the others get idle.
-		if best == nil || c.sessions < best.sessions {
-			best = c
-		}
-	}
-	if best != nil {
-		best.count(p, 1)
-	}
-	return best
-}
-
 // count adds to the places that are taken. Called with the lock.
 func (c *conn) count(p place, n int) {
 	if p == stream {
@@ -147,6 +75,19 @@ func (c *conn) count(p place, n int) {
 	} else {
 		c.sessions += n
 	}
+}
+
+// fits reports whether the connection may take on a place. Called with the lock.
+func (c *conn) fits(p place) bool {
+	switch {
+	case c.retired || c.suspect.Load() || !c.live():
+		return false
+	case p == stream:
+		return true
+	case p == control:
+		return c.sessions < c.room()+c.spare()
+	}
+	return c.sessions < c.room()
 }
 
 // room is how many sessions the connection is given. Called with the lock.
@@ -157,6 +98,16 @@ func (c *conn) room() int {
 	return c.limit
 }
 
+// spare is how many sessions more it is given for control, where everything is
+// taken by what runs: the plan stays below what servers allow. Not when this
+// server has shown where its limit is. Called with the lock.
+func (c *conn) spare() int {
+	if c.end.learned > 0 && time.Since(c.end.learnedAt) < relearn {
+		return 0
+	}
+	return 1
+}
+
 // settle is called with the lock when a place on c came free.
 func (e *endpoint) settle(c *conn) {
 	if c.sessions+c.forwards == 0 {
@@ -165,48 +116,16 @@ func (e *endpoint) settle(c *conn) {
 			c.close(errIdle)
 		}
 	}
-	e.serveLine()
-}
-
-// serveLine gives places to those who wait, in their order. Called with the lock.
-func (e *endpoint) serveLine() {
-	var full [stream + 1]bool
-	rest := e.line[:0]
-	for _, w := range e.line {
-		if !full[w.place] {
-			if c := e.take(w.place); c != nil {
-				w.ready <- grant{c: c}
-				continue
-			}
-			full[w.place] = true
-		}
-		rest = append(rest, w)
-	}
-	clear(e.line[len(rest):])
-	e.line = rest
-}
-
-// refuse gives everybody who waits the same answer. Called with the lock.
-func (e *endpoint) refuse(f *fault.Error) {
-	for _, w := range e.line {
-		w.ready <- grant{err: clone(f)}
-	}
-	e.line = nil
+	e.serve(c)
 }
 
 // dialMore begins the handshakes that the line needs. Called with the lock.
 func (e *endpoint) dialMore() {
-	if e.shut || len(e.line) == 0 {
+	if e.shut || e.line.empty() {
 		return
 	}
-	sessions := 0
-	for _, w := range e.line {
-		if w.place == session {
-			sessions++
-		}
-	}
 	plan := e.plan()
-	need := max(1, (sessions+plan-1)/plan)
+	need := max(1, (e.line.sessions(plan)+plan-1)/plan)
 	allowed := e.width
 	if e.failures > 0 || e.lastConnected.IsZero() {
 		allowed = 1
@@ -269,18 +188,37 @@ func (e *endpoint) handshake() {
 
 // connected takes a new connection in. Called with the lock.
 func (e *endpoint) connected(c *conn) {
-	e.succeeded()
+	if e.unproven {
+		e.lastConnected = time.Now() // and opened says whether it is a success
+	} else {
+		e.succeeded()
+	}
 	if e.shut {
 		c.close(errClosing)
 		return
 	}
 	c.limit, c.lowered = e.plan(), e.learnedAt
 	e.conns = append(e.conns, c)
-	e.serveLine()
+	e.serve(c)
 	e.dialMore()
 }
 
+// opened notes that a channel was opened on c.
+func (e *endpoint) opened(c *conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c.used.Store(true)
+	e.progress = time.Now()
+	if e.unproven {
+		e.unproven = false
+		e.succeeded()
+		e.dialMore()
+	}
+}
+
+// succeeded notes that the host takes connections. Called with the lock.
 func (e *endpoint) succeeded() {
+	e.progress = time.Now()
 	e.failures, e.notBefore, e.lastConnected = 0, time.Time{}, time.Now()
 	e.width = min(e.width+1, e.pool.handshakes)
 }
@@ -291,8 +229,8 @@ func (e *endpoint) note(f *fault.Error, begun time.Time) {
 	if begun.After(e.failedAt) {
 		e.failures++
 		e.notBefore = time.Now().Add(backoff(e.failures, connectLimit(e.host)))
-		if dropped(f) {
-			e.width = max(1, e.width/2)
+		if dropped(f) || f.Reason == fault.ReasonConnectTimeout {
+			e.width = max(1, e.width/2) // fewer at once are through sooner
 		}
 	}
 	e.failure, e.failedAt = f, time.Now()
@@ -307,7 +245,7 @@ func (e *endpoint) note(f *fault.Error, begun time.Time) {
 // server that only turned this one away. Called with the lock.
 func (e *endpoint) failed(f *fault.Error, begun time.Time) {
 	e.note(f, begun)
-	e.serveLine()
+	e.serve(e.conns...)
 	hope := dropped(f) || e.dialing > 0 || slices.ContainsFunc(e.conns, (*conn).live)
 	if final(f) || !hope {
 		e.refuse(f)
@@ -355,10 +293,7 @@ func (e *endpoint) refused(c *conn, err *ssh.OpenChannelError) *fault.Error {
 		e.dialMore()
 		return nil
 	}
-	f := channelFault(err, e.host)
-	e.note(f, time.Now())
-	e.refuse(f)
-	return clone(f)
+	return e.useless(channelFault(err, e.host), true)
 }
 
 // broke tells what it means that c ended while a channel was being opened on it:
@@ -370,29 +305,34 @@ func (e *endpoint) broke(c *conn, p place, err error) *fault.Error {
 	first := !c.retired
 	c.retired = true
 	e.settle(c)
+	if e.shut {
+		return closedFault(e.host)
+	}
 	if c.used.Load() {
 		e.dialMore()
 		return nil
 	}
 	// It ended right after the login. A server that does so for everybody must
 	// not be asked again and again.
-	f := lostFault(err, e.host)
+	return e.useless(lostFault(err, e.host), first)
+}
+
+// useless tells what it means that a new connection was good for nothing, as f
+// says: nil if another one should be tried, because others are of use. first:
+// this has not been noted yet. Called with the lock.
+func (e *endpoint) useless(f *fault.Error, first bool) *fault.Error {
 	if first {
+		e.unproven = true
 		e.note(f, time.Now())
+	}
+	if slices.ContainsFunc(e.conns, func(c *conn) bool { return c.used.Load() && c.live() }) {
+		e.dialMore()
+		return nil
+	}
+	if first {
 		e.refuse(f)
 	}
 	return clone(f)
-}
-
-// lateFault tells why nothing came free in time. Called with the lock.
-func (e *endpoint) lateFault(ctx context.Context, since time.Time) *fault.Error {
-	if left(ctx) {
-		return aboutHost(fault.From(ctx.Err()), e.host)
-	}
-	if e.failure != nil && e.failedAt.After(since) {
-		return clone(e.failure)
-	}
-	return timeoutFault(context.Cause(ctx), e.host, time.Since(since).Round(100*time.Millisecond), "no connection came free")
 }
 
 // shutdown ends everything; the pool waits for the goroutines.
@@ -400,8 +340,10 @@ func (e *endpoint) shutdown() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.shut = true
-	if e.retry != nil {
-		e.retry.Stop()
+	for _, timer := range []*time.Timer{e.retry, e.look} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	e.refuse(closedFault(e.host))
 	for _, c := range e.conns {
@@ -413,7 +355,7 @@ func (e *endpoint) shutdown() {
 func (e *endpoint) unused(t time.Time) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.conns) == 0 && len(e.line) == 0 && e.dialing == 0 && e.lastUsed.Load() < t.UnixNano()
+	return len(e.conns) == 0 && e.line.empty() && e.dialing == 0 && e.lastUsed.Load() < t.UnixNano()
 }
 
 func closedFault(host inventory.Host) *fault.Error {

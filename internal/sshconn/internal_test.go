@@ -157,7 +157,7 @@ func TestClosedPoolStartsNothing(t *testing.T) {
 	if c.start(nil, nil) {
 		t.Error("a connection was started")
 	}
-	if _, _, err := c.openChannel(context.Background(), "session", nil, func() {}, func() {}); err != errClosing {
+	if _, _, err := c.openChannel(context.Background(), request{kind: "session"}); err != errClosing {
 		t.Errorf("openChannel = %v", err)
 	}
 }

@@ -61,10 +61,11 @@ func (l *link) head() string {
 	return string(l.first)
 }
 
+// heard is when something last came in.
+func (l *link) heard() time.Time { return l.started.Add(time.Duration(l.lastRead.Load())) }
+
 // silence is for how long nothing came in.
-func (l *link) silence() time.Duration {
-	return time.Since(l.started) - time.Duration(l.lastRead.Load())
-}
+func (l *link) silence() time.Duration { return time.Since(l.heard()) }
 
 // forwarded is a stream through a jump host. Closing an ssh.Channel only asks the
 // jump host to close it, and may block in doing so; reads and writes go on until

@@ -15,13 +15,19 @@
 // MaxSessions, so another connection is used; a server that drops a new
 // connection has reached its MaxStartups, so it is tried again; a connection that
 // died while it was idle is replaced; one that does not answer is raced against
-// another after a second. What a caller gets told, within the host's
-// ConnectTimeout and without holding up other hosts: that the host cannot be
-// reached, is not the host it was, or does not let us in. After a failure a host
-// is left alone for a moment, and all who wait for it share the answer.
+// another after a second. What a caller gets told, without holding up other
+// hosts: that the host cannot be reached, is not the host it was, or does not let
+// us in. After a failure a host is left alone for a moment, and all who wait for
+// it share the answer.
+//
+// The host's ConnectTimeout is for what the host does: a login, the opening of a
+// channel. Who stands in line behind a thousand others waits for these, and for
+// as long as the host serves them. It is when the host has done nothing for its
+// ConnectTimeout, neither let us in nor opened nor ended a session, that all in
+// line are told so.
 //
 // The files, from the outside in: pool.go and channel.go are what callers see;
-// endpoint.go holds the connections of one host and the line of those who wait;
+// endpoint.go holds the connections of one host, line.go those who wait for one;
 // race.go leaves a connection that does not answer for another;
 // conn.go is one connection, kept alive and watched; dial.go makes it; auth.go,
 // hostkey.go and knownhosts.go decide who is on which side; faults.go says what
@@ -152,44 +158,66 @@ func (p *Pool) Close() {
 	p.running.Wait()
 }
 
-// Open opens a session channel to host. It returns within host.ConnectTimeout,
-// whatever the network does, or when ctx ends. The error is a *fault.Error with
-// the metadata host and address. The caller must close the channel.
+// Open opens a session channel to host. The error is a *fault.Error with the
+// metadata host and address. The caller must close the channel.
+//
+// Where many ask at once they are served in the order of their calls, and wait as
+// long as the host makes progress: it lets us in, opens sessions, or closes what
+// has ended. What it does for one it will do for the next; only ctx limits that.
+// When it has done nothing of it for host.ConnectTimeout, whatever the network
+// does meanwhile, the error says how far the last attempt came.
 func (p *Pool) Open(ctx context.Context, host inventory.Host) (*Channel, error) {
+	return p.open(ctx, host, session)
+}
+
+// OpenFirst is Open for what controls something that runs already: a cancel, a
+// signal, input. It goes before all who wait in Open, and where every connection
+// is full it may take one session more on one, which Open leaves alone.
+func (p *Pool) OpenFirst(ctx context.Context, host inventory.Host) (*Channel, error) {
+	return p.open(ctx, host, control)
+}
+
+func (p *Pool) open(ctx context.Context, host inventory.Host, want place) (*Channel, error) {
 	e, err := p.endpoint(host)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, connectLimit(host), errLimit)
-	defer cancel()
-	return overtake(ctx, p, e.open, func(c *Channel) { c.Close() })
+	arrived := time.Now()
+	return overtake(ctx, p, func(ctx context.Context, slow func()) (*Channel, error) {
+		want := want
+		if slow == nil && want == session {
+			want = second
+		}
+		return e.open(ctx, newWaiter(want, arrived), slow)
+	}, func(c *Channel) { c.Close() })
 }
 
 // open opens a session on one connection after the other, until one takes it.
-func (e *endpoint) open(ctx context.Context, slow func()) (*Channel, error) {
+func (e *endpoint) open(ctx context.Context, me *waiter, slow func()) (*Channel, error) {
 	for {
-		c, err := e.acquire(ctx, session)
+		c, err := e.acquire(ctx, me)
 		if err != nil {
 			return nil, err
 		}
-		channel, requests, err := c.openSession(ctx, slow)
+		channel, requests, err := c.openSession(ctx, me.heard, slow)
 		if err == nil {
-			if !c.used.Load() {
-				c.used.Store(true)
-			}
+			e.opened(c)
 			return &Channel{Channel: channel, requests: requests, conn: c}, nil
 		}
-		if _, late := errors.AsType[errLate](err); late {
-			if errors.Is(err, errLimit) {
+		if late, ok := errors.AsType[errLate](err); ok {
+			switch {
+			case !errors.Is(late, errLimit):
+				return nil, aboutHost(fault.From(ctx.Err()), e.host)
+			case e.givenUp(me):
 				return nil, timeoutFault(err, e.host, connectLimit(e.host), "we are logged in, but no session is opened")
 			}
-			return nil, aboutHost(fault.From(ctx.Err()), e.host)
+			continue // only this connection is silent: to the line, where it stood
 		}
 		var f *fault.Error
 		if refusal, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
 			f = e.refused(c, refusal)
 		} else {
-			f = e.broke(c, session, err)
+			f = e.broke(c, me.place, err)
 		}
 		if f != nil {
 			return nil, f
@@ -227,7 +255,7 @@ func (p *Pool) Check(ctx context.Context, host inventory.Host) (CheckResult, err
 		c.close(errIdle)
 		<-c.done
 	}()
-	channel, requests, err := c.openChannel(ctx, "session", nil, func() {}, func() {})
+	channel, requests, err := c.openChannel(ctx, request{kind: "session"})
 	if err != nil {
 		return CheckResult{}, e.checked(ctx, checkFault(err, host), started)
 	}

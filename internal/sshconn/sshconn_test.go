@@ -140,7 +140,6 @@ func TestTwoHundredAtOnce(t *testing.T) {
 			s := sshtest.Start(t, sshtest.Options{User: user, MaxSessions: 10})
 			p := newPool(t, sshconn.Options{})
 			h := s.Host("web1")
-			h.ConnectTimeout = 60 * time.Second
 			var all sync.WaitGroup
 			for range 200 {
 				all.Go(func() {
@@ -181,7 +180,6 @@ func TestLearnsTheServersLimit(t *testing.T) {
 	s := sshtest.Start(t, sshtest.Options{MaxSessions: 2})
 	p := newPool(t, sshconn.Options{})
 	h := s.Host("web1")
-	h.ConnectTimeout = 30 * time.Second
 	var all sync.WaitGroup
 	for range 12 {
 		all.Go(func() {
@@ -244,7 +242,6 @@ func TestDroppedHandshakesAreTriedAgain(t *testing.T) {
 	s := sshtest.Start(t, sshtest.Options{MaxStartups: "1:100:1"})
 	p := newPool(t, sshconn.Options{SessionsPerConn: 1})
 	h := s.Host("web1")
-	h.ConnectTimeout = 60 * time.Second
 	var all sync.WaitGroup
 	for range 12 {
 		all.Go(func() {

@@ -198,7 +198,7 @@ func TestLineIsServedWhenTheServerAnswers(t *testing.T) {
 	await(t, "both are in line", func() bool {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		return len(e.line) == 2
+		return e.line[session].Len() == 1 && e.line[second].Len() == 1
 	})
 	release()
 	for _, result := range []<-chan opened{racing, waiting} {
@@ -213,9 +213,9 @@ func TestFailedHandshakeServesTheLine(t *testing.T) {
 	_, _, _, first := wedge(t)
 	e := first.conn.end
 	for _, kind := range []fault.Kind{fault.Unavailable, fault.FailedPrecondition} {
-		me := &waiter{since: time.Now(), ready: make(chan grant, 1)}
+		me := newWaiter(session, time.Now())
 		e.mu.Lock()
-		e.line = append(e.line, me)
+		e.line.join(me)
 		e.failed(fault.New(kind, fault.ReasonHandshakeFailed, "this test"), time.Now())
 		e.mu.Unlock()
 		select {
