@@ -15,6 +15,7 @@ const (
 	ladderExtra = 8 * time.Second  // what a cancel may take beyond its grace
 	askLeast    = time.Second      // until a host that could not be asked is asked again, doubling …
 	askMost     = 30 * time.Second // … up to this
+	askEnded    = 4                // so often the host is asked what is left of a command that has ended
 	hostExtra   = 15 * time.Second // what a host may take to end a command at its timeout by itself
 
 	// storeFirst is how long the first signal of a cancel waits for the store, so
@@ -55,6 +56,7 @@ type attendance struct {
 	told     command.Sizes         // of its output when giveUp was last set
 	wishing  bool                  // a ladder waits for the cancel to be stored
 
+	asked   int // how often the host was asked in vain what is left of what has ended
 	backoff time.Duration
 	timeout <-chan time.Time // when to see to its timeout
 	ask     <-chan time.Time // when to try a ladder again
@@ -93,7 +95,7 @@ func (l *live) attend(ctx context.Context, p Process) {
 	case n != nil:
 		a.report = n.Report // of an owner before
 	}
-	for a.w == nil || a.climbing {
+	for a.w == nil || a.climbing || a.ask != nil {
 		select {
 		case end := <-a.waits:
 			a.ended(climbing, end)
@@ -119,7 +121,12 @@ func (l *live) attend(ctx context.Context, p Process) {
 		case <-a.timeout:
 			a.pass(climbing)
 		case <-a.ask:
-			a.climb(climbing, l.grace)
+			a.ask = nil
+			if a.w != nil {
+				a.beginLadder(climbing, l.grace)
+			} else {
+				a.climb(climbing, l.grace)
+			}
 		case r := <-a.ladders:
 			a.climbed(climbing, r)
 		case <-a.giveUp:
@@ -206,6 +213,11 @@ func (a *attendance) climbed(ctx context.Context, l ladder) {
 func (a *attendance) unanswered(ctx context.Context, err error) {
 	a.doubt, a.unproven = true, true
 	if a.w != nil {
+		// Without the proof it could not be said that it is cancelled.
+		if a.asked++; a.asked < askEnded && a.unprovenEnd() {
+			a.backoff = min(max(2*a.backoff, askLeast), askMost)
+			a.ask = time.After(a.backoff)
+		}
 		return
 	}
 	a.backoff = min(max(2*a.backoff, askLeast), askMost)
@@ -259,6 +271,7 @@ func (a *attendance) pass(ctx context.Context) {
 func (a *attendance) ended(ctx context.Context, w waited) {
 	a.w = &w
 	a.timeout, a.ask, a.giveUp = nil, nil, nil
+	a.backoff = 0
 	if a.unprovenEnd() && !a.climbing {
 		a.beginLadder(ctx, a.grace)
 	}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
 )
 
@@ -71,11 +73,14 @@ func (e *Engine) clean(ctx context.Context, host inventory.Host) {
 }
 
 // through reports whether a command has ended for good, so that its host need
-// keep nothing of it. One that the journal does not know may be another service's.
+// keep nothing of it. One that the journal does not know may be another service's;
+// one that was given up because its host was away has its end and its last output
+// there, for whoever looks.
 func (e *Engine) through(ctx context.Context, id string) bool {
 	if e.find(id) != nil {
 		return false
 	}
 	c, err := e.journal.Get(ctx, id)
-	return err == nil && c.Ended()
+	gaveUp := c.State == command.Lost && c.Failure != nil && c.Failure.Reason == fault.ReasonConnectionLost
+	return err == nil && c.Ended() && !gaveUp
 }

@@ -100,8 +100,7 @@ func (l *live) resume(ctx context.Context, host *inventory.Host) Process {
 // start starts the command. Without a process (nil) its owner is through with it.
 func (l *live) start(ctx context.Context, host *inventory.Host) Process {
 	p, err := l.startOnce(ctx, host)
-	if fault.ReasonOf(err) == fault.ReasonNotDurable {
-		l.taken = false // nor can anybody have started it before
+	if fault.ReasonOf(err) == fault.ReasonNotDurable && !l.taken { // else an owner before may have started it
 		if l.mayAttach() && ctx.Err() == nil {
 			if !l.attach(ctx, err) {
 				if l.superseded {
@@ -144,6 +143,7 @@ func (l *live) start(ctx context.Context, host *inventory.Host) Process {
 		// The next run of the service starts it.
 		l.enter(command.Unclaim, func(c *command.Command) {
 			c.Node, c.Connection = "", ""
+			c.Fence-- // no host has seen it: the next owner is the first again
 			c.Durability, c.DurabilityReason = "", ""
 		})
 		_ = l.persist(ctx, l.cmd) // a failure is logged; the next run then finds it STARTING
