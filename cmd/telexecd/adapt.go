@@ -108,7 +108,14 @@ func (r runner) Resume(ctx context.Context, run engine.Run) (engine.Process, err
 type dialer struct{ pool *sshconn.Pool }
 
 func (d dialer) Open(ctx context.Context, host inventory.Host) (sshexec.Session, error) {
-	c, err := d.pool.Open(ctx, host)
+	return session(d.pool.Open(ctx, host))
+}
+
+func (d dialer) OpenFirst(ctx context.Context, host inventory.Host) (sshexec.Session, error) {
+	return session(d.pool.OpenFirst(ctx, host))
+}
+
+func session(c *sshconn.Channel, err error) (sshexec.Session, error) {
 	if err != nil {
 		return sshexec.Session{}, err
 	}

@@ -145,7 +145,7 @@ type Store struct {
 
 // SSH holds the defaults for every host and the figures of the connection pool.
 type SSH struct {
-	// Limit over dial, handshake, authentication and opening the first channel.
+	// Limit for connecting (dial, handshake, authentication), and for opening a channel. A command that waits for others on a busy host fails only when the host lets nobody in, starts nothing and ends nothing for so long.
 	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"10s" min:"100ms" max:"10m"`
 	// Time between keepalives; 0 sends none.
 	KeepaliveInterval time.Duration `yaml:"keepalive_interval" default:"5s"`
@@ -190,12 +190,14 @@ type Host struct {
 	HostKeyAlias string `yaml:"host_key_alias" auto:"ssh_config"`
 	// Hosts to go through, first hop first: names of hosts, aliases, or [user@]host[:port]. A list, or one alone; none for no jump.
 	ProxyJump []Target `yaml:"proxy_jump" auto:"ssh_config"`
-	// Limit over dial, handshake, authentication and opening the first channel.
+	// Limit for connecting (dial, handshake, authentication), and for opening a channel. A command that waits for others on a busy host fails only when the host lets nobody in, starts nothing and ends nothing for so long.
 	ConnectTimeout time.Duration `yaml:"connect_timeout" min:"100ms" max:"10m" auto:"ssh_config, else ssh.connect_timeout"`
 	// Commands that run at once on this host.
 	MaxCommands int `yaml:"max_commands" min:"1" max:"10000" auto:"limits.max_commands_per_host"`
 	// Bytes of each stream of a command that may lie on this host until it has ended and all was collected.
 	SpoolLimit int64 `yaml:"spool_limit" kind:"size" min:"64KiB" auto:"limits.spool_limit"`
+	// posix, or none for a host without a POSIX shell (a network device, a restricted login): command lines go out as they are and run attached.
+	Shell string `yaml:"shell" enum:"posix|none" auto:"posix"`
 	// Words of your own about the host, to filter by.
 	Labels map[string]string `yaml:"labels"`
 }

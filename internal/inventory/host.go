@@ -52,6 +52,7 @@ type Host struct {
 
 	MaxCommands int   // commands at once
 	SpoolLimit  int64 // bytes per stream of a command that may lie there until it is through; 0: no limit
+	NoShell     bool  // it has no POSIX shell
 	Labels      map[string]string
 	Source      Source
 }

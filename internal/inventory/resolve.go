@@ -156,6 +156,7 @@ func (r *resolver) settle(t config.Target) (Host, []config.Target, error) {
 	h.IdentitiesOnly = set(said.identitiesOnly)
 	h.MaxCommands = cmp.Or(own.MaxCommands, r.MaxCommands)
 	h.SpoolLimit = cmp.Or(own.SpoolLimit, r.SpoolLimit)
+	h.NoShell = own.Shell == "none"
 	h.Labels = own.Labels
 
 	e := r.expander(&h, address, host, port)

@@ -24,6 +24,7 @@ type attached struct {
 	id     string
 	host   inventory.Host
 	pty    bool
+	bare   bool // see bare.go
 	nonce  string
 	ses    Session
 	sink   Sink
@@ -71,8 +72,8 @@ func (p *attached) run(ctx context.Context, exec, prefix string) {
 	if p.pty {
 		greets = command.Stdout // a terminal has one stream
 	}
-	p.pumps.Go(func() { p.carry(command.Stdout, p.ses.Channel, greets == command.Stdout) })
-	p.pumps.Go(func() { p.carry(command.Stderr, p.ses.Channel.Stderr(), greets == command.Stderr) })
+	p.pumps.Go(func() { p.carry(command.Stdout, p.ses.Channel, !p.bare && greets == command.Stdout) })
+	p.pumps.Go(func() { p.carry(command.Stderr, p.ses.Channel.Stderr(), !p.bare && greets == command.Stderr) })
 	go p.attend(ctx)
 	go p.feed(exec, prefix)
 }
@@ -491,6 +492,9 @@ func (p *attached) Started() time.Time { return p.started }
 
 // Durability is Attached, and why not better.
 func (p *attached) Durability() (command.Durability, string) {
+	if p.bare {
+		return command.Attached, "its host has no shell"
+	}
 	return command.Attached, "it runs on an SSH channel and ends with its connection"
 }
 

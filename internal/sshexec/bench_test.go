@@ -52,7 +52,10 @@ func BenchmarkTrue(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			k := h.durably(command.Spec{Line: "true"})
-			k.end(b)
+			if _, err := k.Wait(); err != nil {
+				b.Fatal(err)
+			}
+			k.Collected()
 		}
 	})
 	b.Run("raw with the same request", func(b *testing.B) {

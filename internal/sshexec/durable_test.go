@@ -38,6 +38,7 @@ func (k kept) end(t testing.TB) command.Ending {
 		t.Fatalf("%q: %v", k.run.Spec.CommandLine(), err)
 	}
 	k.Collected()
+	<-k.Process.(*durable).through
 	return e
 }
 

@@ -105,7 +105,7 @@ func (d *durable) sendPiece(ctx context.Context, from int64, piece []byte, eof b
 	}
 	program := newline + inputHead + fmt.Sprintf("nonce=%s dir=%s id=%s fence=%d from=%d size=%d eof=%s; ",
 		nonce, expression(dir), d.run.ID, d.run.Fence, from, len(piece), end) + inputTail
-	lines, err := d.runner.askWith(ctx, d.run.Host, nonce, shellExec(program), piece)
+	lines, err := d.runner.askWith(ctx, d.runner.dialer.OpenFirst, d.run.Host, nonce, shellExec(program), piece)
 	if err != nil || len(lines) != 1 {
 		return "", 0, err
 	}

@@ -1,6 +1,7 @@
 package sshexec
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -25,6 +26,9 @@ import (
 func (p *attached) Signal(ctx context.Context, name string) error {
 	if p.ended() {
 		return p.notRunning().WithOp("sshexec.signal")
+	}
+	if p.bare {
+		return p.signalBare(cmp.Or(name, "INT"))
 	}
 	return p.runner.signal(ctx, p.id, p.host, p.who, "", name, p.pty)
 }
@@ -82,6 +86,9 @@ func (p *attached) Cancel(ctx context.Context, grace time.Duration) (command.Can
 	if p.ended() {
 		return command.CancelReport{Outcome: command.AlreadyEnded, Message: "the command had ended by itself"}, nil
 	}
+	if p.bare {
+		return p.cancelBare(ctx, grace), nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, grace+p.runner.opts.ControlTimeout)
 	defer cancel()
 	return p.runner.climb(ctx, p.id, p.host, p.who, "", grace)
@@ -92,6 +99,9 @@ func (p *attached) Cancel(ctx context.Context, grace time.Duration) (command.Can
 // by the marker in the environment alone; what has cleared its environment and
 // left the tree is not found. Report and error are as of Cancel.
 func (r *Runner) Sweep(ctx context.Context, id string, host inventory.Host, grace time.Duration) (command.CancelReport, error) {
+	if host.NoShell {
+		return command.CancelReport{Outcome: command.Unproven, Message: "the host has no shell to show what is left"}, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, grace+r.opts.ControlTimeout)
 	defer cancel()
 	return r.climb(ctx, id, host, identity{boot: "-", start: "-"}, "", grace)
@@ -261,16 +271,26 @@ var (
 	ladderScript = remoteScript("identity.sh") + remoteScript("ladder.sh") + "end_all\n"
 )
 
+// opener is one of the Dialer's methods.
+type opener func(ctx context.Context, host inventory.Host) (Session, error)
+
 // ask runs a script over a channel of its own and gives the lines of its answer.
 // Once sent, the script does not need us any more.
 func (r *Runner) ask(ctx context.Context, host inventory.Host, script string) ([]string, error) {
 	nonce := rand.Text()
-	return r.askWith(ctx, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+script))
+	return r.askWith(ctx, r.dialer.OpenFirst, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+script))
 }
 
-// askWith is ask for a script that is in exec, and has stdin.
-func (r *Runner) askWith(ctx context.Context, host inventory.Host, nonce, exec string, stdin []byte) ([]string, error) {
-	ses, err := r.dialer.Open(ctx, host)
+// askInTurn is ask for what can wait.
+func (r *Runner) askInTurn(ctx context.Context, host inventory.Host, script string) ([]string, error) {
+	nonce := rand.Text()
+	return r.askWith(ctx, r.dialer.Open, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+script))
+}
+
+// askWith is ask for a script that is in exec and has stdin, over the channel that
+// open gives.
+func (r *Runner) askWith(ctx context.Context, open opener, host inventory.Host, nonce, exec string, stdin []byte) ([]string, error) {
+	ses, err := open(ctx, host)
 	if err != nil {
 		return nil, err
 	}
@@ -321,7 +341,7 @@ func lost(ses Session) bool {
 
 // converse has the login shell run exec with stdin, and reads its output to the end.
 func converse(ses Session, exec string, stdin []byte) ([]byte, error) {
-	go ssh.DiscardRequests(ses.Requests)
+	parted := untilParted(ses)
 	go io.Copy(io.Discard, ses.Channel.Stderr())
 	ok, err := ses.Channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{exec}))
 	if err != nil {
@@ -335,7 +355,9 @@ func converse(ses Session, exec string, stdin []byte) ([]byte, error) {
 		ses.Channel.Write(stdin)
 		ses.Channel.CloseWrite()
 	}()
-	return io.ReadAll(io.LimitReader(ses.Channel, maxAnswer))
+	answer, err := io.ReadAll(io.LimitReader(ses.Channel, maxAnswer))
+	parted()
+	return answer, err
 }
 
 // answerLines picks the lines that bear the nonce, and takes it off; login files

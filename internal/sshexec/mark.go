@@ -29,45 +29,39 @@ type marks struct {
 }
 
 // next takes what a stream has brought, and calls data for the output in it and
-// said for each mark, in their order. A byte that may begin a mark is held back
-// until the next call. known tells whose marks are real; one of anybody else's is
-// output. An error of data ends it.
-func (m *marks) next(b []byte, known func(key string) bool, data func([]byte) error, said func(mark)) error {
+// said for each mark, in their order. What may become a mark is held back until
+// the next call. known tells whose marks are real; one of anybody else's is output.
+func (m *marks) next(b []byte, known func(key string) bool, data func([]byte), said func(mark)) {
 	if len(m.held) > 0 {
 		b = append(m.held, b...)
 		m.held = nil
 	}
-	for len(b) > 0 {
-		i := bytes.IndexByte(b, markStart)
+	from := 0 // of the output that data has not had
+	for at := 0; ; {
+		i := bytes.IndexByte(b[at:], markStart)
 		if i < 0 {
-			return data(b)
+			break
 		}
-		got, size := parseMark(b[i:])
+		at += i
+		got, size := parseMark(b[at:])
 		switch {
 		case size > 0 && known(got.key):
-			if i > 0 {
-				if err := data(b[:i]); err != nil {
-					return err
-				}
+			if from < at {
+				data(b[from:at])
 			}
 			said(got)
-			b = b[i+size:]
+			at += size
+			from = at
 		case size == 0:
-			if i > 0 {
-				if err := data(b[:i]); err != nil {
-					return err
-				}
-			}
-			m.held = bytes.Clone(b[i:])
-			return nil
+			m.held = bytes.Clone(b[at:])
+			b = b[:at]
 		default:
-			if err := data(b[:i+1]); err != nil {
-				return err
-			}
-			b = b[i+1:]
+			at++
 		}
 	}
-	return nil
+	if from < len(b) {
+		data(b[from:])
+	}
 }
 
 // parseMark reads the mark at the start of b. size is 0 where it may still become
@@ -97,9 +91,6 @@ func parseMark(b []byte) (got mark, size int) {
 			return mark{}, -1
 		}
 		return mark{}, 0
-	}
-	if end < head {
-		return mark{}, -1
 	}
 	key := string(b[1+len(markName) : head-2])
 	return mark{key: key, words: strings.TrimRight(string(b[head:end]), " ")}, end + 1

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
@@ -13,8 +14,10 @@ import (
 // facts is what an account on a host has for durable runs.
 type facts struct {
 	dirs       []string // where runs may live; a new one goes to the first
+	old        []string // where runs may lie, and no new one can be now
 	newSession string   // words that make a command the leader of a new session
 	follow     string   // tail or poll
+	boot       string   // boot id; empty where there is none
 	has        []string // tools
 }
 
@@ -32,11 +35,32 @@ const (
 	whyHold   = time.Minute
 )
 
-func account(host inventory.Host) string { return host.User + "@" + host.Address }
+// maxDir is the length of a directory that still fits in a mark.
+const maxDir = markMost - 64
+
+// all gives every directory in which a run may lie.
+func (f *facts) all() []string { return slices.Concat(f.dirs, f.old) }
+
+// unseen reports whether the shell can hand a secret on without making it an
+// argument of a program.
+func (f *facts) unseen() bool { return slices.Contains(f.has, "printf") }
+
+// account tells an account apart. The same address behind other jump hosts is
+// another machine.
+func account(host inventory.Host) string {
+	name := host.User + "@" + host.Address
+	for _, hop := range host.Via {
+		name += " via " + hop.User + "@" + hop.Address
+	}
+	return name
+}
 
 // facts gives what an account has, asking it where that is not known. NOT_DURABLE
 // where runs cannot live there; other errors are those of reaching it.
 func (r *Runner) facts(ctx context.Context, host inventory.Host) (*facts, error) {
+	if host.NoShell {
+		return nil, notDurable(host, "its configuration says that it has no shell")
+	}
 	v, _ := r.accounts.LoadOrStore(account(host), &known{turn: make(chan struct{}, 1)})
 	k := v.(*known)
 	select {
@@ -84,6 +108,9 @@ func (r *Runner) probe(ctx context.Context, host inventory.Host) (*facts, *fault
 	}
 	f, ok := parseFacts(lines)
 	switch {
+	case !ok && len(lines) > 0:
+		return nil, nil, fault.New(fault.Unavailable, fault.ReasonStartFailed, "%s could not tell what it has; nothing was started", host.Name).
+			WithHint("Look whether it is out of processes or memory, and run it again").WithOp("sshexec.probe")
 	case !ok:
 		return nil, notDurable(host, "it runs no /bin/sh for this login"), nil
 	case len(f.dirs) == 0:
@@ -91,10 +118,17 @@ func (r *Runner) probe(ctx context.Context, host inventory.Host) (*facts, *fault
 	case f.newSession == "":
 		return nil, notDurable(host, "it has neither setsid nor perl nor python3, of which one is needed"), nil
 	}
-	for _, tool := range []string{"cat", "tail", "wc", "rm"} {
+	needs := []string{"cat", "mkfifo", "mv", "rm", "tail", "wc"}
+	if f.follow == "poll" {
+		needs = append(needs, "dd", "sleep")
+	}
+	for _, tool := range needs {
 		if !slices.Contains(f.has, tool) {
 			return nil, notDurable(host, "it has no "+tool), nil
 		}
+	}
+	if !slices.Contains(f.has, "proc") && !slices.Contains(f.has, "ps") {
+		return nil, notDurable(host, "it has neither /proc nor a ps that tells when a process began"), nil
 	}
 	return &f, nil, nil
 }
@@ -106,8 +140,12 @@ func parseFacts(lines []string) (f facts, ok bool) {
 		word, value, _ := strings.Cut(line, " ")
 		switch word {
 		case "dir":
-			if strings.HasPrefix(value, "/") && printable(value) {
+			if strings.HasPrefix(value, "/") && len(value) <= maxDir && !strings.ContainsFunc(value, unicode.IsControl) {
 				f.dirs = append(f.dirs, value)
+			}
+		case "old":
+			if strings.HasPrefix(value, "/") && len(value) <= maxDir && !strings.ContainsFunc(value, unicode.IsControl) {
+				f.old = append(f.old, value)
 			}
 		case "new_session":
 			if printable(value) {
@@ -116,6 +154,10 @@ func parseFacts(lines []string) (f facts, ok bool) {
 		case "follow":
 			if value == "tail" {
 				f.follow = value
+			}
+		case "boot":
+			if printable(value) {
+				f.boot = value
 			}
 		case "has":
 			f.has = append(f.has, value)

@@ -20,6 +20,9 @@ type Dialer interface {
 	// no request was sent yet. It ends with an error when ctx does. Many calls may
 	// be under way at once. An error is a *fault.Error that says why.
 	Open(ctx context.Context, host inventory.Host) (Session, error)
+	// OpenFirst is Open for what must not stand in line behind commands that wait
+	// for a place: cancels, signals, input, and the question what a host can do.
+	OpenFirst(ctx context.Context, host inventory.Host) (Session, error)
 }
 
 // Session is an open session channel and what is to be known of its connection.
@@ -50,8 +53,9 @@ type Options struct {
 
 // Runner starts commands on hosts. Its methods may be called concurrently.
 type Runner struct {
-	dialer Dialer
-	opts   Options
+	dialer   Dialer
+	opts     Options
+	askAfter time.Duration // of silence a follower is asked how its run is
 
 	// plain has an account (user@address) whose login shell was last seen to be a
 	// plain sh. One small entry per account ever used.
@@ -69,7 +73,7 @@ func New(d Dialer, opts Options) *Runner {
 	if opts.ReconnectTimeout <= 0 {
 		opts.ReconnectTimeout = 24 * time.Hour
 	}
-	return &Runner{dialer: d, opts: opts}
+	return &Runner{dialer: d, opts: opts, askAfter: 10 * time.Second}
 }
 
 // Run is a command to start, or one that was started.
@@ -188,6 +192,9 @@ func (r *Runner) startAttached(ctx context.Context, id string, host inventory.Ho
 	if err := checkSpec(id, spec); err != nil {
 		return nil, err.WithOp(op)
 	}
+	if host.NoShell {
+		return r.startBare(ctx, id, host, spec, sink)
+	}
 	account := host.User + "@" + host.Address
 	_, direct := r.plain.Load(account)
 	p, ended, err := r.try(ctx, id, host, spec, sink, direct)
@@ -214,7 +221,11 @@ func (r *Runner) startAttached(ctx context.Context, id string, host inventory.Ho
 // try is one attempt to start. ended: the host itself has ended the channel.
 func (r *Runner) try(ctx context.Context, id string, host inventory.Host, spec *command.Spec, sink Sink, direct bool) (p *attached, ended bool, err error) {
 	nonce := rand.Text()
-	exec, prefix, ok := request(startProgram(nonce, id, spec, direct), len(spec.Env) > 0, spec.Pty != nil, direct)
+	login, behind := spec, ""
+	if spec.Sudo != nil {
+		login, behind = throughSudo(spec, id)
+	}
+	exec, prefix, ok := request(startProgram(nonce, id, login, direct), len(login.Env) > 0, spec.Pty != nil, direct)
 	if !ok {
 		return nil, false, fault.New(fault.Invalid, fault.ReasonCommandTooLong,
 			"the command line, quoted for the login shell, is longer than a host takes on a terminal (%d bytes)", maxExec).
@@ -229,7 +240,7 @@ func (r *Runner) try(ctx context.Context, id string, host inventory.Host, spec *
 		return nil, false, err
 	}
 	p = newAttached(r, id, host, spec, ses, sink, nonce)
-	p.run(context.WithoutCancel(ctx), exec, prefix)
+	p.run(context.WithoutCancel(ctx), exec, prefix+behind)
 	if f := p.awaitStart(r.startTimeout(host)); f != nil {
 		ended = closed(p.done)
 		p.Close()
@@ -260,6 +271,9 @@ func checkSpec(id string, spec *command.Spec) *fault.Error {
 	}
 	if id == "" || len(id) > 64 || strings.Trim(id, letters+digits+"-_") != "" {
 		return invalid("id", "must be 1 to 64 letters, digits, - or _")
+	}
+	if spec.Sudo != nil && spec.Sudo.NeedsPassword && spec.Pty != nil {
+		return invalid("sudo.password", "on a terminal sudo asks for it itself")
 	}
 	const nul = "cannot hold a NUL byte"
 	if strings.Contains(spec.CommandLine(), "\x00") {

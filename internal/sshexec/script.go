@@ -1,6 +1,7 @@
 package sshexec
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -68,9 +69,9 @@ func directory(spec *command.Spec) string {
 func (d *durable) startScript(nonce, mode string) string {
 	spec := d.run.Spec
 	d.mu.Lock()
-	out, err := physical(d.got)
-	key := d.key
+	got := d.got
 	d.mu.Unlock()
+	key := d.key
 	var b strings.Builder
 	set := func(name, value string) { b.WriteString(name + "=" + command.Quote(value) + "\n") }
 	set("nonce", nonce)
@@ -78,8 +79,8 @@ func (d *durable) startScript(nonce, mode string) string {
 	set("id", d.run.ID)
 	set("mode", mode)
 	set("fence", strconv.FormatInt(d.run.Fence, 10))
-	set("out", out)
-	set("err", err)
+	set("out", strconv.FormatInt(got[command.Stdout], 10))
+	set("err", strconv.FormatInt(got[command.Stderr], 10))
 	set("follow", d.facts.follow)
 	if mode == modeStart || mode == modeRetry {
 		input := "none"
@@ -89,6 +90,10 @@ func (d *durable) startScript(nonce, mode string) string {
 		case len(spec.Stdin) > 0:
 			input = "file"
 		}
+		since := "" // the host may have been restarted since an owner before has sent it
+		if d.again && d.first == modeStart {
+			since = d.facts.boot
+		}
 		limit, timeout, sudo := "", "", ""
 		if d.run.Host.SpoolLimit > 0 {
 			limit = strconv.FormatInt(max(1, d.run.Host.SpoolLimit/512), 10)
@@ -96,35 +101,37 @@ func (d *durable) startScript(nonce, mode string) string {
 		if spec.Timeout > 0 {
 			timeout = fmt.Sprintf("%.3f", spec.Timeout.Seconds())
 			b.WriteString(timeoutScript)
+			set("password", d.sudo.Reveal())
 		}
 		if spec.Sudo != nil {
 			sudo = sudoInput(spec, d.run.ID, key)
 		}
+		set("since", since)
 		set("input", input)
 		set("given", strconv.Itoa(len(spec.Stdin)))
 		set("limit", limit)
 		set("timeout", timeout)
 		set("sudo", sudo)
 		set("new_session", d.facts.newSession)
-		set("text", commandFile(spec, d.run.ID, key))
+		set("text", commandFile(spec, d.run.ID))
 	}
 	b.WriteString(startingScript)
-	b.WriteString("main " + command.Quote(d.facts.dirs...) + "\n")
+	set("new", d.facts.dirs[0])
+	b.WriteString("main " + command.Quote(d.facts.all()...) + "\n")
 	return b.String()
 }
 
 // commandFile gives the text of the command file.
-func commandFile(spec *command.Spec, id, key string) string {
+func commandFile(spec *command.Spec, id string) string {
 	var b strings.Builder
 	sudo := ""
 	if spec.Sudo != nil {
 		sudo = "yes"
 	}
-	fmt.Fprintf(&b, "telexec_id=%s telexec_key=%s telexec_sudo=%s telexec_dir=%s\n", id, key, sudo, command.Quote(directory(spec)))
+	fmt.Fprintf(&b, "telexec_id=%s telexec_sudo=%s telexec_dir=%s\n{\n", id, sudo, command.Quote(directory(spec)))
 	b.WriteString(commandHead)
 	if sudo != "" {
-		b.WriteString("export TELEXEC_ID=" + id + "\n")
-		b.WriteString(sudoExec(spec.Sudo) + "\n")
+		b.WriteString(sudoExec(spec.Sudo) + "\n}\n")
 		return b.String()
 	}
 	for _, name := range spec.EnvNames() {
@@ -133,7 +140,7 @@ func commandFile(spec *command.Spec, id, key string) string {
 	i := interpret(spec)
 	fmt.Fprintf(&b, "export TELEXEC_ID=%s\ntelexec_login=%s telexec_reader=%s telexec_short=%s telexec_line=%s\n",
 		id, i.login, i.reader, command.Quote(i.short), command.Quote(i.line))
-	b.WriteString(becomeTail)
+	b.WriteString(becomeTail + "}\n")
 	return b.String()
 }
 
@@ -144,10 +151,7 @@ const sudoBegin = "telexec-begin"
 // sudoExec gives the line that becomes sudo. Nothing secret is in it: the shell
 // behind sudo reads from standard input what it is to do.
 func sudoExec(s *command.Sudo) string {
-	user := s.User
-	if user == "" {
-		user = "root"
-	}
+	user := cmp.Or(s.User, "root")
 	ask := "-n"
 	if s.NeedsPassword {
 		ask = "-S -p ''"
@@ -165,6 +169,13 @@ func sudoInput(spec *command.Spec, id, key string) string {
 		b.WriteString(spec.Sudo.Password.Reveal() + "\n")
 	}
 	b.WriteString(sudoBegin + "\n")
+	b.WriteString(sudoProgram(spec, id, key) + "\n")
+	return b.String()
+}
+
+// sudoProgram gives what the shell behind sudo is to do, in one line.
+func sudoProgram(spec *command.Spec, id, key string) string {
+	var b strings.Builder
 	b.WriteString(sudoHead)
 	for _, name := range spec.EnvNames() {
 		fmt.Fprintf(&b, "export %s=%s; ", name, expression(spec.Env[name]))
@@ -172,15 +183,28 @@ func sudoInput(spec *command.Spec, id, key string) string {
 	i := interpret(spec)
 	fmt.Fprintf(&b, "export TELEXEC_ID=%s; telexec_key=%s telexec_login=%s telexec_reader=%s telexec_short=%s telexec_dir=%s telexec_line=%s; ",
 		id, key, i.login, i.reader, expression(i.short), expression(directory(spec)), expression(i.line))
-	b.WriteString(sudoTail + "\n")
+	b.WriteString(sudoTail)
 	return b.String()
+}
+
+// throughSudo gives what an attached run with sudo is for the login user, and what
+// goes first on its standard input. On a terminal sudo asks there for itself.
+func throughSudo(spec *command.Spec, id string) (login *command.Spec, stdin string) {
+	s := *spec
+	s.Sudo, s.Argv, s.Env, s.WorkingDirectory, s.LoginShell = nil, nil, nil, "", false
+	if spec.Pty != nil {
+		s.Line = "exec sudo -u " + command.Quote(cmp.Or(spec.Sudo.User, "root")) + " -- /bin/sh -c " + command.Quote(sudoProgram(spec, id, ""))
+		return &s, ""
+	}
+	s.Line = sudoExec(spec.Sudo)
+	return &s, sudoInput(spec, id, "")
 }
 
 // upload puts the standard input of a run beside the place where it will be.
 func (r *Runner) upload(ctx context.Context, run Run, f *facts) error {
 	nonce := rand.Text()
 	program := uploadHead + fmt.Sprintf("nonce=%s dir=%s id=%s size=%d; ", nonce, expression(f.dirs[0]), run.ID, len(run.Spec.Stdin)) + uploadTail
-	lines, err := r.askWith(ctx, run.Host, nonce, shellExec(newline+program), run.Spec.Stdin)
+	lines, err := r.askWith(ctx, r.dialer.Open, run.Host, nonce, shellExec(newline+program), run.Spec.Stdin)
 	if err != nil {
 		return err
 	}
@@ -213,33 +237,32 @@ func (r *Runner) Clean(ctx context.Context, host inventory.Host, ended func(id s
 	if err != nil {
 		return 0, err
 	}
-	lines, err := r.ask(ctx, host, cleanScript+"list_runs "+command.Quote(f.dirs...)+"\n")
+	lines, err := r.askInTurn(ctx, host, cleanScript+"list_runs "+command.Quote(f.all()...)+"\n")
 	if err != nil {
 		return 0, err
 	}
 	var ids []string
 	for _, line := range lines {
 		word, rest, _ := strings.Cut(line, " ")
-		id, _, _ := strings.Cut(rest, " ")
 		switch {
 		case word == "old":
 			removed++
-		case word == "run" && idForm(id) && ended(id):
-			ids = append(ids, id)
+		case word == "run" && idForm(rest) && ended(rest):
+			ids = append(ids, rest)
 		}
 	}
-	n, err := r.remove(ctx, host, f, ids)
+	n, err := r.remove(ctx, host, f, "", ids)
 	return removed + n, err
 }
 
 var cleanScript = remoteScript("clean.sh")
 
-// remove removes runs.
-func (r *Runner) remove(ctx context.Context, host inventory.Host, f *facts, ids []string) (removed int, err error) {
+// remove removes runs, and leaves alone those of owners behind fence, if one is given.
+func (r *Runner) remove(ctx context.Context, host inventory.Host, f *facts, fence string, ids []string) (removed int, err error) {
 	if len(ids) == 0 {
 		return 0, nil
 	}
-	lines, err := r.ask(ctx, host, cleanScript+"ids="+command.Quote(strings.Join(ids, " "))+"\nremove_runs "+command.Quote(f.dirs...)+"\n")
+	lines, err := r.askInTurn(ctx, host, cleanScript+"ids="+command.Quote(strings.Join(ids, " "))+"\nremove_runs "+command.Quote(append([]string{fence}, f.all()...)...)+"\n")
 	for _, line := range lines {
 		if strings.HasPrefix(line, "removed ") {
 			removed++

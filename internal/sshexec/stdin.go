@@ -59,6 +59,9 @@ func (p *attached) feed(exec, prefix string) {
 		ch.Close()
 		return
 	}
+	if p.bare {
+		p.decide(greeting{identity: identity{boot: "-", start: "-"}}, nil)
+	}
 	if in.pty != nil {
 		<-p.decided // a terminal would echo what is typed before
 	}

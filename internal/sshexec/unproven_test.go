@@ -155,7 +155,7 @@ func ownProc(t *testing.T) string {
 		}
 	}
 	// Which pid the shell gets is not known before: any but 1.
-	for _, name := range []string{"uptime", "sys"} {
+	for _, name := range []string{"uptime", "sys", "self"} {
 		if err := os.Symlink("/proc/"+name, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -1554,7 +1554,7 @@ var File_telexec_v1_command_service_proto protoreflect.FileDescriptor
 const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\n" +
 	" telexec/v1/command_service.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\x86\x1b\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\xaa\x1c\n" +
 	"\x0eExecuteRequest\x12\x94\x01\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tBu\xbaHr\xba\x01j\n" +
@@ -1601,14 +1601,15 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\xe6\a\xbaH\xe2\a\x1a\xa4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x8a\t\xbaH\x86\t\x1a\xa4\x01\n" +
 	"\rcommand.empty\x12bgive the command to run, either as command (a shell command line) or as argv (a list of arguments)\x1a/this.command.size() > 0 || this.argv.size() > 0\x1ah\n" +
 	"\fcommand.both\x12%give either command or argv, not both\x1a1this.command.size() == 0 || this.argv.size() == 0\x1aX\n" +
 	"\fhost.missing\x12\x17give the host to run on\x1a/this.host.size() > 0 || this.session.size() > 0\x1ae\n" +
 	"\thost.both\x12%give either host or session, not both\x1a1this.host.size() == 0 || this.session.size() == 0\x1a\x8c\x01\n" +
 	"\n" +
 	"stdin.both\x12Tstdin with pty would be typed, not piped; give pty with stdin_open and use SendInput\x1a(this.stdin.size() == 0 || !has(this.pty)\x1a\xa5\x01\n" +
-	"\x0edurability.pty\x12ka terminal lives on its connection, so that a command on one cannot be DURABLE; leave out pty or durability\x1a&this.durability != 1 || !has(this.pty)\x1a\xd6\x01\n" +
+	"\x0edurability.pty\x12ka terminal lives on its connection, so that a command on one cannot be DURABLE; leave out pty or durability\x1a&this.durability != 1 || !has(this.pty)\x1a\xa1\x01\n" +
+	"\bsudo.pty\x12Pon a terminal sudo asks for the password itself; leave out sudo.password, or pty\x1aC!has(this.pty) || !has(this.sudo) || this.sudo.password.size() == 0\x1a\xd6\x01\n" +
 	"\routput.offset\x12ja command that is to be started has no output yet; leave out output.stdout_offset and output.stderr_offset\x1aY!has(this.output) || (!has(this.output.stdout_offset) && !has(this.output.stderr_offset))\"\xc2\x01\n" +
 	"\x0fExecuteResponse\x12-\n" +
 	"\acommand\x18\x01 \x01(\v2\x13.telexec.v1.CommandR\acommand\x121\n" +

@@ -6,41 +6,66 @@ say() { printf 'telexec:%s: %s\n' "$nonce" "$*"; }
 # enter: only where nobody else could have put something in our way.
 enter() { [ ! -h "$1" ] && cd "$1" && [ -O . ]; } 2>/dev/null
 
-# list_runs says ID and first word of every record, after removing what is a week
-# old and through, and the files of no run that are a day old.
+# own NAME: can it be an id? Other names are not ours.
+own() {
+  case $1 in "" | *[!A-Za-z0-9_-]*) false ;; esac
+}
+
+# alive: does the one that will finish the run still live, or the command itself?
+# A number that somebody else has by now is believed: that only keeps files longer.
+alive() {
+  what= rest= finisher= pid=
+  { read -r what rest <"$id.st"; } 2>/dev/null
+  { read -r finisher rest <"$id.b"; } 2>/dev/null
+  case $what in
+  "done") return 1 ;;
+  run) { read -r what boot pid rest <"$id.st"; } 2>/dev/null ;;
+  esac
+  for one in "${finisher%%:*}" "$pid"; do
+    [ -n "$one" ] && kill -s 0 "$one" 2>/dev/null && return
+  done
+  false
+}
+
+# list_runs says the id of every run that nothing of lives, after removing what is
+# a week old of those, and files of no run that are a day old.
 list_runs() {
   for dir; do
     enter "$dir" || continue
+    set -f
     for file in $(find . -name '*.st' -type f -mtime +6); do
       id=${file#./} id=${id%.st}
-      { read -r what rest <"$file"; } 2>/dev/null
-      # What is not through may still be followed one day, if it lives.
-      { read -r finisher rest <"$id.b"; } 2>/dev/null
-      [ "$what" != "done" ] && kill -s 0 "${finisher%%:*}" 2>/dev/null && continue
+      own "$id" && ! alive || continue
+      set +f
       rm -f "$id".*
+      set -f
       say old "$id"
     done
-    for file in $(find . -type f -mtime +0); do
+    for file in $(find . ! -type d -mtime +0); do
       id=${file#./} id=${id%%.*}
-      [ -e "$id.st" ] || rm -f "$file"
+      own "$id" && [ ! -e "$id.st" ] && rm -f "$file"
     done
+    set +f
     for file in *.st; do
-      [ -e "$file" ] || continue
-      { read -r what rest <"$file"; } 2>/dev/null
-      say run "${file%.st}" "$what"
+      id=${file%.st}
+      own "$id" && [ -e "$file" ] && ! alive && say run "$id"
     done
   done
   say listed
 }
 
-# remove_runs removes the runs in ids.
+# remove_runs FENCE removes the runs in ids, but those of owners behind FENCE.
 remove_runs() {
+  limit=$1
+  shift
   for dir; do
     enter "$dir" || continue
     for id in $ids; do
       [ -e "$id.st" ] || continue
-      { read -r fence key followers <"$id.f"; } 2>/dev/null
-      rm -f "$id".*
+      held=
+      { read -r held rest <"$id.f"; } 2>/dev/null
+      [ -z "$limit" ] || [ "${held:-0}" -le "$limit" ] || continue
+      if [ -e "$id.k" ]; then rm -f "$id".[!g]*; else rm -f "$id".*; fi
       say removed "$id"
     done
   done

@@ -1,8 +1,9 @@
 # command.sh: the command file of a durable run: tells who it is, and becomes the
-# command. In front stand telexec_id, telexec_key, telexec_dir and telexec_sudo;
-# telexec_home comes from start.sh by the environment. Behind it stand what the
+# command. In front stand telexec_id, telexec_dir and telexec_sudo; telexec_home
+# and telexec_umask come from start.sh by the environment. Behind it stand what the
 # command is to have in its environment, and either become.sh with its values, or
-# sudo.
+# sudo. All of it stands in braces, so that the shell has read it to its end before
+# the file is emptied.
 
 exec 2>&5 5>&-
 # The user's own name for a shell, before the environment asked for can hide it.
@@ -10,9 +11,12 @@ telexec_shell=${SHELL:-/bin/sh}
 telexec_version="$RANDOM$BASH_VERSION$KSH_VERSION$SH_VERSION$ZSH_VERSION$YASH_VERSION$POSH_VERSION"
 # Let go, once: whoever made this file first has started the command, or has seen
 # to it that nobody does.
+[ -e "$telexec_id.st" ] || exit 1
 set -C
-{ : >"$telexec_id.go"; } 2>/dev/null || exit 1
+{ true >"$telexec_id.go"; } 2>/dev/null || exit 1
 set +C
+exec 6<>"$telexec_id.st" || exit 1
+true >"$telexec_id.c"
 telexec_stat=
 { IFS= read -r telexec_stat </proc/$$/stat; } 2>/dev/null
 # The name in parentheses may itself hold a parenthesis: cut at the last one.
@@ -28,20 +32,17 @@ telexec_start=${20}
 }
 telexec_boot=-
 { read -r telexec_boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
-telexec_record="run ${telexec_boot:--} $$ $3 $4 ${telexec_start:--}"
-printf '%-120s%s\n' "$telexec_record" run 1<>"$telexec_id.st" || exit 1
-: >"$telexec_id.c"
-# A header of fixed length, so that an offset in the spool is one in the stream.
-telexec_head() { printf '\036telexec:%s: %-160s\n' "$telexec_key" "$1" >&2; }
+telexec_rest="${telexec_boot:--} $$ $3 $4 ${telexec_start:--}"
+telexec_word=run
+umask $telexec_umask
 cd "$telexec_home" 2>/dev/null || cd /
-unset telexec_home TELEXEC_RUN
+unset telexec_home telexec_umask TELEXEC_RUN OLDPWD
 [ -z "$telexec_dir" ] || [ -n "$telexec_sudo" ] || cd "$telexec_dir" 2>/dev/null || {
-  telexec_why=missing
-  [ -d "$telexec_dir" ] && telexec_why=denied
-  telexec_head "refused directory $telexec_why"
-  exit 1
+  telexec_rest="$telexec_boot directory missing"
+  [ -d "$telexec_dir" ] && telexec_rest="$telexec_boot directory denied"
+  telexec_word=unstarted
 }
-# With sudo the copier says so, when sudo has let it begin.
-[ -n "$telexec_sudo" ] || telexec_head "$telexec_record"
-unset -f telexec_head
+printf '%-120s%s\n' "$telexec_word $telexec_rest" "$telexec_word" >&6 || exit 1
+exec 6>&-
+[ "$telexec_word" != unstarted ] || exit 1
 set --

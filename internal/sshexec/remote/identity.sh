@@ -15,18 +15,19 @@
 
 say() { printf 'telexec:%s: %s\n' "$nonce" "$*"; }
 
-# to_group SIGNAL GROUP. dash wants the "--" before a negative number, BusyBox
-# does not know it.
-to_group() { kill -s "$1" -- "-$2" || kill -s "$1" "-$2"; } 2>/dev/null
+# to_group SIGNAL GROUP. dash wants the "--" before a negative number; BusyBox does
+# not know it, and complains when it has sent the signal already.
+to_group() { kill -s "$1" "-$2" || kill -s "$1" -- "-$2"; } 2>/dev/null
 
 # how: what can be seen here. proc: all processes; own: only the user's own
 # (/proc mounted with hidepid, so that init cannot be seen); ps; none.
 look() {
+  # Not by $$, the pid of a shell that may be gone when the timeout's ladder runs.
   how=none
-  if [ -r "$proc/$$/stat" ]; then
+  if [ -r "$proc/self/stat" ]; then
     how=proc
     [ -r "$proc/1/stat" ] || [ "$(id -u)" = 0 ] || how=own
-  elif [ -n "$(ps -o pid= -p $$)" ]; then
+  elif [ -n "$(ps -A -o pid=)" ]; then
     how=ps
   fi
 } 2>/dev/null

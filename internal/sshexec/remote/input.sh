@@ -9,20 +9,20 @@ umask 077;
 say() { echo "telexec:$nonce: $*"; };
 cd "$dir" 2>/dev/null && [ -e "$id.st" ] || { say gone; exit; };
 read -r f rest <"$id.f";
-[ "$f" -le "$fence" ] || { say superseded; exit; };
+[ "${f:-0}" -le "$fence" ] || { say superseded; exit; };
 read -r what rest <"$id.st";
 case $what in claim|run) ;; *) say ended; exit;; esac;
 read -r came rest <"$id.n";
-[ ! -f "$id.in.eof" ] || [ "$came" -gt "$from" ] || { say closed; exit; };
+[ ! -f "$id.in.eof" ] || [ "$came" -gt "$from" ] || [ "$size$eof" = 0yes ] || { say closed; exit; };
 if [ "$size" -gt 0 ] && [ "$came" -eq "$from" ]; then
 # What the command has not read yet is bounded.
 set -- "$id.in."[0-9]*;
 [ $# -lt 16 ] || { say busy $came; exit; };
-cat >"$id.in_$$" && [ "$(wc -c <"$id.in_$$")" -eq "$size" ] || { rm -f "$id.in_$$"; say short $came; exit; };
+cat >"$id.in_$$" 2>/dev/null && [ "$(wc -c <"$id.in_$$")" -eq "$size" ] || { rm -f "$id.in_$$"; say short $came; exit; };
 came=$((from + size));
 mv "$id.in_$$" "$id.in.$from.$came";
 printf "%-120s%s" "$came" "$came" 1<>"$id.n";
 fi;
-[ "$eof" = no ] || [ "$came" -lt $((from + size)) ] || : >"$id.in.eof";
-echo more 1<>"$id.bell";
+[ "$eof" = no ] || [ "$came" -lt $((from + size)) ] || true >"$id.in.eof";
+[ ! -p "$id.bell" ] || echo more 1<>"$id.bell";
 say took $came;

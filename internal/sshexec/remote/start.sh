@@ -3,16 +3,18 @@
 # stays open: its end ends the follower, and nothing else.
 #
 # Where there is a /proc nothing forks here that need not: tests, reads, writes
-# and arithmetic are built in.
+# and arithmetic are built in. An exec is most of what anything costs here.
 #
 # The service sets above, in single quotes:
 #   nonce     of this follower; begins each line that the follower itself says
 #   key       of the run; begins each line in a spool that is not output
-#   id, mode  of the run; start: the id was never used. retry: it may have been.
+#   id, mode  of the run; start: it was never sent before. retry: it may have been.
 #             resume: only follow. void: so too, or see to it that it never starts
+#   since     the boot id when it was first sent; empty: not known
 #   fence     of the owner
 #   out, err  how many bytes of the spools the owner has
 #   follow    tail: tail -f waits for events; poll: it does not
+#   now       yes: follow at once; no: when the service says go
 #   input     none, file (it was sent before, as ID.in), open (more may come)
 #   given     how many bytes were sent before
 #   limit     most that a spool may hold, in blocks of ulimit -f; empty: no limit
@@ -22,37 +24,27 @@
 # and new_session, the words that make a command the leader of a new session; with
 # a timeout timeout.sh and the ladder come in front. The arguments of main, which
 # is called at the end, are the directories in which runs may live; a new one goes
-# to the first.
-#
-#   ID.st       the record, always overwritten in place:
-#                 claim BOOT
-#                 run BOOT PID GROUP SESSION BORN
-#                 exit BOOT CODE, signal BOOT NAME [core], unstarted BOOT WHY
-#                 done HOW …: HOW and what follows BOOT in one of those
-#   ID.b        who will finish it: PID:BORN
-#   ID.go       exists once the command was let go, or never may be
-#   ID.o ID.e   the spools of both streams; .cut beside one: not all is in it
-#   ID.f        FENCE KEY, and who follows: PID:BORN TAIL TAIL
-#   ID.c        the command file, emptied before the command begins
-#   ID.r        a reserve of disk space for the last words
-#   ID.in…      standard input; ID.bell rings when more has come; ID.n counts it
-#   ID.m ID.t   what the shell says about the end; what the timeout's ladder says
+# to the first. The files there, and who writes which, are told in doc.go.
+
+# Standard error is nobody's here: what a tool complains about must not come to
+# the service as the command's. The channel's is descriptor 9.
 
 # tell says something on both streams of the channel, since neither knows how far
-# the other is.
+# the other is; note says it on one.
 tell() {
-  printf '\036telexec:%s: %s\n' "$nonce" "$*" >&2
+  note "$@"
   printf '\036telexec:%s: %s\n' "$nonce" "$*"
 }
+note() { printf '\036telexec:%s: %s\n' "$nonce" "$*" >&9; }
 
 # put FILE RECORD overwrites in place: a full disk cannot lose that. The first
 # word comes again at the end, which shows a record that was torn.
-put() { printf '%-120s%s\n' "$2" "${2%% *}" 1<>"$1"; } 2>/dev/null
+put() { printf '%-120s%s\n' "$2" "${2%% *}" 1<>"$1"; }
 
 # get FILE sets what, the first word (empty: none, or torn), and rest.
 get() {
   what= rest=
-  { read -r what rest <"$1"; } 2>/dev/null
+  read -r what rest <"$1"
   case $rest in
   "$what") rest= ;;
   *" $what") rest=${rest%"$what"} rest=${rest%%"  "*} ;;
@@ -60,15 +52,26 @@ get() {
   esac
 }
 
+# make FILE makes an empty file; false where there is one. With ":", which is a
+# special builtin, a shell would have to exit.
+make() {
+  set -C
+  true >"$1"
+  made=$?
+  set +C
+  return $made
+}
+
 # born_of PID sets born: its start time, empty where there is no such process.
 born_of() {
   born= stat=
-  if { IFS= read -r stat </proc/"$1"/stat; } 2>/dev/null; then
+  [ -n "$1" ] || return
+  if IFS= read -r stat </proc/"$1"/stat; then
     # The name may hold a parenthesis: cut at the last one.
     set -- ${stat##*")"}
     case $1 in Z | X) ;; *) born=${20} ;; esac
   elif [ ! -r /proc/self/stat ]; then
-    set -- $(LC_ALL=C ps -o lstart= -p "$1" 2>/dev/null)
+    set -- $(LC_ALL=C ps -o lstart= -p "$1")
     for stat; do born=${born:+${born}_}$stat; done
   fi
 }
@@ -79,9 +82,12 @@ lives() {
   [ -n "$born" ] && [ "$born" = "${1#*:}" ]
 }
 
+# slay PID:BORN kills it, if it is still that process.
+slay() { lives "$1" && kill -s KILL "${1%%:*}"; }
+
 # myself sets me, PID:BORN of this subshell, whose pid $$ is not.
 myself() {
-  if { read -r me stat </proc/self/stat; } 2>/dev/null; then
+  if read -r me stat </proc/self/stat; then
     set -- ${stat##*")"}
     me=$me:${20}
   else
@@ -92,14 +98,19 @@ myself() {
 }
 
 # copy SPOOL takes a stream to its spool. At the limit, or on a full disk, it notes
-# that and drains, so that the command neither waits nor dies of SIGPIPE.
+# that and drains, so that the command neither waits nor dies of SIGPIPE. Each cat
+# has the end of the whole, descriptor 6, in hand: when this shell is killed,
+# nobody says that all has come before cat is through.
 copy() {
-  [ -z "$limit" ] || ulimit -f "$limit"
-  cat >>"$1" || { : >"$id.r"; : >"$1.cut"; cat >/dev/null; }
-} 2>/dev/null
+  if [ -n "$limit" ]; then
+    (ulimit -f "$limit"; exec cat 6>&1 >>"$1")
+  else
+    cat 6>&1 >>"$1"
+  fi || { true >"$id.r"; true >"$1.cut"; cat 6>&1 >/dev/null; }
+}
 
-# copy_sudo does so for standard error, where sudo talks first. It tells whether
-# the command has begun, and only then what sudo has said.
+# copy_sudo does so for standard error, where sudo talks first. It notes that the
+# command has begun, or why it has not, and then what sudo has said.
 copy_sudo() {
   said= line=
   while IFS= read -r line; do
@@ -107,151 +118,224 @@ copy_sudo() {
     said=$said$line$nl line=
   done
   case $line in
-  "telexec:$key: begun")
-    get "$id.st"
-    head="run $rest" line=
-    ;;
-  "telexec:$key: directory") head="refused directory missing" line= ;;
-  *)
-    head="refused sudo"
-    put "$id.st" "unstarted $boot sudo"
-    ;;
+  "telexec:$key: begun") true >"$id.a"; line= ;;
+  "telexec:$key: directory "*) refused=${line#"telexec:$key: "} line= ;;
+  *) refused=sudo ;;
   esac
-  { printf '\036telexec:%s: %-160s\n' "$key" "$head"; printf %s "$said$line"; } >>"$1"
+  printf %s "$said$line" >>"$1"
   copy "$1"
-} 2>/dev/null
+}
 
 # feed gives the command its standard input as it comes: pieces ID.in.FROM.TO, and
-# ID.in.eof behind the last.
+# ID.in.eof behind the last, which it makes itself when nobody reads any more.
 feed() {
   exec 4<>"$id.bell"
   at=0
   while :; do
     for piece in "$id.in.$at".*; do
       [ -f "$piece" ] || continue
-      cat "$piece" || exit
+      cat "$piece" || { true >"$id.in.eof"; return; }
       rm -f "$piece"
       at=${piece##*.}
       continue 2
     done
-    [ -f "$id.in.eof" ] && exit
+    [ ! -f "$id.in.eof" ] || return
     read -r ring <&4
-    [ "$ring" = end ] && exit
+    [ "$ring" != end ] || return
   done
-} 2>/dev/null
+}
 
 # begin runs the command in the foreground: a background job of a shell without
-# job control has SIGINT ignored for ever. The command takes descriptor 5 for its
-# standard error itself: a redirection here would also catch what this shell says
-# about its end.
+# job control has SIGINT ignored for ever.
 begin() {
   case $sudo$input in
-  none) $new_session /bin/sh "$id.c" </dev/null ;;
-  file) $new_session /bin/sh "$id.c" <"$id.in" ;;
+  none) carry_out </dev/null ;;
+  file) carry_out <"$id.in" ;;
   *)
     {
       exec 5>&- 2>/dev/null
+      myself
+      put "$id.q" "$me"
       printf %s "$sudo"
       case $input in file) cat "$id.in" ;; open) feed ;; esac
     } | {
-      $new_session /bin/sh "$id.c"
-      x=$?
-      [ "$input" = open ] && echo end 1<>"$id.bell"
-      exit $x
+      carry_out
+      # A child that has the input still, and does not read it, must not keep us.
+      [ "$input" != open ] || { true >"$id.in.eof"; echo end 1<>"$id.bell"; }
+      get "$id.q"
+      slay "$what"
     }
     ;;
   esac
-}
+} 2<>"$id.m"
 
-# conduct begins the command and records how it ended, before anybody is told.
-conduct() {
-  watcher=
-  if [ -n "$timeout" ]; then
-    keep_time 5>&- >/dev/null &
-    watcher=$!
-  fi
-  begin
+# carry_out runs the command and records how it ended, before anybody is told. The
+# command takes descriptor 5 for its standard error itself: a redirection here
+# would also catch what this shell says about its end.
+carry_out() {
+  TELEXEC_ID=$id telexec_home=$home telexec_umask=$mask $new_session /bin/sh "$id.c"
   x=$?
-  # Past the timeout the ladder is let through to its report.
-  [ -z "$watcher" ] || [ -f "$id.t" ] || kill "$watcher"
-  [ -z "$watcher" ] || wait "$watcher"
-  end=exit
+  ended=exit
   # A signal is 128+n in most shells, which then say so in words; 256+n in ksh,
   # 384+n in yash. Of SIGINT and SIGPIPE they do not speak: those stay codes.
   if [ $x -gt 384 ]; then
-    end=signal x=$((x - 384))
+    ended=signal x=$((x - 384))
   elif [ $x -gt 256 ]; then
-    end=signal x=$((x - 256))
-  elif [ $x -gt 128 ] && [ -s "$id.m" ]; then
-    end=signal x=$((x - 128))
+    ended=signal x=$((x - 256))
+  elif [ $x -gt 128 ] && read -r line <"$id.m" && [ -n "$line" ]; then
+    ended=signal x=$((x - 128))
   fi
-  if [ $end = signal ]; then
+  if [ $ended = signal ]; then
     x=$(kill -l $x)
-    { IFS= read -r line <"$id.m"; } 2>/dev/null
+    IFS= read -r line <"$id.m"
     case $line in *ore\ dump*) x="$x core" ;; esac
   fi
-  [ -e "$id.st" ] || exit
   get "$id.st"
-  [ "$what" != claim ] || end=unstarted
-  [ "$what" = unstarted ] || put "$id.st" "$end ${rest%% *} $x"
-} 2>"$id.m"
+  case $what in
+  run) put "$id.st" "$ended $rest $x" ;;
+  claim) put "$id.st" "unstarted $boot $x" ;;
+  esac
+}
 
-# finish runs when all output is in the spools.
+# finish runs when all output is in the spools. Where nobody has followed yet, it
+# gives the channel itself what there is.
 finish() {
-  [ -e "$id.st" ] || exit # it was removed
+  if [ -n "$watcher" ]; then
+    # Past the timeout the ladder is let through to its report.
+    [ -e "$id.t" ] || kill "$watcher"
+    wait "$watcher"
+  fi
+  [ -e "$id.st" ] || return # it was removed
   get "$id.st"
-  case $what in exit | signal | unstarted) how="$what ${rest#* }" ;; *) how=killed ;; esac
+  case $what in
+  exit | signal)
+    set -- $rest
+    [ $# -lt 6 ] || shift 5
+    how="$what $*"
+    ;;
+  unstarted) how="$what ${rest#* }" ;;
+  claim) how="unstarted -" ;; # who was to start it is dead, else we would not be here
+  *) how=killed ;;
+  esac
+  [ -z "$refused" ] || how="unstarted $refused"
+  case $how in unstarted*) true >"$id.c" ;; esac
   for spool in o e; do
-    [ ! -e "$id.$spool.cut" ] || how="$how $spool=$(wc -c <"$id.$spool")"
+    [ ! -e "$id.$spool.cut" ] || how="$how $spool=$(($(wc -c <"$id.$spool")))"
   done
-  : >"$id.r"
+  true >"$id.r"
   put "$id.st" "done $how"
-  [ ! -s "$id.t" ] || cat "$id.t" >>"$id.e"
-  printf '\036telexec:%s: done %s\n' "$key" "$how" >>"$id.o"
-  printf '\036telexec:%s: done %s\n' "$key" "$how" >>"$id.e"
-} 2>/dev/null
+  if [ "$now" = no ] && make "$id.d"; then
+    if [ -s "$id.o" ] || [ -s "$id.e" ]; then
+      cat "$id.o" >&8 &
+      a=$!
+      cat "$id.e" >&9 &
+      b=$!
+      get "$id.f"
+      [ "${what:-0}" -gt "$fence" ] || put "$id.f" "$fence $key $me - $a $b"
+      wait $a
+      wait $b
+    fi
+    [ ! -s "$id.t" ] || cat "$id.t" >&9
+    printf '\036telexec:%s: done %s\n' "$key" "$how" >&9
+    printf '\036telexec:%s: done %s\n' "$key" "$how" >&8
+  else
+    [ ! -s "$id.t" ] || cat "$id.t" >>"$id.e"
+    printf '\036telexec:%s: done %s\n' "$key" "$how" >>"$id.o"
+    printf '\036telexec:%s: done %s\n' "$key" "$how" >>"$id.e"
+  fi
+}
 
 # follow_spool SPOOL OFFSET
 follow_spool() {
-  [ $follow != tail ] || exec tail -s 0.1 -c +$(($2 + 1)) -f "$1" 2>/dev/null
+  [ $follow != tail ] || exec tail -s 0.1 -c +$(($2 + 1)) -f "$1"
   exec 3<"$1"
   if [ "$2" -gt 0 ]; then
     dd bs=65536 skip=$(($2 / 65536)) count=0 <&3
     [ $(($2 % 65536)) -eq 0 ] || dd bs=$(($2 % 65536)) skip=1 count=0 <&3
-  fi 2>/dev/null
+  fi
   # A pause grows while nothing comes.
-  before= pause=0.02
-  while cat <&3; do
+  before= pause=0.02 idle=0
+  while kill -s 0 $$ && cat <&3; do
     at=
-    { read -r word at </proc/self/fdinfo/3; } 2>/dev/null
-    if [ "$at" != "$before" ] || [ -z "$at" ]; then pause=0.02; else
-      case $pause in 0.02) pause=0.05 ;; 0.05) pause=0.1 ;; 0.1) pause=0.2 ;; esac
+    read -r word at </proc/self/fdinfo/3
+    if [ "$at" != "$before" ] || [ -z "$at" ]; then pause=0.02 idle=0; else
+      idle=$((idle + 1))
+      case $idle in 10) pause=0.05 ;; 20) pause=0.1 ;; 30) pause=0.2 ;; 100) pause=0.5 ;; esac
     fi
     before=$at
     sleep $pause || sleep 1
-  done 2>/dev/null
+  done
 }
 
-# attend follows both streams until the service goes, or has all.
-attend() {
+# go follows both streams, and tells when the command runs.
+go() {
+  [ -z "$helpers" ] || return
   follow_spool "$id.o" "$out" </dev/null &
   a=$!
-  follow_spool "$id.e" "$err" </dev/null >&2 &
+  follow_spool "$id.e" "$err" </dev/null >&9 &
   b=$!
+  helpers="$a $b"
   myself
-  put "$id.f" "$fence $key $me $a $b"
-  listen
-  kill $a $b 2>/dev/null
+  heed
+  put "$id.f" "$fence $key $me $leader $a $b"
+  announce && return
+  {
+    pause=0.005
+    until announce; do
+      kill -s 0 "${me%%:*}" || exit
+      sleep $pause || sleep 1
+      [ $pause != 0.01 ] || pause=0.03
+      [ $pause != 0.005 ] || pause=0.01
+    done
+  } </dev/null &
+  helpers="$helpers $!"
 }
 
-# listen takes the service's words until its end.
-listen() {
+# announce tells that the command runs; false where it may begin yet.
+announce() {
+  get "$id.st"
+  case $what in
+  claim | "") [ ! -e "$id.st" ] ;;
+  run | exit | signal)
+    # With sudo it has begun when sudo has let it.
+    [ ! -e "$id.s" ] || [ -e "$id.a" ] || return
+    note "run $rest"
+    ;;
+  esac
+}
+
+# attend serves the service until that goes, or has all.
+attend() {
+  [ "$now" != yes ] || ! unfollowed || go
   while read -r word more; do
     case $word in
-    state) judge; tell "state $verdict" ;;
+    go) ! unfollowed || go ;;
+    state) judge; note "state $verdict" ;;
     clean) clean "$more"; break ;;
     esac
   done
+  leave
+}
+
+# unfollowed: is it for us to follow? Not where the finisher has given all, nor
+# where another follower came.
+unfollowed() {
+  [ $mode != follow ] && ! make "$id.d" || return 0
+  heed
+  false
+}
+
+# heed ends the follower where a later owner has come.
+heed() {
+  get "$id.f"
+  [ "${what:-0}" -le "$fence" ] || { tell superseded; leave; }
+}
+
+# leave ends the follower. The shell that came first would wait for the run.
+leave() {
+  [ -z "$helpers" ] || kill $helpers
+  [ "$leader" = "$me" ] || slay "$leader"
+  exit 0
 }
 
 # clean KEEP removes the run. With KEEP a start of it may still be on its way; ID.go
@@ -259,13 +343,34 @@ listen() {
 clean() {
   get "$id.f"
   [ "${what:-0}" -le "$fence" ] || return
-  if [ -n "$1" ]; then rm -f "$id".[!g]*; else rm -f "$id".*; fi
+  if [ -n "$1" ] || [ -e "$id.k" ]; then rm -f "$id".[!g]*; else rm -f "$id".*; fi
+  note cleaned
 }
 
-# judge sets verdict: live, gone, or final and how.
+# judge sets verdict: live, gone, or final and how. Nothing is final on one look: it
+# may be between two things.
 judge() {
+  looks=0
+  while assess; [ "$verdict" = doubt ] && [ $looks -lt 4 ]; do
+    looks=$((looks + 1))
+    sleep 0.1 || sleep 1
+  done
+  [ "$verdict" = doubt ] || return
+  case $what in
+  exit | signal) verdict="final broken $what $how" ;;
+  unstarted) verdict="final unstarted $how" ;;
+  claim | "")
+    # Let go by now, or never.
+    if make "$id.go"; then verdict="final unstarted -"; else verdict="final $lost"; fi
+    ;;
+  *) verdict="final $lost" ;;
+  esac
+}
+
+# assess takes one look.
+assess() {
   get "$id.b"
-  finisher=$what
+  finisher=$what finished_on=${rest%% *} lost=killed
   get "$id.st"
   verdict=live
   case $what in
@@ -273,161 +378,211 @@ judge() {
   "") [ -e "$id.st" ] || { verdict=gone; return; } ;;
   esac
   set -- $rest
-  if [ -n "$1" ] && [ "$1" != "$boot" ]; then
-    verdict="final rebooted"
-  else
+  on=${1:-$finished_on}
+  [ "${on:-$boot}" = "$boot" ] || lost=rebooted
+  if [ $lost = killed ]; then
     lives "$finisher" && return
     case $what in
-    run)
-      lives "$2:$5" && return
-      verdict="final killed"
-      ;;
-    claim | "")
-      # Let go by now, or never.
-      set -C
-      { : >"$id.go"; } 2>/dev/null && verdict="final unstarted -"
-      set +C
-      ;;
+    claim) lives "$2" && return ;;
+    run) lives "$2:$5" && return ;;
     esac
   fi
-  # It may have come to its end while we looked.
-  get "$id.st"
+  verdict=doubt
   case $what in
-  "done") verdict="final $rest" ;;
-  exit | signal) verdict="final broken $what ${rest#* }" ;;
+  exit | signal)
+    how=
+    [ $# -lt 6 ] || { shift 5; how=$*; }
+    ;;
+  unstarted) how=${rest#* } ;;
   esac
 }
 
-# find takes us to the directory that has the run.
+# find_run takes us to the directory that has the run.
 find_run() {
+  unsure=
   for base; do
-    cd "$base" 2>/dev/null && [ -O . ] && [ -e "$id.st" ] && return
+    [ ! -h "$base" ] || continue
+    if ! cd "$base"; then
+      [ ! -e "$base" ] || unsure=yes
+      continue
+    fi
+    [ -O . ] && [ -e "$id.st" ] && return
   done
+  # What cannot be looked into now may be looked into later.
+  [ -z "$unsure" ] || { tell unsure; exit 0; }
   false
 }
 
-# retire FOLLOWER TAIL TAIL ends a follower whose connection is dead, which it may
-# not know yet.
+# retire FOLLOWER LEADER TAIL TAIL ends a follower whose connection is dead, which
+# it may not know yet.
 retire() {
   follower=$1
-  lives "$follower" || return
-  for one in "$2" "$3"; do
-    { IFS= read -r stat </proc/"$one"/stat; } || continue
-    set -- ${stat##*")"}
-    [ "$2" != "${follower%%:*}" ] || kill -s KILL "$one"
-  done
-  kill -s KILL "${follower%%:*}"
-} 2>/dev/null
+  if lives "$follower"; then
+    for one in $3 $4; do
+      { IFS= read -r stat </proc/"$one"/stat; } || continue
+      set -- "$1" "$2" ${stat##*")"}
+      [ "$4" != "${follower%%:*}" ] || kill -s KILL "$one"
+    done
+    kill -s KILL "${follower%%:*}"
+  fi
+  slay "$2"
+}
 
 # resume follows a run that is here.
 resume() {
-  get "$id.f"
+  # Who has just claimed it has not said yet by which key it goes.
+  tries=0
+  while get "$id.f"; [ -z "$rest" ] && [ $tries -lt 20 ]; do
+    tries=$((tries + 1))
+    sleep 0.05 || sleep 1
+  done
   if [ "${what:-0}" -gt "$fence" ]; then
     tell superseded
     exit 0
   fi
   set -- $rest
-  key=${1:-$key}
-  [ $# -lt 4 ] || retire "$2" "$3" "$4"
+  if [ $# -gt 0 ]; then
+    key=$1
+  else
+    get "$id.b"
+    [ -z "$rest" ] || key=${rest#* }
+  fi
   put "$id.f" "$fence $key"
-  tell "dir $PWD"
+  [ $# -lt 3 ] || retire "$2" "$3" "$4" "$5"
+  case $mode in retry | void) true >"$id.k" ;; esac
+  make "$id.d"
+  mode=follow now=yes
+  note "dir $PWD"
   judge
   case $verdict in
   live)
     get "$id.n"
-    came=${what:--} head=
-    # The header tells who it is, also when the record tells more by now.
-    { IFS= read -r head <"$id.e"; } 2>/dev/null
-    tell "live $key $came ${head#*: }"
-    attend
+    tell "live $key ${what:--}"
     ;;
   *)
+    # What is in the spools is all there will be.
     tell "${verdict%% *} $key ${verdict#* }"
-    tail -c +$((out + 1)) "$id.o" 2>/dev/null
-    tail -c +$((err + 1)) "$id.e" 2>/dev/null >&2
+    tail -c +$((out + 1)) "$id.o"
+    tail -c +$((err + 1)) "$id.e" >&9
     tell "end"
-    listen
+    now=no
     ;;
   esac
-  exit 0
+  myself
+  leader=$me
+  attend
 }
 
 # claim makes the run's files; false where somebody else has claimed the id.
 claim() {
-  set -C
-  { printf '%-120s%s\n' "claim $boot" claim >"$id.st"; } 2>/dev/null
-  x=$?
-  set +C
-  if [ $x != 0 ]; then
-    # Nobody else can have claimed an id that was never used.
-    [ $mode = start ] || [ ! -e "$id.st" ] || return 1
+  myself
+  leader=$me
+  if ! make "$id.st"; then
+    [ ! -e "$id.st" ] || return 1
     no_space
   fi
-  myself
   {
-    put "$id.b" "$me" && put "$id.f" "$fence $key" &&
-      printf '%8192s' '' >"$id.r" && printf '%s\n' "$text" >"$id.c" && : >>"$id.o" && : >>"$id.e"
-  } 2>/dev/null || no_space
+    put "$id.st" "claim $boot $me" && put "$id.f" "$fence $key" &&
+      printf '%8192s' '' >"$id.r" && printf '%160s\n' '' >"$id.m" && printf '%s\n' "$text" >"$id.c" && true >>"$id.o" && true >>"$id.e"
+  } || no_space
+  [ $mode = start ] || true >"$id.k"
+  [ -z "$sudo" ] || true >"$id.s" || no_space
   if [ "$input" = open ]; then
-    put "$id.n" "$given"
+    put "$id.n" "$given" || no_space
     [ "$given" = 0 ] || mv "$id.in" "$id.in.0.$given" || no_space
-    mkfifo "$id.bell" 2>/dev/null || no_space
+    mkfifo "$id.bell" || no_space
   fi
 }
 
+# no_space: nothing has started yet, and nothing of it stays but a tombstone.
 no_space() {
-  rm -f "$id".*
+  rm -f "$id".[!g]*
   tell nospace
   exit 0
 }
 
-main() {
-  umask 077
-  telexec_home=$PWD
-  nl='
-'
-  { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || boot=-
-  if [ $mode != start ]; then
-    ! find_run "$@" || resume
-    for base; do
-      cd "$base" 2>/dev/null && [ -e "$id.go" ] && { tell never; exit 0; }
-    done
-    [ $mode != resume ] || { tell none; exit 0; }
-  fi
-  base=$1
-  { cd "$base" && [ -O . ] && [ -w . ] && [ ! -h "$base" ]; } 2>/dev/null || { tell nodir; exit 0; }
+# unless_tombstone looks in all directories for what stops every start: ID.go
+# alone. With more beside it, it is what is left of a run that was removed.
+unless_tombstone() {
+  for base; do
+    [ ! -h "$base" ] && cd "$base" && [ -O . ] && [ -e "$id.go" ] || continue
+    if [ -e "$id.f" ]; then tell none; else tell never; fi
+    exit 0
+  done
+}
+
+# start_run starts what nobody has started.
+start_run() {
+  base=$new
+  { [ ! -h "$base" ] && cd "$base" && [ -O . ] && [ -w . ]; } || { tell nodir; exit 0; }
   case $mode-$base in
-  void*)
-    set -C
-    { : >"$id.go"; } 2>/dev/null && tell never || tell none
-    exit 0
-    ;;
-  retry-/tmp/* | retry-/dev/shm/*)
+  retry-/tmp/telexec-* | retry-/dev/shm/telexec-*)
     # What is not here may have been wiped by a restart of the host.
-    tell none
-    exit 0
+    [ -n "$since" ] && [ "$since" = "$boot" ] || { tell none; exit 0; }
     ;;
   esac
+  [ -e "$id.st" ] || unless_tombstone "$base"
+  case $input-$given in none-* | open-0) ;; *) [ -e "$id.in" ] || [ -e "$id.st" ] || { tell noinput; exit 0; } ;; esac
   claim || resume
-  export telexec_home TELEXEC_RUN="$id"
-  tell "new $key"
   # The run is started by a pipeline and not by "&", which would have SIGINT ignored.
   # Redirections by exec: those of a compound command are kept saved, and the
   # channel would never close.
-  exec 7<&0 8>&1 9>&2 </dev/null >/dev/null 2>&1
+  exec 7<&0 8>&1 </dev/null >/dev/null
   {
     exec 7<&- 8>&- 9>&-
-    { conduct | copy "$id.o" 5>&-; } 5>&1
+    { begin | copy "$id.o" 5>&-; } 5>&1
   } | {
-    exec >/dev/null 7<&- 8>&- 9>&-
+    exec >/dev/null 7<&-
     myself
-    put "$id.b" "$me"
+    put "$id.b" "$me $boot $key"
+    # Whoever speaks first to the channel may die of it, or must not.
+    if [ "$now" = no ]; then
+      trap '' PIPE
+      tell "new $key" >&8
+    else
+      exec 8>&- 9>&-
+    fi
+    [ -z "$timeout" ] || {
+      keep_time </dev/null 8>&- 9>&- &
+      watcher=$!
+    }
     if [ -n "$sudo" ]; then copy_sudo "$id.e"; else copy "$id.e"; fi
     finish
   } | {
-    exec <&7 >&8 2>&9 7<&- 8>&- 9>&-
+    exec <&7 >&8 7<&- 8>&-
+    myself
+    [ "$now" = no ] || tell "new $key"
     attend
-    # Else this shell would wait for the run.
-    kill -s KILL $$
   }
+}
+
+main() {
+  exec 9>&2 2>/dev/null
+  home=$PWD helpers= watcher= refused= sure=
+  nl='
+'
+  # The command is to have the login's own umask; reading it costs no fork.
+  word=
+  { read -r word && read -r word mask; } </proc/self/status
+  [ "$word" = Umask: ] || mask=$(umask)
+  umask 077
+  read -r boot </proc/sys/kernel/random/boot_id || boot=-
+  export TELEXEC_RUN="$id"
+  if [ $mode != start ]; then
+    ! find_run "$@" || resume
+    unless_tombstone "$@"
+  fi
+  case $mode in
+  resume) tell none ;;
+  void)
+    for base; do
+      [ ! -h "$base" ] && cd "$base" && [ -O . ] && make "$id.go" && sure=yes
+    done
+    # It may have been started while we looked.
+    ! find_run "$@" || resume
+    if [ "$sure" = yes ]; then tell never; else tell none; fi
+    ;;
+  *) start_run "$@" ;;
+  esac
+  exit 0
 }

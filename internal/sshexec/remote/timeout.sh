@@ -1,21 +1,33 @@
 # timeout.sh: a durable run's timeout, in front of start.sh and behind the ladder.
+# password, which is for sudo, is set in front.
 
 # keep_time ends the command when its time is over, with the ladder, and puts the
-# ladder's report into ID.t. It is in the background of the shell that waits.
+# ladder's report into ID.t. It is in the background of the shell that finishes,
+# so that it is there until the last child of the command has let go of the output.
 keep_time() {
   trap 'kill $nap; exit' TERM
-  { sleep "$timeout" || sleep "$((${timeout%.*} + 1))"; } &
+  sleep "$timeout" &
   nap=$!
-  wait $nap
-  get "$id.st"
-  [ "$what" = run ] || exit
+  wait $nap || {
+    # A sleep that knows only seconds has ended at once.
+    sleep $((${timeout%.*} + 1)) &
+    nap=$!
+    wait $nap
+  }
   trap '' TERM
-  : >"$id.t"
+  get "$id.st"
+  case $what in run | exit | signal) ;; *) exit ;; esac
+  true >"$id.r" # on a full disk the report takes the reserve
+  true >"$id.t"
   set -- $rest
-  pid=$2 group=$3 session=$4 start=$5
+  pid=$2 group=$3 session=$4
+  IFS=_
+  set -- $5
+  unset IFS
+  start=$* sudo=
   [ "$group" = "$pid" ] || group=0
   [ "$session" = "$pid" ] || session=0
   proc=/proc run= grace_int=10 grace_term=40
   say() { printf '\036telexec:%s: report %s\n' "$key" "$*" >>"$id.t"; }
   end_all
-} 2>/dev/null
+}
