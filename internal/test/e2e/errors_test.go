@@ -162,7 +162,7 @@ func TestHostsThatCannotBeUsed(t *testing.T) {
 	start := time.Now()
 	check, err := env.Hosts().CheckHost(t.Context(), &telexecv1.CheckHostRequest{Host: env.Host})
 	if err != nil || !check.GetOk() || !strings.HasPrefix(check.GetServerVersion(), "SSH-2.0-") || !strings.HasPrefix(check.GetHostKeyFingerprint(), "SHA256:") ||
-		check.GetDurability() != telexecv1.Durability_DURABILITY_ATTACHED || time.Since(start) > 2*time.Second {
+		check.GetDurability() != telexecv1.Durability_DURABILITY_DURABLE || time.Since(start) > 2*time.Second {
 		t.Errorf("after %v: %v, %v", time.Since(start), check, err)
 	}
 }

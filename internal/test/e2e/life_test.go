@@ -15,12 +15,12 @@ import (
 	"github.com/telexec/telexec/internal/test/testenv"
 )
 
-// TestAKilledServiceTellsTheTruth: after kill -9 a command that ran is LOST and
-// never running for ever, its output so far is there, and what was queued runs.
+// TestAKilledServiceTellsTheTruth: after kill -9 a command that ran attached is
+// LOST and never running for ever, its output so far is there, and what was queued runs.
 func TestAKilledServiceTellsTheTruth(t *testing.T) {
 	env := testenv.Start(t, testenv.WithMaxCommands(1))
 	before := execute(t, env, &telexecv1.ExecuteRequest{Command: "echo one; exit 5"})
-	running := begin(t, env, &telexecv1.ExecuteRequest{Command: "echo kept; exec sleep 1000"})
+	running := begin(t, env, &telexecv1.ExecuteRequest{Command: "echo kept; exec sleep 1000", Durability: telexecv1.Durability_DURABILITY_ATTACHED})
 	waitOutput(t, env, running, "kept\n")
 	queued := execute(t, env, &telexecv1.ExecuteRequest{Command: "echo later", Wait: durationpb.New(0)}).GetCommand()
 	// Output becomes durable within some 20 ms; wait until the queue shows the
@@ -44,10 +44,10 @@ func TestAKilledServiceTellsTheTruth(t *testing.T) {
 }
 
 // TestADrainLetsCommandsEnd: SIGTERM takes no new commands, waits for those that
-// run, tells their end to whoever watches, and ends with exit code 0.
+// run attached, tells their end to whoever watches, and ends with exit code 0.
 func TestADrainLetsCommandsEnd(t *testing.T) {
 	env := testenv.Start(t)
-	id := begin(t, env, &telexecv1.ExecuteRequest{Command: "read go; echo end", StdinOpen: true})
+	id := begin(t, env, &telexecv1.ExecuteRequest{Command: "read go; echo end", StdinOpen: true, Durability: telexecv1.Durability_DURABILITY_ATTACHED})
 	client := env.Commands()
 	watch, err := client.StreamOutput(t.Context(), &telexecv1.StreamOutputRequest{CommandId: id, Follow: true})
 	if err != nil {
@@ -94,11 +94,11 @@ func TestADrainLetsCommandsEnd(t *testing.T) {
 	}
 }
 
-// TestADrainIsBounded: a command that does not end is let go of when the drain
+// TestADrainIsBounded: an attached command that does not end is let go of when the drain
 // timeout is over, and LOST; and a second signal does not wait for that.
 func TestADrainIsBounded(t *testing.T) {
 	env := testenv.Start(t, testenv.WithConfig("drain_timeout: 300ms"))
-	id := begin(t, env, &telexecv1.ExecuteRequest{Command: "exec sleep 1000"})
+	id := begin(t, env, &telexecv1.ExecuteRequest{Command: "exec sleep 1000", Durability: telexecv1.Durability_DURABILITY_ATTACHED})
 	start := time.Now()
 	env.Signal(syscall.SIGTERM)
 	if code := env.Exited(); code != 0 || time.Since(start) > 10*time.Second {
@@ -112,7 +112,7 @@ func TestADrainIsBounded(t *testing.T) {
 
 func TestASecondSignalEndsAtOnce(t *testing.T) {
 	env := testenv.Start(t, testenv.WithConfig("drain_timeout: 10m"))
-	begin(t, env, &telexecv1.ExecuteRequest{Command: "exec sleep 1000"})
+	begin(t, env, &telexecv1.ExecuteRequest{Command: "exec sleep 1000", Durability: telexecv1.Durability_DURABILITY_ATTACHED})
 	env.Signal(os.Interrupt)
 	for { // until the first was heeded
 		if a := rest(t, env, "GET", "/readyz", "", "Authorization", ""); a.status == 503 {

@@ -38,7 +38,8 @@ func TestACommandEndsAsItDid(t *testing.T) {
 			"environment":  {&telexecv1.ExecuteRequest{Command: `echo "$A"`, Env: map[string]string{"A": "x y\nz"}}, telexecv1.CommandState_COMMAND_STATE_COMPLETED, 0, "", "x y\nz\n", "", ""},
 			"directory":    {&telexecv1.ExecuteRequest{Command: "pwd", WorkingDirectory: "/usr"}, telexecv1.CommandState_COMMAND_STATE_COMPLETED, 0, "", "/usr\n", "", ""},
 			"no directory": {&telexecv1.ExecuteRequest{Command: "pwd", WorkingDirectory: "/nowhere"}, telexecv1.CommandState_COMMAND_STATE_FAILED, -1, "", "", "", fault.ReasonBadWorkingDir},
-			"timeout":      {&telexecv1.ExecuteRequest{Command: "sleep 60", Timeout: durationpb.New(200 * time.Millisecond)}, telexecv1.CommandState_COMMAND_STATE_TIMED_OUT, -1, "*", "", "", fault.ReasonTimeout},
+			"timeout":      {&telexecv1.ExecuteRequest{Command: "trap '' INT; sleep 60", Timeout: durationpb.New(200 * time.Millisecond)}, telexecv1.CommandState_COMMAND_STATE_TIMED_OUT, -1, "TERM", "", "", fault.ReasonTimeout},
+			"attached":     {&telexecv1.ExecuteRequest{Command: "sleep 60", Durability: telexecv1.Durability_DURABILITY_ATTACHED, Timeout: durationpb.New(200 * time.Millisecond)}, telexecv1.CommandState_COMMAND_STATE_TIMED_OUT, -1, "INT", "", "", fault.ReasonTimeout},
 			"pty":          {&telexecv1.ExecuteRequest{Command: "stty size; echo $TERM", Pty: &telexecv1.Pty{Columns: 70, Rows: 20, Term: "vt100"}}, telexecv1.CommandState_COMMAND_STATE_COMPLETED, 0, "", "20 70\r\nvt100\r\n", "", ""},
 		} {
 			t.Run(host+"/"+name, func(t *testing.T) {
@@ -57,9 +58,10 @@ func TestACommandEndsAsItDid(t *testing.T) {
 	}
 }
 
+// TestAKilledConnectionIsTold: an attached command is LOST with its connection.
 func TestAKilledConnectionIsTold(t *testing.T) {
 	env := testenv.Start(t)
-	id := begin(t, env, &telexecv1.ExecuteRequest{Command: "echo started; exec sleep 1000"})
+	id := begin(t, env, &telexecv1.ExecuteRequest{Command: "echo started; exec sleep 1000", Durability: telexecv1.Durability_DURABILITY_ATTACHED})
 	start := time.Now()
 	env.Servers[env.Host].KillSessions()
 	c := await(t, env, id, ended)

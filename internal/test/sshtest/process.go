@@ -2,6 +2,7 @@ package sshtest
 
 import (
 	"bytes"
+	"iter"
 	"os"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 type process struct {
 	pid, parent int
 	name        string
+	state       string // one letter of proc(5)
 	start       string
 }
 
@@ -31,7 +33,7 @@ func readProcess(pid int) (process, bool) {
 		return process{}, false
 	}
 	parent, _ := strconv.Atoi(fields[1])
-	return process{pid: pid, parent: parent, name: string(stat[open+1 : end]), start: fields[19]}, true
+	return process{pid: pid, parent: parent, name: string(stat[open+1 : end]), state: fields[0], start: fields[19]}, true
 }
 
 // signal sends sig unless the pid belongs to another process by now.
@@ -41,24 +43,36 @@ func (p process) signal(sig syscall.Signal) {
 	}
 }
 
-// isSSHD tells sshd and its helpers (sshd-session, sshd-auth) from the commands.
-func (p process) isSSHD() bool { return strings.HasPrefix(p.name, "sshd") }
+// isServer tells an SSH server and its helpers (sshd-session, sshd-auth) from the
+// commands.
+func (p process) isServer() bool {
+	return strings.HasPrefix(p.name, "sshd") || strings.HasPrefix(p.name, "dropbear")
+}
+
+// everyProcess gives the processes that there are.
+func everyProcess() iter.Seq[process] {
+	return func(yield func(process) bool) {
+		entries, err := os.ReadDir("/proc")
+		if err != nil {
+			return
+		}
+		for _, e := range entries {
+			n, err := strconv.Atoi(e.Name())
+			if err != nil {
+				continue
+			}
+			if p, ok := readProcess(n); ok && !yield(p) {
+				return
+			}
+		}
+	}
+}
 
 // descendants lists the children of pid and theirs, parents first.
 func descendants(pid int) []process {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
 	children := make(map[int][]process)
-	for _, e := range entries {
-		n, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		if p, ok := readProcess(n); ok {
-			children[p.parent] = append(children[p.parent], p)
-		}
+	for p := range everyProcess() {
+		children[p.parent] = append(children[p.parent], p)
 	}
 	var all []process
 	queue := []int{pid}
@@ -72,17 +86,28 @@ func descendants(pid int) []process {
 	return all
 }
 
-// KillSessions kills the sshd processes of every live connection, as an
+// pid is that of the process that listens.
+func (s *Server) pid() int {
+	pid := s.cmd.Process.Pid
+	if s.daemon.child {
+		for _, p := range descendants(pid) {
+			return p.pid // the first is the child
+		}
+	}
+	return pid
+}
+
+// KillSessions kills the server's processes of every live connection, as an
 // administrator or the OOM killer does. The server goes on, and so do the
 // commands that ran in the sessions.
 func (s *Server) KillSessions() {
 	if s.cmd == nil {
 		return
 	}
-	all := descendants(s.cmd.Process.Pid)
+	all := descendants(s.pid())
 	s.orphan = append(s.orphan, all...)
 	for _, p := range all {
-		if p.isSSHD() {
+		if p.isServer() {
 			p.signal(syscall.SIGKILL)
 		}
 	}
@@ -94,14 +119,22 @@ func (s *Server) Stop() {
 	if s.cmd == nil {
 		return
 	}
-	pid := s.cmd.Process.Pid
 	// First the listener, so that no session is born behind our back; SIGKILL,
 	// because a paused server would not hear anything else.
-	all := descendants(pid)
-	s.cmd.Process.Kill()
+	all := descendants(s.cmd.Process.Pid)
+	if listener, ok := readProcess(s.pid()); ok {
+		listener.signal(syscall.SIGKILL)
+	}
+	if s.daemon.child {
+		// nsenter ends with the server, once it has taken in its end: left to the
+		// system's init, that would hold up the end of the pid namespace.
+		s.cmd.Process.Signal(syscall.SIGCONT)
+	} else {
+		s.cmd.Process.Kill()
+	}
 	s.orphan = append(s.orphan, all...)
 	for _, p := range all {
-		if p.isSSHD() {
+		if p.isServer() {
 			p.signal(syscall.SIGKILL)
 		}
 		p.signal(syscall.SIGCONT)
@@ -135,8 +168,9 @@ func (s *Server) Sessions() int {
 		return 0
 	}
 	n := 0
-	for _, p := range descendants(s.cmd.Process.Pid) {
-		if p.isSSHD() && p.parent == s.cmd.Process.Pid {
+	listener := s.pid()
+	for _, p := range descendants(listener) {
+		if p.isServer() && p.parent == listener {
 			n++
 		}
 	}

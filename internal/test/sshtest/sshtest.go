@@ -16,6 +16,28 @@
 // Stop and Restart take the service away and bring it back, RestartWithNewHostKey
 // changes its identity. BlackHole and ClosedPort are addresses where there is no
 // server at all. The processes are found through /proc, so Linux only.
+//
+// # Machines
+//
+// Where a test needs more of a host than a login, StartMachine makes a host that
+// shares nothing with this one but the kernel and its files:
+//
+//	m := sshtest.StartMachine(t, sshtest.MachineOptions{
+//		Accounts: []sshtest.Account{{Name: "root", Root: true, Shell: "zsh"}, {Name: "anna"}},
+//		Wire:     true,
+//	})
+//	host := m.HostOf("web1", "anna")
+//	m.Wire.Drop() // nothing gets through, either way
+//
+// It has an /etc/passwd of its own, so any account may have any login shell (root
+// too) and any right to sudo; it may have its own network over a Wire that loses,
+// delays and drops packets, its own pids, and a full disk (see SmallDisk); its
+// server is sshd or dropbear, and its programs may be BusyBox alone. All of that is
+// made of mount, network and pid namespaces and goes with the test; nothing of the
+// machine that runs the tests is changed. It takes root, and tests that want one
+// are skipped without.
+//
+// Leftovers tells what a command has left behind on a server or a machine.
 package sshtest
 
 import (
@@ -68,12 +90,25 @@ type Server struct {
 
 	t      testing.TB
 	opt    Options
-	binary string
+	daemon daemon
 	home   string // $HOME of who logs in; empty: the account's own
 	log    logBuffer
 	cmd    *exec.Cmd
 	exited chan struct{} // closed by the waiting goroutine when sshd has gone
 	orphan []process     // what ran under an sshd that was stopped
+}
+
+// daemon is how to run an SSH server.
+type daemon struct {
+	args  []string // the program and its arguments
+	ready string   // what a line of its log has when it listens
+	child bool     // the program runs the server as its child
+}
+
+// sshd is the daemon of OpenSSH.
+func (s *Server) sshd() daemon {
+	s.t.Helper()
+	return daemon{args: []string{findSSHD(s.t), "-D", "-e", "-f", filepath.Join(s.Dir, "sshd_config")}, ready: "Server listening on"}
 }
 
 // sshdPaths are where the server may be when it is not on the PATH, which is
@@ -98,7 +133,7 @@ func findSSHD(t testing.TB) string {
 // not installed or does not start.
 func Start(t testing.TB, opt Options) *Server {
 	t.Helper()
-	s := &Server{t: t, opt: opt, binary: findSSHD(t), User: opt.User}
+	s := &Server{t: t, opt: opt, User: opt.User}
 	current, err := user.Current()
 	if err != nil {
 		t.Fatalf("current user: %v", err)
@@ -110,20 +145,7 @@ func Start(t testing.TB, opt Options) *Server {
 	if !root && s.User != current.Username {
 		t.Fatalf("only root can run an sshd in which another user (%s) logs in", s.User)
 	}
-	if root {
-		// sshd refuses to start without its privilege separation directory.
-		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// Not t.TempDir: its parent is 0700, and sshd reads the authorized keys as
-	// the user who logs in.
-	if s.Dir, err = os.MkdirTemp("", "sshtest"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(s.Dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	s.makeDir()
 	t.Cleanup(s.cleanup)
 
 	if s.User == current.Username {
@@ -138,19 +160,48 @@ func Start(t testing.TB, opt Options) *Server {
 	s.IdentityFile = identity
 	s.write("authorized_keys", ssh.MarshalAuthorizedKey(signer.PublicKey()), 0o644)
 	s.newHostKey()
-	// Another process may take the port between the choice and sshd's bind.
-	for attempt := 1; ; attempt++ {
-		s.Addr = freeAddr(t)
+	s.listen(func() {
 		s.configure()
-		if err = s.run(); err == nil {
+		s.daemon = s.sshd()
+	})
+	return s
+}
+
+// makeDir makes the server's directory, and the one that sshd does not start
+// without.
+func (s *Server) makeDir() {
+	s.t.Helper()
+	if os.Geteuid() == 0 {
+		s.must(os.MkdirAll("/run/sshd", 0o755))
+	}
+	// Not t.TempDir: its parent is 0700, and sshd reads the authorized keys as
+	// the user who logs in.
+	dir, err := os.MkdirTemp("", "sshtest")
+	s.must(err)
+	s.Dir = dir
+	s.must(os.Chmod(dir, 0o755))
+}
+
+// listen starts the server on a free port of loopback, unless Addr is set
+// already. configure is called once Addr is known.
+func (s *Server) listen(configure func()) {
+	s.t.Helper()
+	fixed := s.Addr != ""
+	// Another process may take the port between the choice and the server's bind.
+	for attempt := 1; ; attempt++ {
+		if !fixed {
+			s.Addr = freeAddr(s.t)
+		}
+		configure()
+		err := s.run()
+		if err == nil {
 			break
 		}
-		if attempt == 5 || !strings.Contains(s.log.String(), "in use") {
-			t.Fatalf("start of sshd: %v\n%s", err, s.log.String())
+		if fixed || attempt == 5 || !strings.Contains(s.log.String(), "in use") {
+			s.t.Fatalf("start of the SSH server: %v\n%s", err, s.log.String())
 		}
 	}
 	s.KnownHostsFile = s.write("known_hosts", []byte(s.KnownHostsLine()+"\n"), 0o600)
-	return s
 }
 
 // KnownHostsLine is what the client must know about the server, without an end of line.
@@ -190,7 +241,7 @@ func (s *Server) Authorize(key ssh.PublicKey) {
 	}
 }
 
-// Log is what sshd has written so far, at level VERBOSE.
+// Log is what the server has written so far, sshd at level VERBOSE.
 func (s *Server) Log() string { return s.log.String() }
 
 // NewKey makes an ed25519 key in dir/name, mode 0600, readable by OpenSSH.
@@ -212,6 +263,14 @@ func NewKey(t testing.TB, dir, name string) (file string, signer ssh.Signer) {
 		t.Fatal(err)
 	}
 	return file, signer
+}
+
+// must fails the test where something that should work does not.
+func (s *Server) must(errs ...error) {
+	s.t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func (s *Server) write(name string, content []byte, mode os.FileMode) string {
@@ -282,13 +341,13 @@ func (s *Server) configure() {
 	s.write("sshd_config", []byte(strings.Join(lines, "\n")+"\n"), 0o644)
 }
 
-// run starts sshd and waits until it listens.
+// run starts the server and waits until it listens.
 func (s *Server) run() error {
 	pipe, pipeWriter, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(s.binary, "-D", "-e", "-f", filepath.Join(s.Dir, "sshd_config"))
+	cmd := exec.Command(s.daemon.args[0], s.daemon.args[1:]...)
 	cmd.Stderr = pipeWriter
 	// The server must not outlive a test binary that was killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -301,7 +360,7 @@ func (s *Server) run() error {
 	ready := make(chan struct{})  // closed by the reader at the line that says so
 	exited := make(chan struct{}) // closed when sshd has gone
 	var reader sync.WaitGroup
-	reader.Go(func() { s.log.copyLines(pipe, ready) })
+	reader.Go(func() { s.log.copyLines(pipe, s.daemon.ready, ready) })
 	go func() {
 		cmd.Wait()
 		// Processes that outlive sshd may hold the other end of the pipe.
@@ -330,7 +389,7 @@ func (s *Server) Restart() {
 	s.t.Helper()
 	s.Stop()
 	if err := s.run(); err != nil {
-		s.t.Fatalf("restart of sshd: %v\n%s", err, s.log.String())
+		s.t.Fatalf("restart of the SSH server: %v\n%s", err, s.log.String())
 	}
 }
 
@@ -350,7 +409,7 @@ func (s *Server) cleanup() {
 		p.signal(syscall.SIGKILL)
 	}
 	if s.t.Failed() {
-		s.t.Logf("log of sshd on %s:\n%s", s.Addr, s.log.String())
+		s.t.Logf("log of the SSH server on %s:\n%s", s.Addr, s.log.String())
 	}
 	os.RemoveAll(s.Dir)
 }
@@ -361,15 +420,15 @@ type logBuffer struct {
 	buf bytes.Buffer
 }
 
-// copyLines reads until the end, and closes ready when the server listens.
-func (b *logBuffer) copyLines(r io.Reader, ready chan<- struct{}) {
+// copyLines reads until the end, and closes ready at the sign that the server listens.
+func (b *logBuffer) copyLines(r io.Reader, sign string, ready chan<- struct{}) {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		b.mu.Lock()
 		b.buf.Write(lines.Bytes())
 		b.buf.WriteByte('\n')
 		b.mu.Unlock()
-		if ready != nil && strings.HasPrefix(lines.Text(), "Server listening on") {
+		if ready != nil && strings.Contains(lines.Text(), sign) {
 			close(ready)
 			ready = nil
 		}

@@ -21,6 +21,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // is not needed here.
 func dial(t *testing.T, s *sshtest.Server) *ssh.Client {
 	t.Helper()
+	return dialAs(t, s, s.User)
+}
+
+func dialAs(t *testing.T, s *sshtest.Server, user string) *ssh.Client {
+	t.Helper()
 	key, err := os.ReadFile(s.IdentityFile)
 	if err != nil {
 		t.Fatal(err)
@@ -30,10 +35,13 @@ func dial(t *testing.T, s *sshtest.Server) *ssh.Client {
 		t.Fatal(err)
 	}
 	c, err := ssh.Dial("tcp", s.Addr, &ssh.ClientConfig{
-		User:            s.User,
+		User:            user,
 		Auth:            []ssh.AuthMethod{ssh.PublicKeys(signer)},
 		HostKeyCallback: ssh.FixedHostKey(s.HostKey),
-		Timeout:         5 * time.Second,
+		// As a client does that has the key in its known_hosts; dropbear dies of one
+		// that asks for another kind.
+		HostKeyAlgorithms: []string{s.HostKey.Type()},
+		Timeout:           5 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)

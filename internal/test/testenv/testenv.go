@@ -173,6 +173,8 @@ func (e *Env) start() {
 		"--grpc-addr", e.GRPCAddr, "--http-addr", e.HTTPAddr, "--log-format", "text")
 	cmd.Env = e.environment()
 	cmd.Stderr = &e.log
+	// The service must not outlive a test binary that was killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		e.t.Fatal(err)
