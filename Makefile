@@ -70,6 +70,18 @@ cover: setup bin/tools/grpcurl ## coverage per room, over unit, integration and 
 bench: setup ## the benchmarks, side by side with what they are measured against
 	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 30m $(ARGS) $(PKG) | grep -v -e 'no test files' -e '^PASS$$' -e '^ok .*\[no tests to run\]'
 
+.PHONY: chaos
+chaos: setup ## everything breaks at random, and no command may be lost; CHAOS_SEED=N repeats a run
+	$(GO) test -count=1 -v -timeout 40m -run '^TestChaos$$' ./internal/test/chaos -args -chaos.full $(ARGS)
+
+.PHONY: bench-many
+bench-many: setup ## 1,000 durable commands at once on one sshd, and a kill -9 in their middle
+	$(GO) test -count=1 -v -timeout 30m -run '^TestMany$$' ./internal/test/chaos -args -chaos.many 1000 -chaos.seconds 60 $(ARGS)
+
+.PHONY: bench-cancel
+bench-cancel: setup ## 320 cancels of mixed trees, measured on the host
+	$(GO) test -count=1 -v -timeout 30m -run '^TestCancels$$' ./internal/test/chaos -args -chaos.cancels 320 $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@for dir in $$(grep -rl '^func Fuzz' --include='*_test.go' cmd internal pkg | xargs -rn1 dirname | sort -u); do \
