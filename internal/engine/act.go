@@ -111,7 +111,7 @@ func (e *Engine) reportOf(s Snapshot) command.CancelReport {
 	case n != nil && n.Report != nil && n.Report.Outcome == command.Pending:
 		r = *n.Report
 	case s.Connection == command.Reconnecting:
-		r.Message = "its host cannot be reached for now; it will be ended as soon as it can be"
+		r.Message = "its host does not answer for now; it will be ended as soon as it can be"
 	}
 	return r
 }

@@ -225,7 +225,7 @@ func (a *attendance) unanswered(ctx context.Context, err error) {
 	if a.cmd.Cancellation != nil {
 		why := "its host could not be asked to end it"
 		if a.cmd.Connection == command.Reconnecting {
-			why = "its host cannot be reached for now"
+			why = "its host does not answer for now"
 		}
 		pending := command.CancelReport{
 			Outcome: command.Pending,

@@ -67,7 +67,7 @@ func (d *durable) conclude(how string) {
 	case sinkErr != nil:
 		d.waitErr = d.incomplete(sinkErr, "its output could not be kept")
 	case incomplete:
-		d.waitErr = d.incomplete(nil, "what took its output there was killed")
+		d.waitErr = d.incomplete(nil, "not all of its output is there")
 	}
 	close(d.ended)
 }

@@ -6,6 +6,48 @@
 // here: the Runner asks a Dialer for an open channel, one per command and one
 // more for each signal or cancel.
 //
+// # Durable runs
+//
+// A durable run lives on its host by itself. docs/remote-protocol.md tells the
+// protocol in full; this is the short of it.
+//
+//	durable.go  keep ── one goroutine per run: attempt, pause, attempt, …, end, clean
+//	follow.go   follow ── one channel: sends start.sh, reads both streams
+//	mark.go     marks ── what is said to us between the output
+//	conclude.go the host's words about an end, as an Ending or a fault
+//
+//	Start ─▶ keep ─▶ follow ──exec /bin/sh──▶ sshd ─▶ start.sh: claims the id
+//	                   │  script on stdin                │forks
+//	                   │                                 ├─▶ command.sh ─▶ the command
+//	                   │                                 │     stdout ─▶ cat ─▶ ID.o
+//	                   │                                 │     stderr ─▶ cat ─▶ ID.e
+//	                   │                                 └─▶ finisher: the last words
+//	 sink ◀── output ──┤◀── tail -f of ID.o and ID.e, from any offset
+//	 Wait ◀── done ────┘
+//
+// What is proven by what:
+//
+//   - that it starts at most once: ID.st is made with O_EXCL by who looks after
+//     the id, ID.go with O_EXCL by who runs it, or by who sees to it that nobody
+//     does (Void);
+//   - that it is still the same process: boot id and start time beside each pid;
+//   - how it ended: the record in ID.st, overwritten in place before anybody is
+//     told, by the shell that waits for the command, and once more by the finisher
+//     when both streams have ended;
+//   - where a byte belongs: an offset in a spool is the offset in the stream;
+//   - who may act: ID.f has the highest fence that the host has seen.
+//
+// A closed channel touches the follower and nothing else. Whatever is killed or
+// removed on the host, the judgement is made anew by the next follower (judge in
+// start.sh), and what cannot be known is told as HOST_REBOOTED, RUN_REMOVED or
+// SUPERVISOR_KILLED, never as an exit.
+//
+// What an account has (directories, setsid, tail) is asked once by probe.sh and
+// kept for ten minutes; what is missing for a durable run is NOT_DURABLE.
+//
+// The room is large because the host's half of the protocol and ours are one
+// thing: they are read, changed and tested together.
+//
 // # Attached runs
 //
 // An attached run lives on its channel. The exec request carries one line that

@@ -98,6 +98,7 @@ func (h *host) outcome(run Run) (e command.Ending, out string, err error) {
 // Whatever is killed at whatever point of a start, the command starts at most
 // once, and what is said of it is true.
 func TestStartThatIsKilledOnTheWay(t *testing.T) {
+	t.Parallel()
 	const self = `myself; kill -s KILL "${me%%:*}"; `
 	for _, c := range []struct {
 		name, at, with string
@@ -131,7 +132,7 @@ func TestStartThatIsKilledOnTheWay(t *testing.T) {
 				}
 				return bytes.Replace(b, []byte(c.at), []byte(c.with+strings.TrimLeft(c.at, " ")), 1)
 			}}
-			h.runner = New(d, Options{StartTimeout: 10 * time.Second})
+			h.runner = New(d, Options{StartTimeout: 3 * time.Second})
 			h.runner.askAfter = 150 * time.Millisecond
 			spec, starts := counted(t, "echo out; sleep 0.2; exit 3")
 			run := Run{ID: newID(), Host: h.inv, Spec: spec, Fence: 1}
@@ -168,6 +169,7 @@ func marked(t testing.TB, id string) (found []string) {
 
 // When the connection dies at any time of a start, the command starts once.
 func TestStartThatLosesItsConnection(t *testing.T) {
+	t.Parallel()
 	for i := range 12 {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
@@ -197,6 +199,7 @@ func TestStartThatLosesItsConnection(t *testing.T) {
 
 // Two starts of one id at once: one starts it, and both have its output.
 func TestTwoStartsAtOnce(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	h.runner.askAfter = 150 * time.Millisecond
 	for range 5 {
@@ -221,6 +224,7 @@ func TestTwoStartsAtOnce(t *testing.T) {
 
 // A start that arrives when all is over starts nothing.
 func TestLateStart(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	var late []byte
 	d := &tampering{dialer: newDialer(t), script: func(b []byte) []byte {
@@ -244,6 +248,7 @@ func TestLateStart(t *testing.T) {
 
 // Void against a start: either it runs and is told, or it never does.
 func TestVoidAgainstStart(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	h.runner.askAfter = 150 * time.Millisecond
 	h.durably(command.Spec{Line: "true"}).end(t)
@@ -319,6 +324,7 @@ func (h *host) record(id, name string) []string {
 
 // Any process that has to do with a run but the command itself may be killed.
 func TestKillOfEachSupervisor(t *testing.T) {
+	t.Parallel()
 	for i := range 10 {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
@@ -408,6 +414,7 @@ func TestResumeFromEveryOffset(t *testing.T) {
 
 // Both streams at once, much of it, into a sink that is slow.
 func TestMuchOutputIntoASlowSink(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	const size = 20 << 20
 	var got [2]atomic.Int64

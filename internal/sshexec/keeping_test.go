@@ -50,6 +50,7 @@ func (h *host) filesOf(id string) []string {
 }
 
 func TestEveryExitCode(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	for i := 0; i < 256; i += 5 {
 		k := h.durably(command.Spec{Line: "exit " + strconv.Itoa(i) + " "})
@@ -61,6 +62,7 @@ func TestEveryExitCode(t *testing.T) {
 
 // A shell does not speak of SIGINT and SIGPIPE, so these two stay codes.
 func TestEverySignal(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	for _, name := range []string{"HUP", "INT", "QUIT", "ILL", "ABRT", "FPE", "KILL", "USR1", "SEGV", "PIPE", "ALRM", "TERM", "XCPU", "SYS", "BUS"} {
 		want := "signal " + name
@@ -78,6 +80,7 @@ func TestEverySignal(t *testing.T) {
 }
 
 func TestCoreDump(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{})
 	k := h.durably(command.Spec{Line: "ulimit -c unlimited 2>/dev/null; cd $(mktemp -d) && trap 'rm -rf $PWD' EXIT; sh -c 'kill -SEGV $$'; exec sh -c 'kill -SEGV $$'"})
 	if e := k.end(t); e.Signal != "SEGV" {
@@ -87,6 +90,7 @@ func TestCoreDump(t *testing.T) {
 
 // An owner whose fence is lower may neither follow, nor send, nor end, nor remove.
 func TestFence(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	k := h.durably(command.Spec{Line: "echo up; cat; exit 3", StdinOpen: true})
 	k.await(t, has("up"))
@@ -134,6 +138,7 @@ func TestFence(t *testing.T) {
 
 // What has become of a run is told from what is left of it.
 func TestWhatBecameOfARun(t *testing.T) {
+	t.Parallel()
 	const boot = 1 // the word of a record that has the boot id
 	gone := func(h *host, id string) {
 		for _, pid := range marked(h.t, id) {
@@ -223,6 +228,7 @@ func TestWhatBecameOfARun(t *testing.T) {
 // What a spool cannot hold is drained; the command goes on, and the place of the
 // cut is told.
 func TestSpoolLimit(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	h.inv.SpoolLimit = 64 << 10
 	for _, c := range []struct {
@@ -252,6 +258,7 @@ func TestSpoolLimit(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	m := sshtest.StartMachine(t, sshtest.MachineOptions{Accounts: []sshtest.Account{{Name: "small", SmallDisk: 1 << 20}}})
 	h := on(t, m, "small")
 	h.durably(command.Spec{Line: "true"}).end(t)
@@ -288,6 +295,7 @@ func (h *host) filesAt(m *sshtest.Machine, account, id string) []string {
 }
 
 func TestReboot(t *testing.T) {
+	t.Parallel()
 	m := sshtest.StartMachine(t, sshtest.MachineOptions{OwnPIDs: true})
 	h := on(t, m, "root")
 	k := h.durably(command.Spec{Line: "echo up; sleep 1000"})
@@ -306,6 +314,7 @@ func TestReboot(t *testing.T) {
 // Clean removes what is through and ended, what is a week old, and strays; and
 // nothing that lives.
 func TestClean(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	stop := func(k kept) { k.Wait(); k.Close(); <-k.Process.(*durable).through }
 	ended, mine, old := h.durably(command.Spec{Line: "true"}), h.durably(command.Spec{Line: "true"}), h.durably(command.Spec{Line: "true"})
@@ -355,6 +364,7 @@ func TestClean(t *testing.T) {
 
 // Collected and Close, in every order and more than once.
 func TestCollectedAndClosed(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	for name, f := range map[string]func(p Process){
 		"collected":         func(p Process) { p.Wait(); p.Collected(); p.Collected() },
@@ -372,6 +382,7 @@ func TestCollectedAndClosed(t *testing.T) {
 
 // A sink that never returns does not keep Close from doing so.
 func TestCloseWithABlockedSink(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	blocked, free := make(chan struct{}), make(chan struct{})
 	calls := 0
@@ -404,6 +415,7 @@ func TestCloseWithABlockedSink(t *testing.T) {
 
 // A sink that fails costs the rest of its stream, and is not called again.
 func TestSinkThatFails(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	calls := 0
 	o := newOutput()
@@ -429,6 +441,7 @@ func TestSinkThatFails(t *testing.T) {
 
 // The end of Start's context gives the start up, at any time.
 func TestStartGivenUp(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	h.durably(command.Spec{Line: "true"}).end(t)
 	for i := range 10 {
@@ -462,6 +475,7 @@ func TestStartGivenUp(t *testing.T) {
 // Where the host stays away, the run is given up in time, and Resume when its
 // context ends.
 func TestHostThatStaysAway(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	h.runner.opts.ReconnectTimeout = 200 * time.Millisecond
 	k := h.durably(command.Spec{Line: "echo up; sleep 5"})
@@ -495,6 +509,7 @@ func TestHostThatStaysAway(t *testing.T) {
 // Without setsid, perl and python do as well; without GNU tail the spools are
 // looked at.
 func TestPoorHosts(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	lines, err := h.runner.ask(t.Context(), h.inv, "mkdir -p /tmp/telexec-nothing; "+strings.NewReplacer(
 		"command -v setsid", "false", "perl ", "$nothing ").Replace(probeScript))
@@ -527,6 +542,7 @@ func TestPoorHosts(t *testing.T) {
 
 // Why a host cannot keep a command, and that it is asked anew.
 func TestNotDurable(t *testing.T) {
+	t.Parallel()
 	m := sshtest.StartMachine(t, sshtest.MachineOptions{Accounts: []sshtest.Account{
 		{Name: "good"}, {Name: "none", Shell: "/usr/sbin/nologin"}, {Name: "odd", Shell: "/bin/rbash"}}})
 	for name, why := range map[string]string{"good": "", "none": "/bin/sh", "odd": "/bin/sh"} {
@@ -567,6 +583,7 @@ func TestNotDurable(t *testing.T) {
 
 // A home directory may be called anything, and be missing.
 func TestHomes(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"with blank", "it's \"$quoted\"", "naïve*", ""} {
 		home := filepath.Join(t.TempDir(), name)
 		if name == "" {
@@ -595,6 +612,7 @@ func TestHomes(t *testing.T) {
 
 // A directory that somebody else has put there, or a link, is not used.
 func TestForeignDirectories(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("needs another user")
 	}
@@ -622,6 +640,7 @@ func TestForeignDirectories(t *testing.T) {
 // Input waits for a command that does not read, within bounds; what was taken
 // twice is given once.
 func TestInputThatIsNotRead(t *testing.T) {
+	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	open := h.file("open", newID())
 	k := h.durably(command.Spec{Line: "echo up; until [ -e " + open + " ]; do sleep 0.05; done; wc -c", StdinOpen: true})
@@ -644,6 +663,7 @@ func TestInputThatIsNotRead(t *testing.T) {
 	}
 	defer os.Remove(open)
 	again := h.resumed(k, 2)
+	defer k.Close()
 	total, err := again.Input(t.Context(), []byte("end"), true)
 	if err != nil || total != n+3 {
 		t.Error(total, err)

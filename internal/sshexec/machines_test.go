@@ -16,6 +16,7 @@ func on(t testing.TB, m *sshtest.Machine, account string) *host {
 
 // Nothing that a host of another make has for its scripts makes a difference.
 func TestDurableOnOtherMachines(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		flavour  sshtest.Flavour
 		accounts []sshtest.Account

@@ -63,6 +63,7 @@ func (c otherChannel) Write(b []byte) (int, error) {
 // The scripts do the same in every shell that is /bin/sh somewhere. yash reads
 // bytes beyond ASCII only where the locale has them.
 func TestDurableInEveryShell(t *testing.T) {
+	t.Parallel()
 	for name, words := range map[string]string{
 		"bash": "bash --posix", "busybox": "busybox sh", "mksh": "mksh", "ksh93": "ksh93", "yash": "env LC_ALL=C.UTF-8 yash --posixly-correct", "zsh": "zsh --emulate sh",
 	} {

@@ -12,6 +12,7 @@ import (
 )
 
 func TestSudo(t *testing.T) {
+	t.Parallel()
 	password := secret.New("it's a \\ secret $1")
 	m := sshtest.StartMachine(t, sshtest.MachineOptions{Accounts: []sshtest.Account{
 		{Name: "asked", Sudo: sshtest.PasswordSudo, Password: password},

@@ -1,6 +1,6 @@
 # command.sh: the command file of a durable run: tells who it is, and becomes the
-# command. In front stand telexec_id, telexec_dir and telexec_sudo; telexec_home
-# and telexec_umask come from start.sh by the environment. Behind it stand what the
+# command. In front stand telexec_id, telexec_dir and telexec_sudo; telexec_home,
+# telexec_umask and telexec_boot come from start.sh by the environment. Behind it stand what the
 # command is to have in its environment, and either become.sh with its values, or
 # sudo. All of it stands in braces, so that the shell has read it to its end before
 # the file is emptied.
@@ -30,9 +30,7 @@ telexec_start=${20}
   for telexec_stat; do telexec_start=${telexec_start:+${telexec_start}_}$telexec_stat; done
   set -- - - ${telexec_pgid:-0} 0
 }
-telexec_boot=-
-{ read -r telexec_boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
-telexec_rest="${telexec_boot:--} $$ $3 $4 ${telexec_start:--}"
+telexec_rest="$telexec_boot $$ $3 $4 ${telexec_start:--}"
 telexec_word=run
 umask $telexec_umask
 cd "$telexec_home" 2>/dev/null || cd /
@@ -44,5 +42,6 @@ unset telexec_home telexec_umask TELEXEC_RUN OLDPWD
 }
 printf '%-120s%s\n' "$telexec_word $telexec_rest" "$telexec_word" >&6 || exit 1
 exec 6>&-
+unset telexec_boot
 [ "$telexec_word" != unstarted ] || exit 1
 set --

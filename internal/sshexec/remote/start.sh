@@ -173,7 +173,7 @@ begin() {
 # command takes descriptor 5 for its standard error itself: a redirection here
 # would also catch what this shell says about its end.
 carry_out() {
-  TELEXEC_ID=$id telexec_home=$home telexec_umask=$mask $new_session /bin/sh "$id.c"
+  TELEXEC_ID=$id telexec_home=$home telexec_umask=$mask telexec_boot=$boot $new_session /bin/sh "$id.c"
   x=$?
   ended=exit
   # A signal is 128+n in most shells, which then say so in words; 256+n in ksh,
@@ -224,7 +224,9 @@ finish() {
   done
   true >"$id.r"
   put "$id.st" "done $how"
-  if [ "$now" = no ] && make "$id.d"; then
+  get "$id.f"
+  set -- $rest
+  if [ "$now" = no ] && [ $# -lt 2 ] && make "$id.d"; then
     if [ -s "$id.o" ] || [ -s "$id.e" ]; then
       cat "$id.o" >&8 &
       a=$!
@@ -245,8 +247,12 @@ finish() {
   fi
 }
 
+# spool FILE: is it one, and nothing that was put in its place?
+spool() { [ -f "$1" ] && [ ! -h "$1" ]; }
+
 # follow_spool SPOOL OFFSET
 follow_spool() {
+  spool "$1" || exit
   [ $follow != tail ] || exec tail -s 0.1 -c +$(($2 + 1)) -f "$1"
   exec 3<"$1"
   if [ "$2" -gt 0 ]; then
@@ -334,7 +340,7 @@ heed() {
 # leave ends the follower. The shell that came first would wait for the run.
 leave() {
   [ -z "$helpers" ] || kill $helpers
-  [ "$leader" = "$me" ] || slay "$leader"
+  [ $mode = follow ] || slay "$leader"
   exit 0
 }
 
@@ -460,7 +466,8 @@ resume() {
     tell "live $key ${what:--}"
     ;;
   *)
-    # What is in the spools is all there will be.
+    # What is in the spools is all there will be, if they are still there.
+    { spool "$id.o" && spool "$id.e"; } || case $verdict in "final exit"* | "final signal"*) verdict="final broken ${verdict#final }" ;; esac
     tell "${verdict%% *} $key ${verdict#* }"
     tail -c +$((out + 1)) "$id.o"
     tail -c +$((err + 1)) "$id.e" >&9
@@ -550,7 +557,6 @@ start_run() {
     finish
   } | {
     exec <&7 >&8 7<&- 8>&-
-    myself
     [ "$now" = no ] || tell "new $key"
     attend
   }
@@ -570,7 +576,7 @@ main() {
   export TELEXEC_RUN="$id"
   if [ $mode != start ]; then
     ! find_run "$@" || resume
-    unless_tombstone "$@"
+    [ $mode = resume ] || unless_tombstone "$@"
   fi
   case $mode in
   resume) tell none ;;

@@ -15,7 +15,12 @@ keep_time() {
     wait $nap
   }
   trap '' TERM
-  get "$id.st"
+  # It may not have been let go yet.
+  waits=0
+  while get "$id.st"; [ "$what" = claim ] && [ $waits -lt 200 ]; do
+    waits=$((waits + 1))
+    sleep 0.05 || sleep 1
+  done
   case $what in run | exit | signal) ;; *) exit ;; esac
   true >"$id.r" # on a full disk the report takes the reserve
   true >"$id.t"
