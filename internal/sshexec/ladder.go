@@ -147,7 +147,8 @@ func (r *Runner) climb(ctx context.Context, id string, host inventory.Host, who 
 	interrupt, terminate := graces(grace)
 	vars := who.vars(id, "grace_int", strconv.FormatInt(interrupt, 10), "grace_term", strconv.FormatInt(terminate, 10)) + more
 	lines, err := r.ask(ctx, host, vars+ladderScript)
-	if fault.ReasonOf(err) == fault.ReasonConnectionLost && ctx.Err() == nil {
+	unheard := fault.ReasonOf(err) == fault.ReasonConnectionLost && ctx.Err() == nil
+	if unheard {
 		lines, err = r.ask(ctx, host, vars+ladderScript)
 	}
 	var report command.CancelReport
@@ -158,6 +159,11 @@ func (r *Runner) climb(ctx context.Context, id string, host inventory.Host, who 
 		if err != nil {
 			err = noAnswer(host, lines).WithOp("sshexec.cancel")
 		}
+	}
+	if err == nil && unheard && report.Outcome == command.AlreadyEnded {
+		// The first ladder may have ended it, and its answer is lost.
+		err = fault.New(fault.Unavailable, fault.ReasonConnectionLost,
+			"the connection to %s was lost before the ladder had answered", host.Name).WithOp("sshexec.cancel")
 	}
 	if err != nil {
 		report = command.CancelReport{Outcome: command.Unproven, Message: fault.From(err).Message}
