@@ -192,9 +192,7 @@ func (r *Record) checkStored(faults []Fault) (found []string) {
 	if r.Stored == nil {
 		return []string{"what is stored could not be read"}
 	}
-	for _, p := range r.Stored.Problems {
-		found = append(found, p)
-	}
+	found = append(found, r.Stored.Problems...)
 	for _, s := range []Stream{Stdout, Stderr} {
 		size, exact := r.kept(s)
 		if got := r.Stored.Next[s]; got > size || exact && got != size {
