@@ -19,7 +19,7 @@ import (
 // startBare starts a bare run.
 func (r *Runner) startBare(ctx context.Context, id string, host inventory.Host, spec *command.Spec, sink Sink) (*attached, error) {
 	if what := beyondBare(spec); what != "" {
-		return nil, fault.New(fault.FailedPrecondition, fault.ReasonNotSupported, "%s has no shell, which %s needs", host.Name, what).
+		return nil, fault.New(fault.Unsupported, fault.ReasonNotSupported, "%s has no shell, which %s needs", host.Name, what).
 			WithHint("Leave it out; or, if the host has a POSIX shell after all, leave shell out of its configuration").WithOp("sshexec.start")
 	}
 	ses, err := r.dialer.Open(ctx, host)

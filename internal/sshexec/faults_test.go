@@ -116,7 +116,7 @@ func TestStartThatIsKilledOnTheWay(t *testing.T) {
 		{"command behind that", "telexec_stat=\n", "kill -s KILL $$; ", false, fault.ReasonStartFailed, 0, ""},
 		{"conductor", "  x=$?", self, false, fault.ReasonSupervisorKilled, 1, ""},
 		{"at the end", "  put \"$id.st\" \"done $how\"", self, false, fault.ReasonOutputIncomplete, 1, "3"},
-		{"behind the end", "  if [ \"$now\" = no ] && make \"$id.d\"; then", self, false, "", 1, "3"},
+		{"behind the end", "  if [ \"$now\" = no ] && ", self, false, "", 1, "3"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -174,16 +174,24 @@ func TestStartThatLosesItsConnection(t *testing.T) {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
 			h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
-			h.runner = New(&tampering{dialer: newDialer(t), sent: func() {
-				if i > 0 {
-					<-time.After(time.Duration(i-1) * time.Millisecond)
-				}
-				h.server.KillSessions()
-			}}, Options{})
+			sent := make(chan struct{})
+			h.runner = New(&tampering{dialer: newDialer(t), sent: func() { close(sent) }}, Options{})
 			h.runner.askAfter = 200 * time.Millisecond
 			spec, starts := counted(t, "cat; echo out; exit 3")
 			spec.Stdin = []byte("in")
-			e, out, err := h.outcome(Run{ID: newID(), Host: h.inv, Spec: spec, Fence: 1})
+			var (
+				e       command.Ending
+				out     string
+				err     error
+				running sync.WaitGroup
+			)
+			running.Go(func() { e, out, err = h.outcome(Run{ID: newID(), Host: h.inv, Spec: spec, Fence: 1}) })
+			<-sent
+			if i > 0 {
+				<-time.After(time.Duration(i-1) * time.Millisecond)
+			}
+			h.server.KillSessions()
+			running.Wait()
 			// What was about to begin may be found dead by the one that comes again.
 			switch fault.ReasonOf(err) {
 			case "":
@@ -226,19 +234,26 @@ func TestTwoStartsAtOnce(t *testing.T) {
 func TestLateStart(t *testing.T) {
 	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
-	var late []byte
+	late := make(chan string, 1) // the script that was held up
 	d := &tampering{dialer: newDialer(t), script: func(b []byte) []byte {
-		late = bytes.Clone(b)
+		late <- string(b)
 		return []byte("exec sleep 1000\n")
 	}}
-	d.sent = h.server.KillSessions
+	sent := make(chan struct{})
+	d.sent = func() { close(sent) }
 	h.runner = New(d, Options{})
 	spec, starts := counted(t, "exit 3")
 	run := Run{ID: newID(), Host: h.inv, Spec: spec, Fence: 1}
-	if e, _, err := h.outcome(run); err != nil || code(e) != "3" {
-		t.Fatal(e, err)
-	}
-	if _, err := h.runner.ask(t.Context(), h.inv, string(late)); err != nil {
+	var running sync.WaitGroup
+	running.Go(func() {
+		if e, _, err := h.outcome(run); err != nil || code(e) != "3" {
+			t.Error(e, err)
+		}
+	})
+	<-sent
+	h.server.KillSessions()
+	running.Wait()
+	if _, err := h.runner.ask(t.Context(), h.inv, <-late); err != nil {
 		t.Fatal(err)
 	}
 	if n := starts(); n != 1 {

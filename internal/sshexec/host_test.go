@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,7 +23,20 @@ import (
 	"github.com/telexec/telexec/internal/test/sshtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// These tests wait for their hosts more than they work.
+	if err := flag.Set("test.parallel", "5"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		// Starts that came too late leave files that nobody collects.
+		files, _ := filepath.Glob(fmt.Sprintf("/var/tmp/telexec-*/T%d-*", os.Getpid()))
+		for _, f := range files {
+			os.Remove(f)
+		}
+		os.Exit(code)
+	}))
+}
 
 // dialer is a Dialer over as many plain connections as the channels need.
 type dialer struct {

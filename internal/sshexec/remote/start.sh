@@ -24,7 +24,7 @@
 # and new_session, the words that make a command the leader of a new session; with
 # a timeout timeout.sh and the ladder come in front. The arguments of main, which
 # is called at the end, are the directories in which runs may live; a new one goes
-# to the first. The files there, and who writes which, are told in doc.go.
+# to the first. The files there are told in docs/remote-protocol.md.
 
 # Standard error is nobody's here: what a tool complains about must not come to
 # the service as the command's. The channel's is descriptor 9.
