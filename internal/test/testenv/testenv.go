@@ -86,7 +86,8 @@ type Env struct {
 	program string
 	log     logBuffer
 	process *process // nil while the service is stopped
-	conn    *grpc.ClientConn
+	dialed  sync.Once
+	conn    *grpc.ClientConn // written by dialed
 	client  *http.Client
 }
 
@@ -326,9 +327,7 @@ func (e *Env) cleanUp() {
 // restarts.
 func (e *Env) Conn() *grpc.ClientConn {
 	e.t.Helper()
-	if e.conn == nil {
-		e.conn = e.Dial(bearer{e.Token})
-	}
+	e.dialed.Do(func() { e.conn = e.Dial(bearer{e.Token}) })
 	return e.conn
 }
 
