@@ -85,13 +85,13 @@ func TestCancelIsTriedAgain(t *testing.T) {
 func TestKilledInMidLadder(t *testing.T) {
 	t.Parallel()
 	o, m := onMachine(t)
-	n := start(t, o)
-	id := n.execute("exec sleep 60")
-	n.running(id)
 	m.onEnd = func(e *command.Ending) {
 		code := 130
 		e.Exit = command.Exit{Code: &code}
 	}
+	n := start(t, o)
+	id := n.execute("exec sleep 60")
+	n.running(id)
 	m.beforeCancel = func() error {
 		if c := in(t, o, id); c.Cancellation == nil {
 			t.Error("the ladder runs and the journal has no cancel")
