@@ -52,8 +52,8 @@ type Runner interface {
 	Start(ctx context.Context, r Run) (Process, error)
 	// Resume takes up a durable command that an earlier owner has started, and
 	// goes on through lost connections until ctx ends; it starts nothing.
-	// RUN_REMOVED: the host has nothing of it (any more), nor anything of it running
-	// that can be found. NEVER_STARTED, with Void or where the start broke off: it did
+	// RUN_REMOVED: the host has no files of it (any more); it may run all the same,
+	// and Sweep finds it. NEVER_STARTED, with Void or where the start broke off: it did
 	// not start and never will. SUPERSEDED: a later fence has it. CONNECTION_LOST: ctx
 	// has ended.
 	Resume(ctx context.Context, r Run) (Process, error)

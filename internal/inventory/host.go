@@ -46,7 +46,7 @@ type Host struct {
 
 	Via []Host // jump hosts, first hop first; at most MaxJumps; their own Via is empty
 
-	ConnectTimeout    time.Duration // over dial, handshake, authentication and channel
+	ConnectTimeout    time.Duration // over dial, handshake and authentication; and over the opening of a channel
 	KeepaliveInterval time.Duration // between keepalives; 0: none
 	KeepaliveMax      int           // unanswered keepalives until the peer is dead
 

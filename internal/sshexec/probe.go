@@ -139,12 +139,11 @@ func parseFacts(lines []string) (f facts, ok bool) {
 	for _, line := range lines {
 		word, value, _ := strings.Cut(line, " ")
 		switch word {
-		case "dir":
-			if strings.HasPrefix(value, "/") && len(value) <= maxDir && !strings.ContainsFunc(value, unicode.IsControl) {
+		case "dir", "old":
+			switch usable := strings.HasPrefix(value, "/") && len(value) <= maxDir && !strings.ContainsFunc(value, unicode.IsControl); {
+			case usable && word == "dir":
 				f.dirs = append(f.dirs, value)
-			}
-		case "old":
-			if strings.HasPrefix(value, "/") && len(value) <= maxDir && !strings.ContainsFunc(value, unicode.IsControl) {
+			case usable:
 				f.old = append(f.old, value)
 			}
 		case "new_session":

@@ -57,7 +57,7 @@ type Runner struct {
 	opts     Options
 	askAfter time.Duration // of silence a follower is asked how its run is
 
-	// plain has an account (user@address) whose login shell was last seen to be a
+	// plain has an account whose login shell was last seen to be a
 	// plain sh. One small entry per account ever used.
 	plain sync.Map
 
@@ -195,7 +195,7 @@ func (r *Runner) startAttached(ctx context.Context, id string, host inventory.Ho
 	if host.NoShell {
 		return r.startBare(ctx, id, host, spec, sink)
 	}
-	account := host.User + "@" + host.Address
+	account := account(host)
 	_, direct := r.plain.Load(account)
 	p, ended, err := r.try(ctx, id, host, spec, sink, direct)
 	if err != nil && direct && ended && fault.ReasonOf(err) == fault.ReasonStartFailed {
