@@ -346,10 +346,20 @@ func (d *durable) hold() (who identity, vars string) {
 	return d.who, vars
 }
 
+// over says why nothing more reaches the command, once ended is closed: that it has
+// ended only where that is so.
+func (d *durable) over() *fault.Error {
+	if fault.ReasonOf(d.waitErr) != fault.ReasonConnectionLost {
+		return notRunning(d.run.Host)
+	}
+	return fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the service has let go of the command on %s, where it may go on", d.run.Host.Name).
+		WithHint("Try again in a moment").WithRetry(time.Second)
+}
+
 // Signal sends one signal to the command's process group.
 func (d *durable) Signal(ctx context.Context, name string) error {
 	if closed(d.ended) {
-		return notRunning(d.run.Host).WithOp("sshexec.signal")
+		return d.over().WithOp("sshexec.signal")
 	}
 	who, vars := d.hold()
 	return d.runner.signal(ctx, d.run.ID, d.run.Host, who, vars, name, false)

@@ -20,7 +20,8 @@ const pieceMost = 1 << 20
 //
 // A piece is taken once, also where the answer was lost and it was sent again.
 // INPUT_BUSY: the command has not read what is there, or the host could not be
-// reached, until ctx ended; total says what was taken. STDIN_CLOSED, NOT_RUNNING.
+// reached, until ctx ended; total says what was taken. STDIN_CLOSED, NOT_RUNNING;
+// CONNECTION_LOST where the service lets go of the command, which goes on.
 func (d *durable) Input(ctx context.Context, data []byte, eof bool) (total int64, err error) {
 	if !d.run.Spec.StdinOpen {
 		return 0, stdinClosed("standard input was not kept open").WithHint("Run the command with stdin_open")
@@ -29,12 +30,12 @@ func (d *durable) Input(ctx context.Context, data []byte, eof bool) (total int64
 	case d.turn <- struct{}{}:
 		defer func() { <-d.turn }()
 	case <-d.ended:
-		return d.taken(), notRunning(d.run.Host)
+		return d.taken(), d.over()
 	case <-ctx.Done():
 		return d.taken(), inputBusy(ctx, d.taken())
 	}
 	if closed(d.ended) {
-		return d.taken(), notRunning(d.run.Host)
+		return d.taken(), d.over()
 	}
 	if !d.inputs {
 		return d.taken(), stdinClosed("standard input has been closed")
@@ -83,7 +84,7 @@ func (d *durable) give(ctx context.Context, piece []byte, eof bool) error {
 		// busy, short, or the host cannot be reached just now
 		select {
 		case <-d.ended:
-			return notRunning(d.run.Host)
+			return d.over()
 		default:
 		}
 		if !pause(ctx, wait) {

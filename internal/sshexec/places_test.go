@@ -151,6 +151,63 @@ func TestForeignDirectories(t *testing.T) {
 
 // Input waits for a command that does not read, within bounds; what was taken
 // twice is given once.
+// The last piece and the end of the input come between two looks of feed.
+func TestInputThatEndsWhileItIsLookedFor(t *testing.T) {
+	t.Parallel()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip(err)
+	}
+	_, feed, _ := strings.Cut(startingScript, "\nfeed() {")
+	feed, _, _ = strings.Cut(feed, "\n}\n")
+	for behind := range 6 { // the looks that come first
+		cmd := exec.CommandContext(t.Context(), bash, "-c", "looks=0\n"+`[() {
+			builtin [ "$@"; was=$?
+			looks=$((looks + 1))
+			! builtin [ $looks -eq `+itoa(int64(behind))+` ] || { echo all >r.in.0.4; : >r.in.eof; echo more 1<>r.bell; }
+			return $was
+		}`+"\nfeed() {"+feed+"\n}\nid=r; mkfifo r.bell; echo more 1<>r.bell & "+`
+		! builtin [ `+itoa(int64(behind))+` -eq 0 ] || { echo all >r.in.0.4; : >r.in.eof; }
+		feed; :`)
+		cmd.Dir = t.TempDir()
+		out, err := cmd.CombinedOutput()
+		if err != nil || string(out) != "all\n" {
+			t.Errorf("%d: %q %v", behind, out, err)
+		}
+	}
+}
+
+// Input that is under way when the service lets go has not met the end of the
+// command.
+func TestInputWhileTheServiceLetsGo(t *testing.T) {
+	t.Parallel()
+	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
+	k := h.durably(command.Spec{Line: "echo up; sleep 600", StdinOpen: true})
+	k.await(t, has("up"))
+	full := make(chan error, 1) // sent to once
+	go func() {
+		_, err := k.Input(t.Context(), make([]byte, 20*pieceMost), false)
+		full <- err
+	}()
+	for d := k.Process.(*durable); d.taken() < 14*pieceMost; {
+		if !pause(t.Context(), time.Millisecond) {
+			t.Fatal("not taken")
+		}
+	}
+	k.Close()
+	if err := <-full; fault.ReasonOf(err) != fault.ReasonConnectionLost {
+		t.Error(err)
+	}
+	if err := k.Signal(t.Context(), "TERM"); fault.ReasonOf(err) != fault.ReasonConnectionLost {
+		t.Error(err)
+	}
+	again := h.resumed(k, 2)
+	if _, err := again.Cancel(t.Context(), time.Second); err != nil {
+		t.Error(err)
+	}
+	again.end(t)
+}
+
 func TestInputThatIsNotRead(t *testing.T) {
 	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})

@@ -127,11 +127,14 @@ copy_sudo() {
 }
 
 # feed gives the command its standard input as it comes: pieces ID.in.FROM.TO, and
-# ID.in.eof behind the last, which it makes itself when nobody reads any more.
+# ID.in.eof behind the last, which it makes itself when nobody reads any more. The
+# last piece may come while we look: only what was the end before is the end.
 feed() {
   exec 4<>"$id.bell"
   at=0
   while :; do
+    all=
+    [ ! -f "$id.in.eof" ] || all=yes
     for piece in "$id.in.$at".*; do
       [ -f "$piece" ] || continue
       cat "$piece" || { true >"$id.in.eof"; return; }
@@ -139,7 +142,7 @@ feed() {
       at=${piece##*.}
       continue 2
     done
-    [ ! -f "$id.in.eof" ] || return
+    [ -z "$all" ] || return
     read -r ring <&4
     [ "$ring" != end ] || return
   done

@@ -169,6 +169,7 @@ func (h *harness) watch(ctx context.Context, r *Record, name string, from [2]int
 	w := NewWatch(name, r.Script, from)
 	w.Follow = true
 	defer r.Watched(w)
+	before := "" // what was noted last: a service that is away is noted once
 	for {
 		err := h.watchOnce(ctx, r, w, slow)
 		if err == nil {
@@ -185,7 +186,10 @@ func (h *harness) watch(ctx context.Context, r *Record, name string, from [2]int
 			w.Failed(err)
 			return
 		}
-		r.Note(h.now(), "%s: cut off at %v: %v", name, w.Next, err)
+		if what := fmt.Sprintf("%s: cut off at %v: %v", name, w.Next, err); what != before {
+			r.Note(h.now(), "%s", what)
+			before = what
+		}
 		if !pause(ctx, 50*time.Millisecond) {
 			return
 		}
