@@ -237,13 +237,13 @@ func (c *Client) Cancel(ctx context.Context, req *telexecv1.CancelRequest) (*tel
 }
 
 // Signal sends one signal to a command. It is not retried once it may have
-// reached the service.
+// reached the host.
 func (c *Client) Signal(ctx context.Context, req *telexecv1.SignalRequest) (*telexecv1.SignalResponse, error) {
 	return call(ctx, c, false, c.commands.Signal, req)
 }
 
 // SendInput writes to the standard input of a command. It is not retried once
-// it may have reached the service; CopyInput does what is needed to be sure.
+// any of it may have reached the command; CopyInput does what is needed to be sure.
 func (c *Client) SendInput(ctx context.Context, req *telexecv1.SendInputRequest) (*telexecv1.SendInputResponse, error) {
 	return call(ctx, c, false, c.commands.SendInput, req)
 }

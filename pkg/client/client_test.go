@@ -115,7 +115,7 @@ func TestTokenIsNeverPrinted(t *testing.T) {
 func TestCallsCarryTokenAndOrigin(t *testing.T) {
 	p := newPeer(t)
 	c := p.dial(t, Options{Token: "s3cret", Origin: "cli", UserAgent: "test/1"})
-	if c.Server() != "localhost:7070" {
+	if c.Server() != "127.0.0.1:7070" {
 		t.Errorf("server %q", c.Server())
 	}
 	if _, err := c.GetServerInfo(t.Context()); err != nil {
@@ -432,6 +432,49 @@ func TestCopyInput(t *testing.T) {
 				return nil
 			}
 		}},
+		{"the host takes all and its answer is lost", func(p *peer) {
+			p.after = func(_ string, n int) error {
+				if n%2 == 0 {
+					return refusal(codes.Unavailable, &errdetails.ErrorInfo{Domain: domain, Reason: reasonConnectionLost}, retryIn(time.Second))
+				}
+				return nil
+			}
+		}},
+		{"the command takes a part and then all", func(p *peer) {
+			p.before = func(_ string, n int, req proto.Message) error {
+				in := req.(*telexecv1.SendInputRequest)
+				if n%3 != 2 || len(in.GetData()) < 1000 {
+					return nil
+				}
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				p.input = append(p.input, in.GetData()[:1000]...)
+				return busy
+			}
+		}},
+		{"the service looks for the command for a minute", func(p *peer) {
+			p.before = func(_ string, n int, _ proto.Message) error {
+				if n > 2 && n < 60 {
+					return refusal(codes.Unavailable, &errdetails.ErrorInfo{Domain: domain, Reason: reasonConnectionLost}, retryIn(time.Second))
+				}
+				return nil
+			}
+		}},
+		{"the service stops for half a minute and is away as long", func(p *peer) {
+			var stopped time.Time
+			p.before = func(_ string, n int, _ proto.Message) error {
+				if n == 3 {
+					stopped = time.Now()
+				}
+				switch away := time.Since(stopped); {
+				case n < 3 || away > time.Minute:
+					return nil
+				case away > 30*time.Second:
+					return dropped
+				}
+				return refusal(codes.Unavailable, &errdetails.ErrorInfo{Domain: domain, Reason: reasonDraining}, retryIn(time.Second))
+			}
+		}},
 		{"the host is away for hours", func(p *peer) {
 			p.before = func(_ string, n int, req proto.Message) error {
 				if n == 1 || n > 10_000 {
@@ -457,6 +500,29 @@ func TestCopyInput(t *testing.T) {
 				}
 				if !bytes.Equal(p.input, append([]byte("before"), want...)) || !p.inputClosed {
 					t.Errorf("the command got %d bytes, closed %v", len(p.input), p.inputClosed)
+				}
+			})
+		})
+	}
+}
+
+// What may have been done is not asked for again, whatever time to come back the
+// answer gives.
+func TestInputAndSignalAreSentOnce(t *testing.T) {
+	for _, reason := range []string{reasonConnectionLost, reasonInputBusy} {
+		t.Run(reason, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t)
+				p.after = func(string, int) error {
+					return refusal(codes.Unavailable, &errdetails.ErrorInfo{Domain: domain, Reason: reason}, retryIn(time.Second))
+				}
+				c := p.dial(t, Options{})
+				_, err := c.SendInput(t.Context(), &telexecv1.SendInputRequest{CommandId: testID, Data: []byte("line 1\n")})
+				if e, ok := asError(err); !ok || e.Reason != reason || e.RetryAfter != time.Second || string(p.input) != "line 1\n" {
+					t.Errorf("the command got %q, %v", p.input, err)
+				}
+				if _, err = c.Signal(t.Context(), &telexecv1.SignalRequest{CommandId: testID}); err == nil || p.count("Signal") != 1 {
+					t.Errorf("%d signals, %v", p.count("Signal"), err)
 				}
 			})
 		})

@@ -75,8 +75,7 @@ func (w *inputWriter) send(ctx context.Context, repeatable bool, data []byte, eo
 		}
 		e, _ := asError(err)
 		starts := e.Reason == reasonNotRunning && e.RetryAfter > 0
-		away := e.hostAway() || e.Reason == reasonInputBusy
-		if !starts && !(repeatable && away) {
+		if !starts && !(repeatable && e.hostMayHaveActed()) {
 			return err
 		}
 		if sleepErr := sleep(ctx, delay); sleepErr != nil {
@@ -97,27 +96,14 @@ func (w *inputWriter) write(ctx context.Context, data []byte, eof bool) error {
 		if err == nil {
 			return nil
 		}
-		e, _ := asError(err)
-		switch {
-		case e.Reason == reasonInputBusy, e.hostAway():
-			// The command is slow, which is its right, or its host is away, which the
-			// service gives up when it is time: no limit, but the caller's.
-			if sleepErr := sleep(ctx, max(e.RetryAfter, minDelay)); sleepErr != nil {
-				return w.c.decode(ctx, sleepErr)
+		for err != nil {
+			if err = w.bear(ctx, &p, err); err != nil {
+				return err
 			}
-		case e.Reason == ReasonUnreachable:
-			if e = w.c.retry(ctx, &p, e); e != nil {
-				return e
+			err = w.ask(ctx)
+			if e, _ := asError(err); eof && e != nil && e.Reason == reasonStdinClosed {
+				return nil // it was the call before that closed it
 			}
-		default:
-			return e
-		}
-		if err := w.ask(ctx); err != nil {
-			e, _ := asError(err)
-			if eof && e.Reason == reasonStdinClosed {
-				return nil // it was this call that closed it
-			}
-			return err
 		}
 		arrived := w.taken - before
 		if arrived < 0 || arrived > int64(len(data)) {
@@ -134,6 +120,26 @@ func (w *inputWriter) write(ctx context.Context, data []byte, eof bool) error {
 	}
 }
 
+// bear waits for as long as err calls for before the service is asked how far the
+// input is. It gives the error to end with where there is nothing to wait for.
+func (w *inputWriter) bear(ctx context.Context, p *pause, err error) error {
+	e, _ := asError(err)
+	switch {
+	case e.hostMayHaveActed():
+		// The command is slow, which is its right, or its host is away, which the
+		// service gives up when it is time: no limit, but the caller's.
+		if sleepErr := sleep(ctx, max(e.RetryAfter, minDelay)); sleepErr != nil {
+			return w.c.decode(ctx, sleepErr)
+		}
+		return nil
+	case e.Reason == ReasonUnreachable, e.Reason == reasonDraining:
+		if e = w.c.retry(ctx, p, e); e == nil {
+			return nil
+		}
+	}
+	return e
+}
+
 // Reasons of the service that CopyInput acts on.
 const (
 	reasonInputBusy   = "INPUT_BUSY"
@@ -141,10 +147,12 @@ const (
 	reasonNotRunning  = "NOT_RUNNING" // with a time to come back: not yet
 
 	reasonConnectionLost = "CONNECTION_LOST" // of the service with the host
+	reasonDraining       = "DRAINING"        // the service starts or stops
 )
 
-// hostAway reports whether the service could not ask the host just now. The
-// command goes on there, or has ended by the next call.
-func (e *Error) hostAway() bool {
-	return e.Code == codes.Unavailable && e.Reason == reasonConnectionLost
+// hostMayHaveActed reports whether the service has lost the host, or had no time
+// left, before it knew what became of a call there: what was asked may have been
+// done, also in part. The command goes on, or has ended by the next call.
+func (e *Error) hostMayHaveActed() bool {
+	return e.Reason == reasonInputBusy || e.Code == codes.Unavailable && e.Reason == reasonConnectionLost
 }

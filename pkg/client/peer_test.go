@@ -84,7 +84,7 @@ func newPeer(t *testing.T) *peer {
 // dial gives a client of the peer.
 func (p *peer) dial(t *testing.T, o Options) *Client {
 	t.Helper()
-	o.Server = "localhost:7070"
+	o.Server = "127.0.0.1:7070" // a name would be looked up, which a synctest bubble does not bear
 	o.DialOptions = append(o.DialOptions, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		return p.listener.DialContext(ctx)
 	}), grpc.WithNoProxy())

@@ -89,8 +89,8 @@ func call[Req, Resp any](ctx context.Context, c *Client, repeatable bool,
 		}
 		e := c.decode(ctx, err)
 		// Unavailable with a reason is an answer of the service: it has not done
-		// what was asked, and says when to come again.
-		refused := e.Reason != ReasonUnreachable && e.RetryAfter > 0
+		// what was asked, but where the host may have, and says when to come again.
+		refused := e.Reason != ReasonUnreachable && e.RetryAfter > 0 && (repeatable || !e.hostMayHaveActed())
 		lost := e.Reason == ReasonUnreachable && (repeatable || !sent.Load())
 		if e.temporary() && (refused || lost) {
 			if e = c.retry(ctx, &p, e); e == nil {
