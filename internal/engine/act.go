@@ -116,7 +116,13 @@ func (e *Engine) reportOf(s Snapshot) command.CancelReport {
 	return r
 }
 
-// process gives the process of a command that runs, or NOT_RUNNING.
+// findWait is how long a call that needs the process of a command waits for it
+// while the service, which was restarted, still looks for that on its host: mostly
+// it is found in a moment.
+const findWait = 5 * time.Second
+
+// process gives the process of a command that runs, or NOT_RUNNING. While it is
+// not found again that is CONNECTION_LOST, and nothing was asked of the host.
 func (e *Engine) process(ctx context.Context, id string) (*live, Process, error) {
 	l := e.find(id)
 	if l == nil {
@@ -124,18 +130,41 @@ func (e *Engine) process(ctx context.Context, id string) (*live, Process, error)
 		if err != nil {
 			return nil, nil, err
 		}
-		return nil, nil, notRunning(s.State)
-	}
-	p := l.running()
-	if p == nil {
-		s := l.snapshot()
-		if s.State == command.Running {
-			return nil, nil, fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the service is looking for the command on its host, which it has not reached yet").
-				WithHint("Try again when its connection is CONNECTED").WithRetry(time.Second)
+		if s.State == command.Starting || s.State == command.Running {
+			return nil, nil, unattended()
 		}
 		return nil, nil, notRunning(s.State)
 	}
-	return l, p, nil
+	ctx, stop := context.WithTimeout(ctx, findWait)
+	defer stop()
+	for {
+		rung := l.bell.Rung()
+		s, p := l.snapshot(), l.running()
+		switch {
+		case p != nil:
+			return l, p, nil
+		case s.State != command.Running:
+			return nil, nil, notRunning(s.State)
+		}
+		select {
+		case <-rung:
+		case <-l.done:
+			if s := l.snapshot(); s.State != command.Running {
+				return nil, nil, notRunning(s.State)
+			}
+			return nil, nil, unattended()
+		case <-ctx.Done():
+			return nil, nil, fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the service is looking for the command on its host, which it has not reached yet").
+				WithHint("Try again when its connection is CONNECTED").WithRetry(time.Second)
+		}
+	}
+}
+
+// unattended is what is told of a command that has not ended and has no owner any
+// more.
+func unattended() error {
+	return fault.New(fault.Unavailable, fault.ReasonDraining, "the service is shutting down and has let go of the command").
+		WithHint("Try again in a moment: the service looks after it again when it is back").WithRetry(time.Second)
 }
 
 func notRunning(s command.State) error {

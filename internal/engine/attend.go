@@ -17,10 +17,6 @@ const (
 	askMost     = 30 * time.Second // … up to this
 	askEnded    = 4                // so often the host is asked what is left of a command that has ended
 	hostExtra   = 15 * time.Second // what a host may take to end a command at its timeout by itself
-
-	// storeFirst is how long the first signal of a cancel waits for the store, so
-	// that a service that is killed meanwhile knows why the command has ended.
-	storeFirst = 100 * time.Millisecond
 )
 
 // waited is what Process.Wait gave.
@@ -90,7 +86,7 @@ func (l *live) attend(ctx context.Context, p Process) {
 	}
 	switch n := l.cmd.Cancellation; {
 	case underWay(n):
-		a.wishing, a.wishBy = true, time.After(storeFirst)
+		a.wishing, a.wishBy = true, time.After(l.engine.storeFirst)
 		a.wishStored(climbing)
 	case n != nil:
 		a.report = n.Report // of an owner before
@@ -112,7 +108,7 @@ func (l *live) attend(ctx context.Context, p Process) {
 		case <-l.kick:
 			wished, back := l.takeWishes(), l.takeLink()
 			if wished {
-				a.wishing, a.wishBy = true, time.After(storeFirst)
+				a.wishing, a.wishBy = true, time.After(l.engine.storeFirst)
 				a.wishStored(climbing)
 			}
 			if back {
@@ -345,6 +341,6 @@ func (a *attendance) stop() bool {
 		a.w = &waited{err: fault.New(fault.Unavailable, fault.ReasonServiceRestarted,
 			"the service was stopped while the command was running on an attached connection").WithHint("%s", lostHint)}
 	}
-	a.climbing = false
+	a.climbing, a.ask = false, nil // else what Close brings about would be taken for its end
 	return true
 }

@@ -18,6 +18,7 @@ import (
 type timeless struct {
 	mu      sync.Mutex
 	asked   []time.Duration // when Cancel was called, from the start
+	lives   command.Durability
 	answer  func(asked int) (command.CancelReport, error)
 	started time.Time
 	run     engine.Run
@@ -26,7 +27,7 @@ type timeless struct {
 }
 
 func newTimeless(answer func(asked int) (command.CancelReport, error)) *timeless {
-	return &timeless{answer: answer, ends: make(chan command.Ending, 1), closed: make(chan struct{})}
+	return &timeless{lives: command.Durable, answer: answer, ends: make(chan command.Ending, 1), closed: make(chan struct{})}
 }
 
 func (r *timeless) Start(_ context.Context, run engine.Run) (engine.Process, error) {
@@ -45,7 +46,7 @@ func (r *timeless) Clean(context.Context, inventory.Host, func(string) bool) (in
 }
 
 func (r *timeless) Started() time.Time                                 { return r.started }
-func (r *timeless) Durability() (command.Durability, string)           { return command.Durable, "" }
+func (r *timeless) Durability() (command.Durability, string)           { return r.lives, "" }
 func (r *timeless) Signal(context.Context, string) error               { return nil }
 func (r *timeless) Input(context.Context, []byte, bool) (int64, error) { return 0, nil }
 func (r *timeless) Collected()                                         {}
@@ -171,6 +172,34 @@ func TestCancelWhenTheHostComesBack(t *testing.T) {
 		<-time.After(time.Minute)
 		if s := n.ended(id); s.State != command.Cancelled || len(r.asked) != 2 || r.asked[1] != 5*time.Second {
 			t.Errorf("%s, asked at %v", s.State, r.asked)
+		}
+	})
+}
+
+// The service stops while an attached command is being ended that has just come to
+// its own end: that is what is told.
+func TestExitIsKnownAtTheStop(t *testing.T) {
+	var release chan struct{}
+	r := newTimeless(func(int) (command.CancelReport, error) {
+		<-release
+		return command.CancelReport{}, lostLink()
+	})
+	r.lives = command.Attached
+	bubble(t, r, command.Spec{Durability: command.Attached}, func(t *testing.T, n *node, id string) {
+		release = make(chan struct{})
+		defer close(release)
+		if _, report, _ := n.Cancel(t.Context(), ann, id, 0, ""); report.Outcome != command.Pending {
+			t.Errorf("%+v", report)
+		}
+		three := 3
+		r.ends <- command.Ending{Exit: command.Exit{Code: &three}}
+		synctest.Wait()
+		if len(r.asked) != 1 {
+			t.Errorf("asked at %v", r.asked)
+		}
+		n.stop()
+		if s, _ := n.Get(t.Context(), id); s.State != command.Completed || code(s) != "3" {
+			t.Errorf("%s, %s", s.State, code(s))
 		}
 	})
 }

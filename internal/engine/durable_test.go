@@ -32,6 +32,10 @@ func in(t *testing.T, o engine.Options, id string) command.Command {
 	return c
 }
 
+// ample is the grace of a cancel whose answer has to be the end, on a machine with
+// much to do: the ladders of these tests do not use it.
+const ample = 20 * time.Second
+
 func withInput(s *command.Spec) { s.StdinOpen = true }
 
 func reason(s engine.Snapshot) string {
@@ -148,7 +152,7 @@ func TestRestartAtEveryMoment(t *testing.T) {
 			if c := in(t, o, id); tc.wantIn != "" && c.State != tc.wantIn {
 				t.Errorf("the journal has %s", c.State)
 			}
-			m.beforeStart, m.afterSpawn = nil, nil
+			m.with(func() { m.beforeStart, m.afterSpawn = nil, nil })
 			m.restore()
 			again := start(t, o)
 			again.prints(id, "a")
@@ -356,7 +360,7 @@ func TestAnotherOwner(t *testing.T) {
 		n := start(t, o)
 		starting := n.execute("sleep 60")
 		n.reconnecting(starting)
-		m.afterSpawn = nil
+		m.with(func() { m.afterSpawn = nil })
 		n.crash()
 		m.restore()
 		n = start(t, o)

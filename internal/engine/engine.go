@@ -83,10 +83,16 @@ type Engine struct {
 	births    chan birth
 	cleaning  *cleaning
 	ready     chan struct{}  // closed by Run after recovery
+	stopping  chan struct{}  // closed by Drain
 	accepting sync.WaitGroup // calls of accept; Add is guarded by mu and not draining
 	entropy   io.Reader      // of ids; safe for concurrent use
 	unsaved   *output.Budget
-	trouble   atomic.Pointer[error] // why the store took nothing the last time; nil: it did
+
+	// storeFirst is how long the first signal of a cancel waits for the store, so
+	// that a service that is killed meanwhile knows why the command has ended.
+	storeFirst time.Duration
+
+	trouble atomic.Pointer[error] // why the store took nothing the last time; nil: it did
 
 	mu       sync.Mutex
 	lives    map[string]*live
@@ -111,14 +117,16 @@ func New(o Options) *Engine {
 		journal: o.Journal, runner: o.Runner, hosts: o.Hosts,
 		node: o.Node, limits: o.Limits, retention: o.Retention,
 		log: o.Logger, meter: o.Meter,
-		queue:    newQueue(o.Limits.MaxCommands, o.Limits.MaxQueued),
-		births:   make(chan birth),
-		cleaning: newCleaning(),
-		ready:    make(chan struct{}),
-		entropy:  &ulid.LockedMonotonicReader{MonotonicReader: ulid.Monotonic(rand.Reader, 0)},
-		unsaved:  output.NewBudget(unsavedMost),
-		lives:    make(map[string]*live),
-		watching: make(map[string]int),
+		queue:      newQueue(o.Limits.MaxCommands, o.Limits.MaxQueued),
+		births:     make(chan birth),
+		cleaning:   newCleaning(),
+		stopping:   make(chan struct{}),
+		ready:      make(chan struct{}),
+		entropy:    &ulid.LockedMonotonicReader{MonotonicReader: ulid.Monotonic(rand.Reader, 0)},
+		unsaved:    output.NewBudget(unsavedMost),
+		storeFirst: 100 * time.Millisecond,
+		lives:      make(map[string]*live),
+		watching:   make(map[string]int),
 	}
 	if e.log == nil {
 		e.log = slog.Default()
@@ -179,6 +187,9 @@ func (e *Engine) Run(ctx context.Context) error {
 // more and stay queued for the next run of the service.
 func (e *Engine) Drain() {
 	e.mu.Lock()
+	if !e.draining {
+		close(e.stopping)
+	}
 	e.draining = true
 	e.mu.Unlock()
 	e.queue.close()
@@ -229,12 +240,18 @@ func (e *Engine) Execute(ctx context.Context, by command.Actor, spec command.Spe
 		replayed bool
 		err      error
 	}
-	results := make(chan result, 1) // the one result
+	results := make(chan result, 1) // the first result; nobody waits for another one
+	answer := func(s Snapshot, replayed bool, err error) {
+		select {
+		case results <- result{s, replayed, err}:
+		default:
+		}
+	}
 	go func() {
 		defer e.accepting.Done()
-		var r result
-		r.s, r.replayed, r.err = e.accept(context.WithoutCancel(ctx), by, spec)
-		results <- r
+		answer(e.accept(context.WithoutCancel(ctx), by, spec, func(err error) {
+			answer(Snapshot{}, false, err)
+		}))
 	}()
 	select {
 	case r := <-results:
@@ -245,8 +262,9 @@ func (e *Engine) Execute(ctx context.Context, by command.Actor, spec command.Spe
 	}
 }
 
-// accept is Execute for as long as the store takes.
-func (e *Engine) accept(ctx context.Context, by command.Actor, spec command.Spec) (s Snapshot, replayed bool, err error) {
+// accept is Execute for as long as the store takes. Where that leaves in doubt
+// whether it has the command, doubt is told so, and accept goes on until it knows.
+func (e *Engine) accept(ctx context.Context, by command.Actor, spec command.Spec, doubt func(err error)) (s Snapshot, replayed bool, err error) {
 	now := time.Now()
 	c := command.Command{
 		Version:   1,
@@ -268,12 +286,11 @@ func (e *Engine) accept(ctx context.Context, by command.Actor, spec command.Spec
 	l := newLive(e, c)
 	e.register(l) // before it is stored, so that a replay finds it
 	stored, created, err := e.journal.Create(ctx, c, spec.ContentHash())
-	if err != nil {
-		if _, miss := e.journal.Get(ctx, c.ID); miss == nil { // it was stored all the same
-			created, err = true, nil
-		}
-	}
 	e.noteStore(err)
+	if err != nil && e.wasStored(ctx, c.ID, func() { doubt(doubtful(err)) }) {
+		created, err = true, nil
+		e.noteStore(nil)
+	}
 	if err != nil || !created {
 		e.unregister(l)
 		if slot {
@@ -295,6 +312,31 @@ func (e *Engine) accept(ctx context.Context, by command.Actor, spec command.Spec
 	}
 	e.births <- b // Run takes it: it waits for all accepting
 	return l.snapshot(), false, nil
+}
+
+// wasStored reports whether the journal has a command whose Create gave an error.
+// While it cannot tell, which doubt hears, it is asked again, until the service
+// stops: the next run finds what is there.
+func (e *Engine) wasStored(ctx context.Context, id string, doubt func()) bool {
+	for pause := retryLeast; ; pause = min(2*pause, retryMost) {
+		_, err := e.journal.Get(ctx, id)
+		if err == nil || fault.ReasonOf(err) == fault.ReasonUnknownCommand {
+			return err == nil
+		}
+		doubt()
+		select {
+		case <-time.After(pause):
+		case <-e.stopping:
+			return false
+		}
+	}
+}
+
+// doubtful is err for a caller whose command may have been accepted all the same.
+func doubtful(err error) error {
+	f := fault.From(err)
+	return fault.Wrap(err, f.Kind, f.Reason, "%s; whether the command was accepted is not known", f.Message).
+		WithHint("Ask again with the same request_id, or look for it in the list").WithRetry(f.RetryAfter)
 }
 
 // reserve takes a slot on a host, or else a place in its queue.

@@ -240,7 +240,7 @@ func TestCancel(t *testing.T) {
 	n := start(t, fresh(t))
 	id := n.execute("echo ready; exec sleep 60")
 	n.prints(id, "ready")
-	s, report, err := n.Cancel(t.Context(), ann, id, -1, "enough")
+	s, report, err := n.Cancel(t.Context(), ann, id, ample, "enough")
 	if err != nil || s.State != command.Cancelled || report.Outcome != command.Gone || s.Exit.Code != nil {
 		t.Fatalf("%s, %+v, %v", s.State, report, err)
 	}
@@ -298,12 +298,12 @@ func TestCancelOutcomes(t *testing.T) {
 		n := start(t, o)
 		id := n.execute("sleep 60")
 		n.running(id)
-		s, report, err := n.Cancel(t.Context(), ann, id, -1, "")
+		s, report, err := n.Cancel(t.Context(), ann, id, ample, "")
 		if err != nil || report.Outcome != command.Left || s.State != command.Running || len(report.Left) != 1 {
 			t.Fatalf("%s, %+v, %v", s.State, report, err)
 		}
 		stubborn.Store(false)
-		if s, report, _ = n.Cancel(t.Context(), ann, id, -1, ""); s.State != command.Cancelled || report.Outcome != command.Gone {
+		if s, report, _ = n.Cancel(t.Context(), ann, id, ample, ""); s.State != command.Cancelled || report.Outcome != command.Gone {
 			t.Errorf("the second cancel: %s, %+v", s.State, report)
 		}
 	})
@@ -311,9 +311,10 @@ func TestCancelOutcomes(t *testing.T) {
 		o := fresh(t)
 		o.Runner = local{onCancel: func() (*command.CancelReport, error) { return &left, nil }}
 		n := start(t, o)
-		id := n.execute("sleep 0.3")
+		id := n.execute("read x", withInput)
 		n.running(id)
-		n.Cancel(t.Context(), ann, id, -1, "")
+		n.Cancel(t.Context(), ann, id, ample, "")
+		n.input(id, "x")
 		if s := n.ended(id); s.State != command.Failed || s.Failure.Reason != fault.ReasonCancelIncomplete {
 			t.Errorf("%s, %+v", s.State, s.Failure)
 		}
@@ -326,9 +327,10 @@ func TestCancelOutcomes(t *testing.T) {
 			return &r, nil
 		}}
 		n := start(t, o)
-		id := n.execute("sleep 0.3; exit 4")
+		id := n.execute("read x; exit 4", withInput)
 		n.running(id)
-		n.Cancel(t.Context(), ann, id, -1, "")
+		n.Cancel(t.Context(), ann, id, ample, "")
+		n.input(id, "x")
 		if s := n.ended(id); s.State != command.Completed || code(s) != "4" {
 			t.Errorf("its own exit is told as %s, %s, %+v", s.State, code(s), s.Failure)
 		}
@@ -346,40 +348,38 @@ func TestCancelOutcomes(t *testing.T) {
 			t.Errorf("%s, %s, %+v", s.State, code(s), s.Failure)
 		}
 	})
-	t.Run("its exit is known when the service stops", func(t *testing.T) {
-		o := fresh(t)
-		asked, waited, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
-		defer close(release)
-		o.Runner = local{
-			onCancel: func() (*command.CancelReport, error) { close(asked); <-release; return nil, nil },
-			onWait:   func(e command.Exit) (command.Exit, error) { close(waited); return e, nil },
-		}
-		o.Limits = engine.Limits{MaxCommands: 10, MaxQueued: 10, QueueTimeout: time.Hour, DrainTimeout: 300 * time.Millisecond}
-		n := start(t, o)
-		id := n.execute("read x; exit 3", func(s *command.Spec) { s.StdinOpen = true })
-		n.running(id)
-		n.Cancel(t.Context(), ann, id, 0, "")
-		<-asked
-		n.Input(t.Context(), ann, id, nil, true)
-		<-waited
-		n.stop()
-		if s, _ := n.Get(t.Context(), id); s.State != command.Completed || code(s) != "3" {
-			t.Errorf("%s, %s", s.State, code(s))
-		}
-	})
 	t.Run("the host cannot be asked", func(t *testing.T) {
 		o := fresh(t)
-		o.Runner = local{onCancel: func() (*command.CancelReport, error) { return nil, io.ErrUnexpectedEOF }}
+		asked := make(chan struct{}, 100)
+		o.Runner = local{onCancel: func() (*command.CancelReport, error) {
+			asked <- struct{}{}
+			return nil, io.ErrUnexpectedEOF
+		}}
 		n := start(t, o)
-		id := n.execute("sleep 0.3; exit 2")
+		id := n.execute("read x; exit 2", withInput)
 		n.running(id)
-		n.Cancel(t.Context(), ann, id, 0, "")
+		n.Cancel(soon(t), ann, id, 0, "")
+		<-asked
+		n.input(id, "x")
 		s := n.ended(id)
 		if s.State != command.Completed || code(s) != "2" {
 			t.Errorf("its own exit is told as %s, %s", s.State, code(s))
 		}
 		if s.Cancellation == nil || s.Cancellation.Report != nil {
 			t.Errorf("a cancel that has come to nothing is told as %+v", s.Cancellation)
+		}
+	})
+	t.Run("the host cannot be asked and the service stops", func(t *testing.T) {
+		o := fresh(t)
+		o.Runner = local{onCancel: func() (*command.CancelReport, error) { return nil, io.ErrUnexpectedEOF }}
+		n := start(t, o)
+		id := n.execute("read x", withInput)
+		n.running(id)
+		n.Cancel(soon(t), ann, id, 0, "")
+		n.until(id, "asked in vain", func(s engine.Snapshot) bool { return s.Cancellation != nil && s.Cancellation.Report != nil })
+		n.stop()
+		if s, err := n.Get(t.Context(), id); s.State != command.Lost || reason(s) != fault.ReasonServiceRestarted || s.Exit.Signal != "" {
+			t.Errorf("%s, %+v, %+v, %v", s.State, s.Exit, s.Failure, err)
 		}
 	})
 	t.Run("it takes long", func(t *testing.T) {
@@ -431,7 +431,7 @@ func TestCancelBeforeItRuns(t *testing.T) {
 		t.Fatalf("%s, %+v", s.State, s.Queue)
 	}
 	for _, id := range []string{queued, first} {
-		s, report, err := n.Cancel(t.Context(), ann, id, -1, "")
+		s, report, err := n.Cancel(t.Context(), ann, id, ample, "")
 		if err != nil || s.State != command.Cancelled || report.Outcome != command.NeverStarted || !s.StartTime.IsZero() {
 			t.Errorf("%s, %+v, %v", s.State, report, err)
 		}
@@ -679,7 +679,7 @@ func TestDrain(t *testing.T) {
 // broken is a journal that fails on demand: before the write happens, or after.
 type broken struct {
 	engine.Journal
-	mode atomic.Int32  // 0 works, 1 fails before, 2 fails after it has written, 3 hangs until free is closed, 4 so does a claim
+	mode atomic.Int32  // 0 works, 1 fails before, 2 fails after it has written, 3 hangs until free is closed, 4 so does a claim, 5 and 6 as 1 and 2, and cannot be read
 	hung chan struct{} // has an element for each write that hangs
 	free chan struct{}
 }
@@ -689,9 +689,9 @@ func (b *broken) fail(write func() error) error {
 	case 3:
 		b.hung <- struct{}{}
 		<-b.free
-	case 1:
+	case 1, 5:
 		return fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "disk full")
-	case 2:
+	case 2, 6:
 		if err := write(); err != nil {
 			return err
 		}
@@ -711,6 +711,13 @@ func (b *broken) Apply(ctx context.Context, ch command.Change) error {
 func (b *broken) Create(ctx context.Context, c command.Command, hash []byte) (stored command.Command, created bool, err error) {
 	err = b.fail(func() error { stored, created, err = b.Journal.Create(ctx, c, hash); return err })
 	return stored, created, err
+}
+
+func (b *broken) Get(ctx context.Context, id string) (command.Command, error) {
+	if b.mode.Load() >= 5 {
+		return command.Command{}, fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "no store")
+	}
+	return b.Journal.Get(ctx, id)
 }
 
 // The caller goes away while its command is being stored: the command is accepted
@@ -751,10 +758,10 @@ func TestCancelWhileTheStoreHangs(t *testing.T) {
 	j := &broken{Journal: o.Journal, hung: make(chan struct{}, 9), free: make(chan struct{})}
 	o.Journal = j
 	n := start(t, o)
-	id := n.execute("read x; echo b; exec sleep 60", func(s *command.Spec) { s.StdinOpen = true })
+	id := n.execute("read x; echo b; read y", withInput)
 	n.running(id)
 	j.mode.Store(3)
-	n.Input(t.Context(), ann, id, []byte("\n"), true)
+	n.input(id, "x")
 	<-j.hung
 	n.prints(id, "b")
 	s, report, err := n.Cancel(t.Context(), ann, id, 0, "")
@@ -764,7 +771,7 @@ func TestCancelWhileTheStoreHangs(t *testing.T) {
 	j.mode.Store(0)
 	close(j.free)
 	if s := n.ended(id); s.State != command.Cancelled || s.Size[command.Stdout] != 2 {
-		t.Errorf("%s, %v", s.State, s.Size)
+		t.Errorf("%s, %v, %+v, %+v, %+v", s.State, s.Size, s.Exit, s.Failure, s.Cancellation)
 	}
 }
 

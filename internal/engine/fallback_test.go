@@ -54,7 +54,7 @@ func TestNotDurable(t *testing.T) {
 		}
 		n.crash()
 		m.notDurable.Store(false)
-		m.beforeStart = nil
+		m.with(func() { m.beforeStart = nil })
 		n = start(t, o)
 		if s := n.ended(id); s.State != command.Lost || reason(s) != fault.ReasonServiceRestarted || m.started(id) != 0 {
 			t.Errorf("%s, %+v, started %d times", s.State, s.Failure, m.started(id))
@@ -77,7 +77,7 @@ func TestNotDurable(t *testing.T) {
 		<-here
 		n.stop()
 		m.notDurable.Store(false)
-		m.beforeStart = nil
+		m.with(func() { m.beforeStart = nil })
 		n = start(t, o)
 		if s := n.ended(id); s.State != command.Completed || code(s) != "2" || s.Durability != command.Durable {
 			t.Errorf("%s, %+v, %s", s.State, s.Failure, s.Durability)
@@ -91,7 +91,7 @@ func TestNotDurable(t *testing.T) {
 		id := n.execute("exit 2")
 		<-here
 		n.crash()
-		m.beforeStart = nil
+		m.with(func() { m.beforeStart = nil })
 		m.notDurable.Store(true)
 		n = start(t, o)
 		// The owner before may have started it: it is not started another way.

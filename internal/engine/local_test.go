@@ -185,7 +185,7 @@ type node struct {
 
 // start runs an engine until the test ends. Options that are not given get
 // values that suit tests.
-func start(t *testing.T, o engine.Options) *node {
+func start(t *testing.T, o engine.Options, before ...func(*engine.Engine)) *node {
 	t.Helper()
 	if o.Hosts == nil {
 		o.Hosts = hosts{"h": 10}
@@ -200,6 +200,9 @@ func start(t *testing.T, o engine.Options) *node {
 	journal := &mortal{Journal: o.Journal} // one engine's own
 	o.Journal = journal
 	e := engine.New(o)
+	for _, f := range before {
+		f(e)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()

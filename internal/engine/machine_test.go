@@ -36,16 +36,29 @@ type machine struct {
 	visits  int             // calls of Clean
 	cleaned []string        // ids that were removed by Clean
 	asked   []string        // calls, "start", "resume" or "void" with the id
+	hooks                   // changed under mu once an engine has begun
 
-	panics       atomic.Bool // its processes tell nothing about themselves
-	notDurable   atomic.Bool
-	beforeStart  func(ctx context.Context, r engine.Run) error // before anything is sent; may be nil
-	afterSpawn   func(r engine.Run)                            // before the reply; may be nil
-	beforeCancel func() error                                  // before the ladder; may be nil
-	onClean      func() error                                  // may be nil
-	onCancel     func() error                                  // after the ladder, before its reply; may be nil
-	onEnd        func(*command.Ending)                         // changes what is recorded; may be nil
-	local        local                                         // attached ones
+	panics     atomic.Bool // its processes tell nothing about themselves
+	notDurable atomic.Bool
+	local      local // attached ones
+}
+
+// hooks put faults where a host or the line would; each may be nil.
+type hooks struct {
+	beforeStart  func(ctx context.Context, r engine.Run) error // before anything is sent
+	afterSpawn   func(r engine.Run)                            // before the reply
+	beforeCancel func() error                                  // before the ladder
+	onClean      func() error
+	onCancel     func() error          // after the ladder, before its reply
+	onEnd        func(*command.Ending) // changes what is recorded
+}
+
+// faults gives the hooks as they are now: a goroutine of an engine before may still
+// ask when the test sets them for the next one.
+func (m *machine) faults() hooks {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hooks
 }
 
 // run is what the machine keeps of a command; its machine's mu guards it.
@@ -134,8 +147,8 @@ func (m *machine) online(ctx context.Context, closed <-chan struct{}, link func(
 }
 
 func (m *machine) Start(ctx context.Context, r engine.Run) (engine.Process, error) {
-	if m.beforeStart != nil {
-		if err := m.beforeStart(ctx, r); err != nil {
+	if f := m.faults().beforeStart; f != nil {
+		if err := f(ctx, r); err != nil {
 			return nil, err
 		}
 	}
@@ -166,8 +179,8 @@ func (m *machine) Start(ctx context.Context, r engine.Run) (engine.Process, erro
 	if err != nil {
 		return nil, err
 	}
-	if was == nil && m.afterSpawn != nil {
-		m.afterSpawn(r)
+	if f := m.faults().afterSpawn; was == nil && f != nil {
+		f(r)
 	}
 	if err := m.online(ctx, nil, r.Link); err != nil {
 		return nil, err
@@ -198,8 +211,8 @@ func (m *machine) spawn(r engine.Run) error {
 	go func() {
 		k.cmd.Wait()
 		end := command.Ending{Exit: exitOf(k.cmd)}
-		if m.onEnd != nil {
-			m.onEnd(&end)
+		if f := m.faults().onEnd; f != nil {
+			f(&end)
 		}
 		m.with(func() { k.end = &end })
 	}()
@@ -265,9 +278,9 @@ func (m *machine) Sweep(_ context.Context, id string, _ inventory.Host, _ time.D
 }
 
 func (m *machine) Clean(_ context.Context, _ inventory.Host, ended func(string) bool) (int, error) {
-	if m.onClean != nil {
+	if f := m.faults().onClean; f != nil {
 		m.with(func() { m.visits++ })
-		return 0, m.onClean()
+		return 0, f()
 	}
 	m.mu.Lock()
 	ids := []string{"01ARZ3NDEKTSV4RRFFQ69G5FAV"} // another service's
@@ -383,8 +396,9 @@ func (p *durable) Cancel(context.Context, time.Duration) (command.CancelReport, 
 	if err := p.ask(); err != nil {
 		return command.CancelReport{}, err
 	}
-	if p.m.beforeCancel != nil {
-		if err := p.m.beforeCancel(); err != nil {
+	faults := p.m.faults()
+	if faults.beforeCancel != nil {
+		if err := faults.beforeCancel(); err != nil {
 			return command.CancelReport{}, err
 		}
 	}
@@ -395,8 +409,8 @@ func (p *durable) Cancel(context.Context, time.Duration) (command.CancelReport, 
 	if ended || errors.Is(syscall.Kill(-p.k.cmd.Process.Pid, syscall.SIGKILL), syscall.ESRCH) {
 		report = command.CancelReport{Outcome: command.AlreadyEnded, Message: "nothing is there"}
 	}
-	if p.m.onCancel != nil {
-		if err := p.m.onCancel(); err != nil {
+	if faults.onCancel != nil {
+		if err := faults.onCancel(); err != nil {
 			return command.CancelReport{}, err
 		}
 	}

@@ -31,17 +31,15 @@ func TestCancelWhileUnreachable(t *testing.T) {
 				t.Fatalf("%s, %+v, %v", s.State, report, err)
 			}
 			if restart {
-				if c := in(t, o, id); c.Cancellation == nil {
-					t.Fatal("the wish is not stored")
-				}
+				n.stores(id, "being cancelled", func(c command.Command) bool { return c.Cancellation != nil })
 				n.crash()
 				n = start(t, o)
 				if _, report, err := n.Cancel(t.Context(), ann, id, 0, "again"); err != nil || report.Outcome != command.Pending {
 					t.Errorf("%+v, %v", report, err)
 				}
 				for _, ask := range []func() error{
-					func() error { _, err := n.Signal(t.Context(), ann, id, "INT"); return err },
-					func() error { _, err := n.Input(t.Context(), ann, id, nil, true); return err },
+					func() error { _, err := n.Signal(soon(t), ann, id, "INT"); return err },
+					func() error { _, err := n.Input(soon(t), ann, id, nil, true); return err },
 				} {
 					if err := ask(); fault.ReasonOf(err) != fault.ReasonConnectionLost || fault.From(err).RetryAfter == 0 {
 						t.Errorf("before it is found again: %v", err)
@@ -55,6 +53,13 @@ func TestCancelWhileUnreachable(t *testing.T) {
 			}
 		})
 	}
+}
+
+// soon gives a context that ends soon.
+func soon(t *testing.T) context.Context {
+	ctx, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	t.Cleanup(stop)
+	return ctx
 }
 
 // A host that does not answer is asked again without being told to.
@@ -71,7 +76,7 @@ func TestCancelIsTriedAgain(t *testing.T) {
 	n := start(t, o)
 	id := n.execute("exec sleep 60")
 	n.running(id)
-	if s, report, err := n.Cancel(t.Context(), ann, id, 0, ""); err != nil || s.State != command.Cancelled || report.Outcome != command.Gone {
+	if s, report, err := n.Cancel(t.Context(), ann, id, ample, ""); err != nil || s.State != command.Cancelled || report.Outcome != command.Gone {
 		t.Errorf("%s, %+v, %v", s.State, report, err)
 	}
 	if times.Load() != 2 {
@@ -89,22 +94,25 @@ func TestKilledInMidLadder(t *testing.T) {
 		code := 130
 		e.Exit = command.Exit{Code: &code}
 	}
-	n := start(t, o)
+	n := start(t, o, func(e *engine.Engine) { e.SetStoreFirst(20 * time.Second) })
 	id := n.execute("exec sleep 60")
 	n.running(id)
-	m.beforeCancel = func() error {
-		if c := in(t, o, id); c.Cancellation == nil {
-			t.Error("the ladder runs and the journal has no cancel")
+	m.with(func() {
+		m.beforeCancel = func() error {
+			if c := in(t, o, id); c.Cancellation == nil {
+				t.Error("the ladder runs and the journal has no cancel")
+			}
+			n.journal.dead.Store(true)
+			return nil
 		}
-		n.journal.dead.Store(true)
-		return nil
-	}
-	m.onCancel = lostLink
+		m.onCancel = lostLink
+	})
 	if _, report, err := n.Cancel(t.Context(), ann, id, 0, "enough"); err != nil || report.Outcome != command.Pending {
 		t.Errorf("%+v, %v", report, err)
 	}
+	m.await("its end", func() bool { return m.runs[id].end != nil })
 	n.crash()
-	m.beforeCancel, m.onCancel = nil, nil
+	m.with(func() { m.beforeCancel, m.onCancel = nil, nil })
 	n = start(t, o)
 	if s := n.ended(id); s.State != command.Cancelled || s.Cancellation.Reason != "enough" || s.Cancellation.Report.Outcome != command.Gone {
 		t.Errorf("%s, %+v, %+v", s.State, s.Cancellation, s.Failure)
@@ -240,7 +248,9 @@ func TestTakenOverStartThatFails(t *testing.T) {
 			<-here
 			n.crash()
 			m.restore()
-			m.beforeStart = func(context.Context, engine.Run) error { return unreachable() }
+			m.with(func() {
+				m.beforeStart = func(context.Context, engine.Run) error { return unreachable() }
+			})
 			n = start(t, o)
 			s := n.ended(id)
 			if ran && (s.State != command.Completed || code(s) != "4") || !ran && (s.State != command.Failed || reason(s) != fault.ReasonHostUnreachable) {
@@ -281,7 +291,7 @@ func TestTimeoutOnTheHost(t *testing.T) {
 		n := start(t, o)
 		id := n.execute("exec sleep 60", func(s *command.Spec) { s.Timeout = time.Hour })
 		n.running(id)
-		if s, _, _ := n.Cancel(t.Context(), ann, id, -1, ""); s.State != command.Cancelled {
+		if s, _, _ := n.Cancel(t.Context(), ann, id, ample, ""); s.State != command.Cancelled {
 			t.Errorf("%s, %+v", s.State, s.Failure)
 		}
 	})

@@ -17,6 +17,11 @@ import (
 // the limits, since it runs whatever they are. An attached one ended with the
 // process that held its channel: its outcome cannot be known.
 
+// versionLeap is how far the version of a command that is taken up lies ahead of
+// the stored one: behind all that the last run may have told and not stored. What
+// is left of 53 bits, which is what a JSON number has, is enough for 2^33 restarts.
+const versionLeap = 1 << 20
+
 // recover takes up every command that has not ended, and gives those that need
 // an owner. It asks no host.
 func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
@@ -29,6 +34,7 @@ func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 	var lost []command.Command
 	var queued []*live
 	for _, c := range unfinished {
+		c.Version += versionLeap
 		if c.State != command.Queued && attached(&c) {
 			lost = append(lost, c)
 			continue

@@ -93,7 +93,7 @@ func (w *Watch) open(ctx context.Context, id string) error {
 			return err
 		}
 		if !c.Ended() && w.follow {
-			return draining() // nobody looks after it just now
+			return unattended()
 		}
 		w.ended, w.until, sealed = Snapshot{Command: c}, c.Size, true
 	}
@@ -143,7 +143,7 @@ func (w *Watch) Next(ctx context.Context) (Event, error) {
 			if ev, ok, err = w.poll(ctx); ok || err != nil {
 				return ev, err
 			}
-			return Event{}, draining()
+			return Event{}, unattended()
 		case <-ctx.Done():
 			return Event{}, context.Cause(ctx)
 		}

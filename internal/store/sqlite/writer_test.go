@@ -3,11 +3,14 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,24 +61,59 @@ func TestContextEndsInQueue(t *testing.T) {
 func TestLockedGroupFailsOnce(t *testing.T) {
 	s := open(t, t.TempDir())
 	defer s.Close()
-	const wait = 50 * time.Millisecond
-	onWriter(t, s, "PRAGMA busy_timeout = "+itoa(int(wait.Milliseconds())))
+	onWriter(t, s, "PRAGMA busy_timeout = 1")
 	unlock := lockOut(t, s)
 	defer unlock()
+	begins := countBegins(t, s)
 	group := make([]*change, 100)
 	for i := range group {
 		group[i] = &change{do: func() error { t.Error("it was done without a transaction"); return nil }}
 	}
-	started := time.Now()
 	s.writer.turn.Lock()
 	s.writer.commit(group)
 	s.writer.turn.Unlock()
-	if took := time.Since(started); took > time.Duration(len(group))*wait/2 {
-		t.Errorf("it took %s, want about %s", took, wait)
+	if n := begins.Load(); n != 1 {
+		t.Errorf("it waited %d times for the lock, want once", n)
 	}
 	for _, c := range group {
 		want(t, failed("test", c.err), fault.Unavailable, "another program")
 	}
+}
+
+// countBegins counts the transactions that the writer tries to begin from now on.
+func countBegins(t *testing.T, s *Store) *atomic.Int32 {
+	t.Helper()
+	b := &begins{real: s.writer.begin}
+	db := sql.OpenDB(b)
+	t.Cleanup(func() { db.Close() })
+	counted, err := db.Prepare("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.writer.turn.Lock()
+	defer s.writer.turn.Unlock()
+	s.writer.begin = counted
+	return &b.tried
+}
+
+// begins is a database/sql driver of the one statement that begins a transaction
+// of the writer's: it counts, and has the real one do it.
+type begins struct {
+	real  *sql.Stmt
+	tried atomic.Int32
+}
+
+func (b *begins) Connect(context.Context) (driver.Conn, error) { return b, nil }
+func (b *begins) Driver() driver.Driver                        { return nil }
+func (b *begins) Prepare(string) (driver.Stmt, error)          { return b, nil }
+func (b *begins) Begin() (driver.Tx, error)                    { return nil, driver.ErrSkip }
+func (b *begins) Close() error                                 { return nil }
+func (b *begins) NumInput() int                                { return 0 }
+func (b *begins) Query([]driver.Value) (driver.Rows, error)    { return nil, driver.ErrSkip }
+
+func (b *begins) Exec([]driver.Value) (driver.Result, error) {
+	b.tried.Add(1)
+	return b.real.Exec()
 }
 
 // TestFailedCommitFailsTheGroup has the commit fail after every change was done,
