@@ -270,12 +270,13 @@ func TestPtyRefused(t *testing.T) {
 // A host that runs something else instead says what it said, and nothing counts
 // as started.
 func TestForcedCommand(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ forced, said string }{
 		{"echo this account is closed; exit 1", "this account is closed"},
 		{"echo only on stderr >&2; kill -9 $$", "only on stderr"},
 		{"true", "exit code 0"},
 		{"head -c 3000000 /dev/zero >&2", "megabyte"},
-		{"echo Password:; exec sleep 5", "Password:"},
+		{"echo Password:; exec sleep 30", "Password:"},
 		{"echo telexec:x: started 2 2 2 sh b 1; cat", "did not start"},
 	} {
 		t.Run(c.said, func(t *testing.T) {
@@ -283,7 +284,7 @@ func TestForcedCommand(t *testing.T) {
 			h := start(t, sshtest.Options{ExtraConfig: []string{"ForceCommand " + c.forced}})
 			if strings.Contains(c.forced, "sleep") {
 				// It neither starts nor ends: the host's time is over, and the sweep's.
-				h.runner = New(newDialer(t), Options{StartTimeout: time.Second, ControlTimeout: 300 * time.Millisecond})
+				h.runner = New(newDialer(t), Options{StartTimeout: 4 * time.Second, ControlTimeout: 300 * time.Millisecond})
 			}
 			out := newOutput()
 			_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "true"}, out.sink)
@@ -341,21 +342,19 @@ func TestChatter(t *testing.T) {
 
 // A host that is too slow to start is swept: nothing runs afterwards.
 func TestSlowStart(t *testing.T) {
-	dir := t.TempDir()
-	h := start(t, sshtest.Options{ExtraConfig: []string{
-		// Only the first session is slow, the one of the sweep is not.
-		"ForceCommand if mkdir " + dir + "/slow 2>/dev/null; then sleep 1; fi; eval \"${SSH_ORIGINAL_COMMAND}\"",
-	}})
+	t.Parallel()
+	// Only the session of the start is slow, the one of the sweep is not.
+	h, flag := forced(t, isControl+` || sleep 3`)
 	h.runner = New(newDialer(t), Options{StartTimeout: 200 * time.Millisecond})
-	_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "touch " + dir + "/ran; sleep 100"}, newOutput().sink)
+	_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "touch " + flag + "; sleep 100"}, newOutput().sink)
 	if fault.ReasonOf(err) != fault.ReasonNoExitStatus {
 		t.Fatal(err)
 	}
-	// The first session ends by itself when its sleep is over.
+	// The sweep ends the first session, or else its sleep does.
 	eventually(t, "the slow session has ended", func() bool {
 		return strings.Count(h.server.Log(), "Close session") >= 2
 	})
-	if _, err := os.Stat(dir + "/ran"); err == nil {
+	if _, err := os.Stat(flag); err == nil {
 		t.Error("the command ran although its start had failed")
 	}
 }

@@ -48,6 +48,10 @@ func (d *durable) conclude(how string) {
 		lost = lostFault(fault.ReasonRunRemoved, "what %s kept of the command is damaged", host)
 	}
 	if lost != nil {
+		if f[0] != "unstarted" && !closed(d.decided) {
+			// What there is of it is removed when that is stored, and not before.
+			d.begun(identity{boot: "-", start: "-"})
+		}
 		d.fail(lost)
 		return
 	}

@@ -65,6 +65,7 @@ type durable struct {
 	again    bool      // we have sent a start more than once
 	mute     int       // attempts that the host has ended without a word
 	kept     bool      // the host may have files of it
+	claimed  bool      // the host has said that it has it
 	lostAt   time.Time // since when there is no connection; zero: there is
 	told     bool      // Link knows of that
 	linkedAt time.Time // when the host has last answered
@@ -175,7 +176,7 @@ func (d *durable) keep(ctx context.Context, mode string) {
 			return
 		}
 		switch {
-		case closed(d.decided):
+		case closed(d.decided), d.claimed && mode != modeVoid:
 			mode = modeResume
 		case d.sent && mode == modeStart:
 			mode, d.again = modeRetry, true
@@ -206,6 +207,7 @@ func (d *durable) reconnecting(ctx context.Context, why error) bool {
 	}
 	limit := d.runner.opts.ReconnectTimeout
 	if away := time.Since(d.lostAt); away > limit {
+		d.kept = false // not ours to remove while it lives; Clean will when it does not
 		d.fail(fault.Wrap(why, fault.Unavailable, fault.ReasonConnectionLost,
 			"%s could not be reached for %v, and how the command ended is not known", d.run.Host.Name, limit).
 			WithHint("It may still run there, and what it printed is kept there. Cancel it to end what is left of it").WithOp("sshexec.wait"))

@@ -282,7 +282,13 @@ func (s *session) take(ctx context.Context, m saying) (out followed, over bool) 
 		d.fail(d.unfound(word))
 		return followed{through: true}, true
 	case "noinput":
-		if err := d.bring(ctx); err != nil {
+		err := d.bring(ctx)
+		if fault.ReasonOf(err) == fault.ReasonNoSpace && s.mode == modeStart {
+			d.fail(fault.From(err))
+			return followed{through: true}, true
+		}
+		d.again = d.again || s.mode == modeStart
+		if err != nil {
 			return followed{err: fault.Wrap(err, fault.Unavailable, fault.ReasonNoExitStatus,
 				"%s does not take the command's standard input; whether it runs there is not known", d.run.Host.Name)}, true
 		}
@@ -300,6 +306,7 @@ func (s *session) greet(word, rest string) {
 	d := s.d
 	s.greeted = true
 	d.kept = true
+	d.claimed = true
 	d.linked()
 	key, rest, _ := strings.Cut(rest, " ")
 	if len(key) == nonceSize {
@@ -316,7 +323,7 @@ func (s *session) greet(word, rest string) {
 		}
 	case "live":
 		if n, ok := number(rest); ok {
-			d.came = n
+			d.came = max(d.came, n) // the answer to an Input may have overtaken it
 		}
 	case "final":
 		s.how = rest
@@ -457,6 +464,9 @@ func (s *session) carry(stream command.Stream, r io.Reader) {
 	theirs := func(k string) bool { return k == key }
 	data := func(b []byte) { s.deliver(stream, b) }
 	said := func(m mark) {
+		if m.key == s.nonce && m.words == "end" {
+			runs.flush(key, data)
+		}
 		if word, rest, _ := strings.Cut(m.words, " "); !greeted && m.key == s.nonce {
 			switch word {
 			case "new", "live", "final":

@@ -81,14 +81,21 @@ func (d *durable) give(ctx context.Context, piece []byte, eof bool) error {
 		case err == nil && (word == "gone" || word == "ended"):
 			return notRunning(d.run.Host)
 		}
-		// busy, short, or the host cannot be reached just now
+		// busy, nospace, short, away, or the host cannot be reached just now
 		select {
 		case <-d.ended:
-			return d.over()
+			why := d.over()
+			why.RetryAfter = 0 // it may have been taken: to be asked first
+			return why
 		default:
 		}
 		if !pause(ctx, wait) {
-			return inputBusy(ctx, d.taken())
+			busy := inputBusy(ctx, d.taken())
+			if word == "nospace" {
+				busy.Message = "there is no space on " + d.run.Host.Name + " for more of the command's standard input"
+				busy.Hint = "Make room there, and send the rest, from the byte behind stdin_bytes"
+			}
+			return busy
 		}
 	}
 }

@@ -476,7 +476,7 @@ func TestHostThatStaysAway(t *testing.T) {
 	t.Parallel()
 	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 	h.runner.opts.ReconnectTimeout = 200 * time.Millisecond
-	k := h.durably(command.Spec{Line: "echo up; sleep 5"})
+	k := h.durably(command.Spec{Line: "echo up; sleep 1000"})
 	k.await(t, has("up"))
 	h.server.Stop()
 	if _, err := k.Wait(); fault.ReasonOf(err) != fault.ReasonConnectionLost {
@@ -487,9 +487,12 @@ func TestHostThatStaysAway(t *testing.T) {
 	h.runner.opts.ReconnectTimeout = time.Hour
 	told := make(chan error, 100)
 	run := k.run
-	run.Link = func(why error) { told <- why }
-	ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	run.Link = func(why error) {
+		told <- why
+		time.AfterFunc(400*time.Millisecond, cancel) // some attempts more
+	}
 	if _, err := h.runner.Resume(ctx, run); fault.ReasonOf(err) != fault.ReasonConnectionLost {
 		t.Error(err)
 	}

@@ -314,7 +314,7 @@ func (r *Runner) askWith(ctx context.Context, open opener, host inventory.Host, 
 	select {
 	case res = <-results:
 	case <-ctx.Done():
-		ses.Close()
+		go ses.Close() // which may wait for a connection that takes nothing
 		return nil, fault.Wrap(context.Cause(ctx), fault.DeadlineExceeded, fault.ReasonSignalFailed,
 			"%s did not answer in time", host.Name).WithOp("sshexec.ask")
 	}

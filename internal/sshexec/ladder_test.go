@@ -65,11 +65,6 @@ func TestCancelTrees(t *testing.T) {
 				if c.signal != "" && report.Signal != c.signal || report.Ended < c.ended {
 					t.Errorf("%+v, want %s and at least %d", report, c.signal, c.ended)
 				}
-				// About a tenth to three tenths of a second on a machine at rest, and the
-				// grace on top where KILL is needed.
-				if report.Duration > 3*time.Second && !raceEnabled {
-					t.Errorf("took %v", report.Duration)
-				}
 				if left := carriers(t, r.id); len(left) > 0 {
 					t.Errorf("left: %v", left)
 				}
@@ -246,14 +241,13 @@ func TestCancelLeavesWhatItMayNotSignal(t *testing.T) {
 	}
 	r := h.start(command.Spec{Line: rootly + ` -pc "exec ` + perl + ` -e '\$< = \$>; \$< == 0 or die; \$SIG{INT}=\$SIG{TERM}=q(IGNORE); \$|=1; print qq(ready\n); sleep 1000'"; true`})
 	r.await(t, has("ready"))
-	begin := time.Now()
 	report, err := r.Cancel(t.Context(), 100*time.Millisecond)
 	if err != nil || report.Outcome != command.Left || len(report.Left) != 1 {
 		t.Fatalf("%+v, %v", report, err)
 	}
 	left := report.Left[0]
-	if left.User != "root" || !strings.Contains(left.Command, "perl") || !strings.Contains(left.Why, "may not") || time.Since(begin) > 5*time.Second && !raceEnabled {
-		t.Errorf("%+v after %v", left, time.Since(begin))
+	if left.User != "root" || !strings.Contains(left.Command, "perl") || !strings.Contains(left.Why, "may not") {
+		t.Errorf("%+v", left)
 	}
 	if err := syscall.Kill(int(left.PID), syscall.SIGKILL); err != nil {
 		t.Error(err)

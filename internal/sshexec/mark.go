@@ -64,6 +64,18 @@ func (m *marks) next(b []byte, known func(key string) bool, data func([]byte), s
 	}
 }
 
+// flush gives data what is held back, where no mark can come any more. The
+// beginning of one of the run's own, which a full disk has cut off, is no output.
+func (m *marks) flush(key string, data func([]byte)) {
+	const certain = 8 // characters of a key that nobody can guess
+	part, named := bytes.CutPrefix(m.held, []byte(string(rune(markStart))+markName))
+	part = part[:min(len(part), len(key))]
+	if torn := named && len(part) >= certain && strings.HasPrefix(key, string(part)); len(m.held) > 0 && !torn {
+		data(m.held)
+	}
+	m.held = nil
+}
+
 // parseMark reads the mark at the start of b. size is 0 where it may still become
 // one, and below 0 where it is none.
 func parseMark(b []byte) (got mark, size int) {

@@ -136,7 +136,7 @@ func FuzzWords(f *testing.F) {
 			t.Fatal("not concluded")
 		}
 		known := d.ending.Code != nil || d.ending.Signal != ""
-		if known == (d.startErr != nil) || known && d.ending.Code != nil && d.ending.Signal != "" {
+		if known && d.startErr != nil || !known && d.waitErr == nil || known && d.ending.Code != nil && d.ending.Signal != "" {
 			t.Errorf("%q: %+v, %v", s, d.ending, d.waitErr)
 		}
 		if c := d.ending.Code; c != nil && (*c < 0 || *c > 255) {

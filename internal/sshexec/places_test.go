@@ -158,6 +158,8 @@ func TestInputThatEndsWhileItIsLookedFor(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
+	_, records, _ := strings.Cut(startingScript, "\nput() {")
+	records, _, _ = strings.Cut("put() {"+records, "\n# make FILE")
 	_, feed, _ := strings.Cut(startingScript, "\nfeed() {")
 	feed, _, _ = strings.Cut(feed, "\n}\n")
 	for behind := range 6 { // the looks that come first
@@ -166,7 +168,7 @@ func TestInputThatEndsWhileItIsLookedFor(t *testing.T) {
 			looks=$((looks + 1))
 			! builtin [ $looks -eq `+itoa(int64(behind))+` ] || { echo all >r.in.0.4; : >r.in.eof; echo more 1<>r.bell; }
 			return $was
-		}`+"\nfeed() {"+feed+"\n}\nid=r; mkfifo r.bell; echo more 1<>r.bell & "+`
+		}`+"\n"+records+"\nfeed() {"+feed+"\n}\nid=r; echo 0 0 >r.n; mkfifo r.bell; echo more 1<>r.bell & "+`
 		! builtin [ `+itoa(int64(behind))+` -eq 0 ] || { echo all >r.in.0.4; : >r.in.eof; }
 		feed; :`)
 		cmd.Dir = t.TempDir()
@@ -214,11 +216,18 @@ func TestInputThatIsNotRead(t *testing.T) {
 	open := h.file("open", newID())
 	k := h.durably(command.Spec{Line: "echo up; until [ -e " + open + " ]; do sleep 0.05; done; wc -c", StdinOpen: true})
 	k.await(t, has("up"))
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	// What the host keeps is taken, however slowly.
+	const kept = 16 * pieceMost
+	data := bytes.Repeat([]byte("x"), kept)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	data := bytes.Repeat([]byte("x"), 20*pieceMost)
+	if n, err := k.Input(ctx, data, false); err != nil || n != kept {
+		t.Fatal(n, err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
 	n, err := k.Input(ctx, data, false)
-	if fault.ReasonOf(err) != fault.ReasonInputBusy || n < 14*pieceMost || n > 17*pieceMost {
+	if fault.ReasonOf(err) != fault.ReasonInputBusy || n != kept {
 		t.Errorf("%d %v", n, err)
 	}
 	d := k.Process.(*durable)

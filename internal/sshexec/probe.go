@@ -2,6 +2,7 @@ package sshexec
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,10 @@ type known struct {
 	facts *facts
 	why   *fault.Error // why there can be no durable run; nil where facts is set
 	until time.Time
+	// How the account could not be asked, and when: an answer to all who were waiting
+	// for it then.
+	err    *fault.Error
+	failed time.Time
 }
 
 // How long an answer of an account holds.
@@ -63,15 +68,23 @@ func (r *Runner) facts(ctx context.Context, host inventory.Host) (*facts, error)
 	}
 	v, _ := r.accounts.LoadOrStore(account(host), &known{turn: make(chan struct{}, 1)})
 	k := v.(*known)
+	asked := time.Now()
 	select {
 	case k.turn <- struct{}{}:
 		defer func() { <-k.turn }()
 	case <-ctx.Done():
 		return nil, fault.From(context.Cause(ctx))
 	}
+	if k.failed.After(asked) {
+		return nil, clone(k.err)
+	}
 	if time.Now().After(k.until) {
 		f, why, err := r.probe(ctx, host)
 		if err != nil {
+			if ctx.Err() == nil { // else it says nothing of the host
+				k.err, k.failed = fault.From(err), time.Now()
+				err = clone(k.err)
+			}
 			return nil, err
 		}
 		k.facts, k.why, k.until = f, why, time.Now().Add(factsHold)
@@ -80,10 +93,16 @@ func (r *Runner) facts(ctx context.Context, host inventory.Host) (*facts, error)
 		}
 	}
 	if k.why != nil {
-		f := *k.why
-		return nil, &f
+		return nil, clone(k.why)
 	}
 	return k.facts, nil
+}
+
+// clone gives an error that its owner may add to.
+func clone(f *fault.Error) *fault.Error {
+	c := *f
+	c.Metadata = maps.Clone(f.Metadata)
+	return &c
 }
 
 // forget has an account asked anew.
@@ -118,9 +137,9 @@ func (r *Runner) probe(ctx context.Context, host inventory.Host) (*facts, *fault
 	case f.newSession == "":
 		return nil, notDurable(host, "it has neither setsid nor perl nor python3, of which one is needed"), nil
 	}
-	needs := []string{"cat", "mkfifo", "mv", "rm", "tail", "wc"}
+	needs := []string{"awk", "cat", "mkfifo", "mv", "rm", "sleep", "tail", "wc"}
 	if f.follow == "poll" {
-		needs = append(needs, "dd", "sleep")
+		needs = append(needs, "dd")
 	}
 	for _, tool := range needs {
 		if !slices.Contains(f.has, tool) {

@@ -79,8 +79,8 @@ func (d *durable) startScript(nonce, mode string) string {
 	set("id", d.run.ID)
 	set("mode", mode)
 	set("fence", strconv.FormatInt(d.run.Fence, 10))
-	set("out", strconv.FormatInt(got[command.Stdout], 10))
-	set("err", strconv.FormatInt(got[command.Stderr], 10))
+	set("out", placeBehind(got[command.Stdout]))
+	set("err", placeBehind(got[command.Stderr]))
 	set("follow", d.facts.follow)
 	if mode == modeStart || mode == modeRetry {
 		input := "none"
@@ -112,6 +112,11 @@ func (d *durable) startScript(nonce, mode string) string {
 		set("limit", limit)
 		set("timeout", timeout)
 		set("sudo", sudo)
+		builtin := "no"
+		if d.facts.unseen() {
+			builtin = "yes"
+		}
+		set("builtin", builtin)
 		set("new_session", d.facts.newSession)
 		set("text", commandFile(spec, d.run.ID))
 	}
@@ -119,6 +124,12 @@ func (d *durable) startScript(nonce, mode string) string {
 	set("new", d.facts.dirs[0])
 	b.WriteString("main " + command.Quote(d.facts.all()...) + "\n")
 	return b.String()
+}
+
+// placeBehind gives the place behind so many bytes of a spool, as start.sh wants it.
+func placeBehind(n int64) string {
+	const block = 64 << 10
+	return fmt.Sprintf("%d %d %d", n+1, n/block, n%block)
 }
 
 // commandFile gives the text of the command file.
@@ -169,7 +180,7 @@ func sudoInput(spec *command.Spec, id, key string) string {
 		b.WriteString(spec.Sudo.Password.Reveal() + "\n")
 	}
 	b.WriteString(sudoBegin + "\n")
-	b.WriteString(sudoProgram(spec, id, key) + "\n")
+	b.WriteString(sudoProgram(spec, id, key)) // start.sh ends the line
 	return b.String()
 }
 

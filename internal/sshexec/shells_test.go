@@ -84,6 +84,8 @@ func TestDurableInEveryShell(t *testing.T) {
 // inAnyShell goes once through what the scripts can do. A silent shell does not
 // say that a signal has ended a command: it is told as a code.
 func inAnyShell(t *testing.T, h *host, silent bool) {
+	// Beside all the rest, for even a slow shell must have come to its trap.
+	timed := h.durably(command.Spec{Line: "trap '' INT TERM; echo up; sleep 100; sleep 100", Timeout: 3100 * time.Millisecond})
 	for _, c := range []struct{ line, stdout, stderr, exit string }{
 		{"true", "", "", "0"},
 		{"echo out; echo err >&2; exit 7", "out\n", "err\n", "7"},
@@ -124,12 +126,13 @@ func inAnyShell(t *testing.T, h *host, silent bool) {
 		t.Error(code(e), k.text(command.Stdout))
 	}
 	// Followed again in the middle, asked, interrupted.
-	k = h.durably(command.Spec{Line: "echo a; echo b >&2; trap 'echo got; exit 5' INT; while :; do sleep 0.05; done"})
+	k = h.durably(command.Spec{Line: "trap 'echo got; exit 5' INT; echo a; echo b >&2; while :; do sleep 0.05; done"})
 	k.await(t, has("a"))
 	k.Close()
 	again := h.resumed(k, 2)
 	if err := again.Signal(t.Context(), "INT"); err != nil {
 		t.Error(err)
+		again.Cancel(t.Context(), 0) // it would not end
 	}
 	if e := again.end(t); code(e) != "5" || again.text(command.Stdout) != "a\ngot\n" || again.text(command.Stderr) != "b\n" {
 		t.Error(code(e), again.text(command.Stdout), again.text(command.Stderr))
@@ -140,8 +143,7 @@ func inAnyShell(t *testing.T, h *host, silent bool) {
 		t.Error(r, err)
 	}
 	k.end(t)
-	k = h.durably(command.Spec{Line: "echo up; trap '' INT TERM; sleep 100; sleep 100", Timeout: 150 * time.Millisecond})
-	if e := k.end(t); e.TimedOut == nil || e.TimedOut.Outcome != command.Gone || e.TimedOut.Signal != "KILL" {
+	if e := timed.end(t); e.TimedOut == nil || e.TimedOut.Outcome != command.Gone || e.TimedOut.Signal != "KILL" {
 		t.Errorf("%+v", e)
 	}
 	run := Run{ID: newID(), Host: h.inv, Spec: &command.Spec{Line: "true", WorkingDirectory: "/nonexistent"}, Fence: 1, Output: newOutput().sink}

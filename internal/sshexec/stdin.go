@@ -172,7 +172,7 @@ func stdinClosed(message string) *fault.Error {
 	return fault.New(fault.FailedPrecondition, fault.ReasonStdinClosed, "%s", message).WithOp("sshexec.input")
 }
 
-func inputBusy(ctx context.Context, total int64) error {
+func inputBusy(ctx context.Context, total int64) *fault.Error {
 	return fault.Wrap(context.Cause(ctx), fault.Unavailable, fault.ReasonInputBusy,
 		"the command does not read its standard input").
 		WithHint("Send the rest, from the byte behind stdin_bytes, when it reads again").

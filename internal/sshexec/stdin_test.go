@@ -94,6 +94,9 @@ func TestInputBusy(t *testing.T) {
 	chunk := make([]byte, 1<<20)
 	var total int64
 	var err error
+	if total, err = r.Input(t.Context(), chunk, false); err != nil { // there is room for it
+		t.Fatal(err)
+	}
 	ctx, cancel := t.Context(), context.CancelFunc(nil)
 	for err == nil {
 		ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)

@@ -62,7 +62,7 @@ func TestSudo(t *testing.T) {
 			h := on(t, m, "asked")
 			spec := command.Spec{Line: line, Sudo: with(password), StdinOpen: true}
 			if name == "timeout" {
-				spec.Timeout = 2 * time.Second
+				spec.Timeout = 10 * time.Second // sudo comes first
 			}
 			k := h.durably(spec)
 			k.await(t, has("up"))

@@ -18,13 +18,15 @@ import (
 // Nothing that may have run is said not to have started, whatever became of its
 // greeting.
 func TestStartThatIsNotHeard(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, forced, line, said string }{
 		// The server stands still just when the command is started.
 		{"frozen", "kill -STOP $PPID", "touch $D/ran", "could not be found out"},
 		{"greeting dropped", "exec 2>/dev/null", "touch $D/ran; sleep 100", "what was found of it there was ended"},
-		{"short, greeting dropped", "exec 2>/dev/null", "touch $D/ran; exec 1>&-; sleep 2; true", ""},
+		{"short, greeting dropped", "exec 2>/dev/null", "touch $D/ran; exec 1>&-; sleep 100; true", "what was found of it there was ended"},
 		{"behind a megabyte", "head -c 3000000 /dev/zero >&2", "touch $D/ran", "megabyte"},
-		{"behind a megabyte, still running", "head -c 3000000 /dev/zero >&2", "touch $D/ran; sleep 100", "what was found of it there was ended"},
+		// Not much more, for after a second it is looked for.
+		{"behind a megabyte, still running", "head -c 1100000 /dev/zero >&2", "touch $D/ran; sleep 100", "what was found of it there was ended"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -33,7 +35,7 @@ func TestStartThatIsNotHeard(t *testing.T) {
 			if c.name == "frozen" {
 				control = 300 * time.Millisecond
 			}
-			h.runner = New(newDialer(t), Options{StartTimeout: time.Second, ControlTimeout: control})
+			h.runner = New(newDialer(t), Options{StartTimeout: 5 * time.Second, ControlTimeout: control})
 			t.Cleanup(h.server.Resume) // before the dialer closes
 			dir := filepath.Dir(flag)
 			_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: strings.ReplaceAll(c.line, "$D", dir)}, newOutput().sink)

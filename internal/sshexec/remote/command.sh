@@ -5,6 +5,8 @@
 # sudo. All of it stands in braces, so that the shell has read it to its end before
 # the file is emptied.
 
+# Behind this line, descriptor 2 has what the waiting shell says of our end.
+echo telexec >&2
 exec 2>&5 5>&-
 # The user's own name for a shell, before the environment asked for can hide it.
 telexec_shell=${SHELL:-/bin/sh}

@@ -7,7 +7,8 @@
 umask 077;
 @
 say() { echo "telexec:$nonce: $*"; };
-cd "$dir" 2>/dev/null && [ -e "$id.st" ] || { say gone; exit; };
+cd "$dir" 2>/dev/null || { say away; exit; };
+[ -e "$id.st" ] || { say gone; exit; };
 read -r f rest <"$id.f";
 [ "${f:-0}" -le "$fence" ] || { say superseded; exit; };
 read -r what rest <"$id.st";
@@ -18,7 +19,13 @@ if [ "$size" -gt 0 ] && [ "$came" -eq "$from" ]; then
 # What the command has not read yet is bounded.
 set -- "$id.in."[0-9]*;
 [ $# -lt 16 ] || { say busy $came; exit; };
-cat >"$id.in_$$" 2>/dev/null && [ "$(wc -c <"$id.in_$$")" -eq "$size" ] || { rm -f "$id.in_$$"; say short $came; exit; };
+cat >"$id.in_$$" 2>/dev/null || { rm -f "$id.in_$$"; say nospace $came; exit; };
+[ "$(wc -c <"$id.in_$$")" -eq "$size" ] || { rm -f "$id.in_$$"; say short $came; exit; };
+# It may have been long on its way, and have come by another one meanwhile.
+read -r f rest <"$id.f";
+read -r came rest <"$id.n";
+[ "${f:-0}" -le "$fence" ] || { rm -f "$id.in_$$"; say superseded; exit; };
+[ "$came" -eq "$from" ] || { rm -f "$id.in_$$"; say took $came; exit; };
 came=$((from + size));
 mv "$id.in_$$" "$id.in.$from.$came";
 printf "%-120s%s" "$came" "$came" 1<>"$id.n";

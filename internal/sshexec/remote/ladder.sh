@@ -36,6 +36,7 @@ list() {
     $1 == "seen" { if ($2 != "" && !($2 in known)) { known[$2] = 1; old[++olds] = $2 }; next }
     $1 ~ /\/environ$/ { n = split($1, part, "/"); marked[part[n-1]] = 1; next }
     {
+      lines++ # at least ours
       pid = $1
       if (how == "ps") {
         state = substr($4, 1, 1); up = $2; grp = $3; sess = 0
@@ -64,7 +65,16 @@ list() {
       }
       printf "\n"
       for (i = 1; i <= olds; i++) printf "%s ", old[i]
+      if (lines) print "\nlisted"
     }')
+  case $found in
+  *"$nl"listed) found=${found%"$nl"listed} ;;
+  *) # What was not listed to its end, for want of awk or of processes, proves nothing.
+    how=none
+    list
+    return
+    ;;
+  esac
   alive=${found%%"$nl"*}
   alive=${alive% }
   seen=${found#*"$nl"}

@@ -6,7 +6,11 @@ say() { printf 'telexec:%s: %s\n' "$nonce" "$*"; }
 # A directory that is ours alone, may be written, and is no link of somebody's.
 usable() {
   mkdir -p "$1" && [ ! -h "$1" ] && cd "$1" && [ -O . ] && [ -w . ] || return
-  case $(ls -ld . | cut -c 1-10) in drwx------) ;; *) chmod 700 . || return ;; esac
+  case $(ls -ld . | cut -c 1-10)$1 in
+  drwx------*) ;;
+  *"$home"/*) chmod 700 . || return ;;
+  *) return 1 ;; # where others may write it may have become something else by now
+  esac
   { true >".probe.$$" && rm -f ".probe.$$"; }
 } 2>/dev/null
 

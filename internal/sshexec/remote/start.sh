@@ -12,7 +12,9 @@
 #             resume: only follow. void: so too, or see to it that it never starts
 #   since     the boot id when it was first sent; empty: not known
 #   fence     of the owner
-#   out, err  how many bytes of the spools the owner has
+#   out, err  of the spools: the first byte that the owner has not, from 1; and how
+#             many blocks of 64 KiB and bytes are before it (not all shells can
+#             count so far)
 #   follow    tail: tail -f waits for events; poll: it does not
 #   now       yes: follow at once; no: when the service says go
 #   input     none, file (it was sent before, as ID.in), open (more may come)
@@ -20,6 +22,7 @@
 #   limit     most that a spool may hold, in blocks of ulimit -f; empty: no limit
 #   timeout   in seconds; empty: none
 #   sudo      what sudo and the shell behind it read first; empty: no sudo
+#   builtin   yes: printf is, so that what it gets is no program's argument
 #   text      of the command file: command.sh with its values
 # and new_session, the words that make a command the leader of a new session; with
 # a timeout timeout.sh and the ladder come in front. The arguments of main, which
@@ -52,6 +55,17 @@ get() {
   esac
 }
 
+# give TEXT says it, but never as an argument of a program.
+give() {
+  if [ $builtin = yes ]; then
+    printf '%s\n' "$1"
+  else
+    cat <<END
+$1
+END
+  fi
+}
+
 # make FILE makes an empty file; false where there is one. With ":", which is a
 # special builtin, a shell would have to exit.
 make() {
@@ -80,6 +94,14 @@ born_of() {
 lives() {
   born_of "${1%%:*}"
   [ -n "$born" ] && [ "$born" = "${1#*:}" ]
+}
+
+# child PID PARENT: is it a child of that process?
+child() {
+  IFS= read -r stat </proc/"$1"/stat || return
+  parent=$2
+  set -- ${stat##*")"}
+  [ "$2" = "$parent" ]
 }
 
 # slay PID:BORN kills it, if it is still that process.
@@ -114,7 +136,12 @@ copy() {
 copy_sudo() {
   said= line=
   while IFS= read -r line; do
-    case $line in "telexec:$key: "*) break ;; esac
+    # In front of it may stand what somebody has asked without a line end.
+    case $line in *"telexec:$key: "*)
+      said=$said${line%%"telexec:$key: "*} line="telexec:$key: ${line#*"telexec:$key: "}"
+      break
+      ;;
+    esac
     said=$said$line$nl line=
   done
   case $line in
@@ -140,6 +167,9 @@ feed() {
       cat "$piece" || { true >"$id.in.eof"; return; }
       rm -f "$piece"
       at=${piece##*.}
+      # Who has brought it may have died before he had written that.
+      get "$id.n"
+      [ "${what:-0}" -ge "$at" ] || put "$id.n" "$at"
       continue 2
     done
     [ -z "$all" ] || return
@@ -159,18 +189,24 @@ begin() {
       exec 5>&- 2>/dev/null
       myself
       put "$id.q" "$me"
-      printf %s "$sudo"
+      [ -z "$sudo" ] || give "$sudo"
       case $input in file) cat "$id.in" ;; open) feed ;; esac
     } | {
-      carry_out
-      # A child that has the input still, and does not read it, must not keep us.
-      [ "$input" != open ] || { true >"$id.in.eof"; echo end 1<>"$id.bell"; }
-      get "$id.q"
-      slay "$what"
+      # Whichever of the two shells is killed, the other ends the feeder.
+      (carry_out; all_fed)
+      all_fed
     }
     ;;
   esac
 } 2<>"$id.m"
+
+# all_fed ends what feeds the command. A child that has the input still, and does
+# not read it, must not keep us.
+all_fed() {
+  [ "$input" != open ] || { true >"$id.in.eof"; echo end 1<>"$id.bell"; }
+  get "$id.q"
+  slay "$what"
+}
 
 # carry_out runs the command and records how it ended, before anybody is told. The
 # command takes descriptor 5 for its standard error itself: a redirection here
@@ -185,12 +221,12 @@ carry_out() {
     ended=signal x=$((x - 384))
   elif [ $x -gt 256 ]; then
     ended=signal x=$((x - 256))
-  elif [ $x -gt 128 ] && read -r line <"$id.m" && [ -n "$line" ]; then
+  elif [ $x -gt 128 ] && last_words && [ -n "$line" ]; then
     ended=signal x=$((x - 128))
   fi
   if [ $ended = signal ]; then
     x=$(kill -l $x)
-    IFS= read -r line <"$id.m"
+    last_words
     case $line in *ore\ dump*) x="$x core" ;; esac
   fi
   get "$id.st"
@@ -199,6 +235,13 @@ carry_out() {
   claim) put "$id.st" "unstarted $boot $x" ;;
   esac
 }
+
+# last_words sets line: what the shell has said of the command's end. Before that
+# come what the login's environment makes any program say, and command.sh's line.
+last_words() {
+  while read -r line && [ "$line" != telexec ]; do :; done
+  read -r line
+} <"$id.m"
 
 # finish runs when all output is in the spools. Where nobody has followed yet, it
 # gives the channel itself what there is.
@@ -223,9 +266,13 @@ finish() {
   [ -z "$refused" ] || how="unstarted $refused"
   case $how in unstarted*) true >"$id.c" ;; esac
   for spool in o e; do
-    [ ! -e "$id.$spool.cut" ] || how="$how $spool=$(($(wc -c <"$id.$spool")))"
+    [ -e "$id.$spool.cut" ] || continue
+    set -- $(wc -c <"$id.$spool")
+    how="$how $spool=$1"
   done
   true >"$id.r"
+  # What the timeout's ladder has said comes behind the output.
+  [ ! -s "$id.t" ] || cat "$id.t" >>"$id.e"
   put "$id.st" "done $how"
   get "$id.f"
   set -- $rest
@@ -237,14 +284,11 @@ finish() {
       b=$!
       get "$id.f"
       [ "${what:-0}" -gt "$fence" ] || put "$id.f" "$fence $key $me - $a $b"
-      wait $a
-      wait $b
+      wait $a && wait $b || return # who was to have it will look again
     fi
-    [ ! -s "$id.t" ] || cat "$id.t" >&9
     printf '\036telexec:%s: done %s\n' "$key" "$how" >&9
     printf '\036telexec:%s: done %s\n' "$key" "$how" >&8
-  else
-    [ ! -s "$id.t" ] || cat "$id.t" >>"$id.e"
+  elif [ -e "$id.st" ]; then
     printf '\036telexec:%s: done %s\n' "$key" "$how" >>"$id.o"
     printf '\036telexec:%s: done %s\n' "$key" "$how" >>"$id.e"
   fi
@@ -253,15 +297,13 @@ finish() {
 # spool FILE: is it one, and nothing that was put in its place?
 spool() { [ -f "$1" ] && [ ! -h "$1" ]; }
 
-# follow_spool SPOOL OFFSET
+# follow_spool SPOOL FIRST BLOCKS BYTES
 follow_spool() {
   spool "$1" || exit
-  [ $follow != tail ] || exec tail -s 0.1 -c +$(($2 + 1)) -f "$1"
+  [ $follow != tail ] || exec tail -s 0.1 -c +$2 -f "$1"
   exec 3<"$1"
-  if [ "$2" -gt 0 ]; then
-    dd bs=65536 skip=$(($2 / 65536)) count=0 <&3
-    [ $(($2 % 65536)) -eq 0 ] || dd bs=$(($2 % 65536)) skip=1 count=0 <&3
-  fi
+  [ $3 = 0 ] || dd bs=65536 skip=$3 count=0 <&3
+  [ $4 = 0 ] || dd bs=$4 skip=1 count=0 <&3
   # A pause grows while nothing comes.
   before= pause=0.02 idle=0
   while kill -s 0 $$ && cat <&3; do
@@ -279,13 +321,13 @@ follow_spool() {
 # go follows both streams, and tells when the command runs.
 go() {
   [ -z "$helpers" ] || return
-  follow_spool "$id.o" "$out" </dev/null &
-  a=$!
-  follow_spool "$id.e" "$err" </dev/null >&9 &
-  b=$!
-  helpers="$a $b"
   myself
   heed
+  follow_spool "$id.o" $out </dev/null &
+  a=$!
+  follow_spool "$id.e" $err </dev/null >&9 &
+  b=$!
+  helpers="$a $b"
   put "$id.f" "$fence $key $me $leader $a $b"
   announce && return
   {
@@ -297,7 +339,6 @@ go() {
       [ $pause != 0.005 ] || pause=0.01
     done
   } </dev/null &
-  helpers="$helpers $!"
 }
 
 # announce tells that the command runs; false where it may begin yet.
@@ -319,11 +360,27 @@ attend() {
   while read -r word more; do
     case $word in
     go) ! unfollowed || go ;;
-    state) judge; note "state $verdict" ;;
+    state)
+      watched
+      judge
+      note "state $verdict"
+      ;;
     clean) clean "$more"; break ;;
     esac
   done
   leave
+}
+
+# watched sees to it that we are still the follower, and that we follow: an older
+# owner may have woken up and written its fence over ours, and a tail may be killed.
+watched() {
+  [ -n "$helpers" ] || return
+  heed
+  [ "$what" = "$fence" ] || put "$id.f" "$fence $key $me $leader $helpers"
+  for one in $helpers; do
+    born_of "$one"
+    [ -n "$born" ] || leave
+  done
 }
 
 # unfollowed: is it for us to follow? Not where the finisher has given all, nor
@@ -342,7 +399,9 @@ heed() {
 
 # leave ends the follower. The shell that came first would wait for the run.
 leave() {
-  [ -z "$helpers" ] || kill $helpers
+  for one in $helpers; do
+    { child "$one" "${me%%:*}" || [ ! -r /proc/self/stat ]; } && kill "$one"
+  done
   [ $mode = follow ] || slay "$leader"
   exit 0
 }
@@ -370,7 +429,8 @@ judge() {
   unstarted) verdict="final unstarted $how" ;;
   claim | "")
     # Let go by now, or never.
-    if make "$id.go"; then verdict="final unstarted -"; else verdict="final $lost"; fi
+    # What was not on the disk when the host fell over tells nothing.
+    if make "$id.go" && [ $lost = killed ]; then verdict="final unstarted -"; else verdict="final $lost"; fi
     ;;
   *) verdict="final $lost" ;;
   esac
@@ -413,6 +473,8 @@ find_run() {
     [ ! -h "$base" ] || continue
     if ! cd "$base"; then
       [ ! -e "$base" ] || unsure=yes
+      # The home may not be mounted yet.
+      case $base in */.*/*) [ -d "${base%/.*/*}" ] || unsure=yes ;; esac
       continue
     fi
     [ -O . ] && [ -e "$id.st" ] && return
@@ -428,9 +490,7 @@ retire() {
   follower=$1
   if lives "$follower"; then
     for one in $3 $4; do
-      { IFS= read -r stat </proc/"$one"/stat; } || continue
-      set -- "$1" "$2" ${stat##*")"}
-      [ "$4" != "${follower%%:*}" ] || kill -s KILL "$one"
+      child "$one" "${follower%%:*}" && kill -s KILL "$one"
     done
     kill -s KILL "${follower%%:*}"
   fi
@@ -472,8 +532,7 @@ resume() {
     # What is in the spools is all there will be, if they are still there.
     { spool "$id.o" && spool "$id.e"; } || case $verdict in "final exit"* | "final signal"*) verdict="final broken ${verdict#final }" ;; esac
     tell "${verdict%% *} $key ${verdict#* }"
-    tail -c +$((out + 1)) "$id.o"
-    tail -c +$((err + 1)) "$id.e" >&9
+    { ! spool "$id.o" || tail -c +${out%% *} "$id.o"; } && { ! spool "$id.e" || tail -c +${err%% *} "$id.e" >&9; } || exit
     tell "end"
     now=no
     ;;
@@ -493,7 +552,7 @@ claim() {
   fi
   {
     put "$id.st" "claim $boot $me" && put "$id.f" "$fence $key" &&
-      printf '%8192s' '' >"$id.r" && printf '%160s\n' '' >"$id.m" && printf '%s\n' "$text" >"$id.c" && true >>"$id.o" && true >>"$id.e"
+      printf '%8192s' '' >"$id.r" && printf '%160s\n' '' >"$id.m" && give "$text" >"$id.c" && true >>"$id.o" && true >>"$id.e"
   } || no_space
   [ $mode = start ] || true >"$id.k"
   [ -z "$sudo" ] || true >"$id.s" || no_space
@@ -515,7 +574,7 @@ no_space() {
 # alone. With more beside it, it is what is left of a run that was removed.
 unless_tombstone() {
   for base; do
-    [ ! -h "$base" ] && cd "$base" && [ -O . ] && [ -e "$id.go" ] || continue
+    [ ! -h "$base" ] && cd "$base" && [ -O . ] && [ -e "$id.go" ] && [ ! -e "$id.st" ] || continue
     if [ -e "$id.f" ]; then tell none; else tell never; fi
     exit 0
   done
@@ -523,15 +582,16 @@ unless_tombstone() {
 
 # start_run starts what nobody has started.
 start_run() {
-  base=$new
-  { [ ! -h "$base" ] && cd "$base" && [ -O . ] && [ -w . ]; } || { tell nodir; exit 0; }
-  case $mode-$base in
-  retry-/tmp/telexec-* | retry-/dev/shm/telexec-*)
-    # What is not here may have been wiped by a restart of the host.
-    [ -n "$since" ] && [ "$since" = "$boot" ] || { tell none; exit 0; }
-    ;;
+  # It may have run in what is not there any more, or not yet.
+  lacking=none
+  [ $mode != start ] || { lacking=nodir; unless_tombstone "$@"; }
+  { [ ! -h "$new" ] && cd "$new" && [ -O . ] && [ -w . ]; } || { tell $lacking; exit 0; }
+  # What is not here may have been wiped by a restart of the host, or not have
+  # been on the disk yet when it fell over.
+  case $mode-$since-$new in
+  start-* | "retry-$boot-"*) ;;
+  retry--/tmp/telexec-* | retry--/dev/shm/telexec-* | retry-[!-]*) tell none; exit 0 ;;
   esac
-  [ -e "$id.st" ] || unless_tombstone "$base"
   case $input-$given in none-* | open-0) ;; *) [ -e "$id.in" ] || [ -e "$id.st" ] || { tell noinput; exit 0; } ;; esac
   claim || resume
   # The run is started by a pipeline and not by "&", which would have SIGINT ignored.

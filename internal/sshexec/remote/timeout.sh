@@ -5,7 +5,8 @@
 # ladder's report into ID.t. It is in the background of the shell that finishes,
 # so that it is there until the last child of the command has let go of the output.
 keep_time() {
-  trap 'kill $nap; exit' TERM
+  nap=
+  trap 'kill ${nap:-$!}; exit' TERM
   sleep "$timeout" &
   nap=$!
   wait $nap || {

@@ -1,5 +1,0 @@
-//go:build !race
-
-package sshexec
-
-const raceEnabled = false
