@@ -63,6 +63,7 @@ type durable struct {
 	fresh    bool      // what the host has was asked anew because its directory was gone
 	sent     bool      // something may have reached the host, also from an owner before
 	again    bool      // we have sent a start more than once
+	early    int       // connections that broke before anything was sent
 	mute     int       // attempts that the host has ended without a word
 	kept     bool      // the host may have files of it
 	claimed  bool      // the host has said that it has it
@@ -171,7 +172,7 @@ func (d *durable) keep(ctx context.Context, mode string) {
 		case out.err == nil:
 			// The follower has ended and the run has not: look again.
 			out.err = fault.New(fault.Unavailable, fault.ReasonConnectionLost, "what followed the command on %s has ended", d.run.Host.Name)
-		case !closed(d.decided) && d.unsent(mode, out.err):
+		case !closed(d.decided) && d.unsent(mode, out.err) && !d.lostEarly(out.err):
 			d.fail(fault.From(out.err))
 			return
 		}
@@ -191,6 +192,19 @@ func (d *durable) keep(ctx context.Context, mode string) {
 // sent, or the host could never have kept it.
 func (d *durable) unsent(mode string, err error) bool {
 	return !d.sent || mode == modeRetry && (!d.again || d.mute > 1) && fault.ReasonOf(err) == fault.ReasonNotDurable
+}
+
+// earlyMost is how many connections are tried that break before anything was sent.
+const earlyMost = 5
+
+// lostEarly reports whether there is to be another attempt at a start of which
+// nothing was sent: the host was there, and the connection broke.
+func (d *durable) lostEarly(err error) bool {
+	if d.sent || fault.ReasonOf(err) != fault.ReasonConnectionLost {
+		return false
+	}
+	d.early++
+	return d.early < earlyMost
 }
 
 // reconnecting waits before the next attempt; false: there is none.

@@ -205,3 +205,33 @@ func TestStartsOnAHostThatIsAway(t *testing.T) {
 		t.Errorf("it was asked %d times for 20 starts at once", n)
 	}
 }
+
+// breaking is a host whose connections break so often before anything is sent.
+type breaking struct {
+	*dialer
+	left *atomic.Int32
+}
+
+func (d breaking) Open(ctx context.Context, host inventory.Host) (Session, error) {
+	if d.left.Add(-1) >= 0 {
+		return Session{}, fault.New(fault.Unavailable, fault.ReasonConnectionLost, "broken")
+	}
+	return d.dialer.Open(ctx, host)
+}
+
+// A connection that breaks before anything was sent is no reason to fail, unless
+// it does so again and again.
+func TestConnectionThatBreaksBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
+	for _, breaks := range []int32{earlyMost - 1, earlyMost} {
+		d := breaking{dialer: newDialer(t), left: new(atomic.Int32)}
+		h.runner = New(d, Options{})
+		d.left.Store(breaks)
+		spec, starts := counted(t, "exit 3")
+		e, _, err := h.outcome(Run{ID: newID(), Host: h.inv, Spec: spec, Fence: 1})
+		if failed := fault.ReasonOf(err) == fault.ReasonConnectionLost; failed != (breaks == earlyMost) || !failed && (code(e) != "3" || starts() != 1) || failed && starts() != 0 {
+			t.Errorf("%d breaks: %s %v, %d starts", breaks, code(e), err, starts())
+		}
+	}
+}

@@ -77,7 +77,7 @@ func (r *Record) checkStarts([]Fault) []string {
 
 // notStarted are the reasons of a command that could not be started.
 var notStarted = []string{
-	"HOST_UNREACHABLE", "CONNECT_TIMEOUT", "CONNECTION_REFUSED", "HANDSHAKE_FAILED", "CHANNEL_REFUSED", "EXEC_REFUSED",
+	"HOST_UNREACHABLE", "CONNECT_TIMEOUT", "CONNECTION_REFUSED", "HANDSHAKE_FAILED", "CHANNEL_REFUSED", "EXEC_REFUSED", "CONNECTION_LOST",
 }
 
 // NotStarted reports whether it ended without a start, for a reason that the
