@@ -47,7 +47,7 @@ func (a *attendance) conclude() (command.Event, func(c *command.Command)) {
 		}
 		if incomplete(w.err) || w.err != nil && ev != command.Lose {
 			sizes, _ := a.log.Sizes()
-			c.Truncation = &command.Truncation{Offset: sizes, Reason: "the connection ended before all output had come"}
+			c.Truncation = &command.Truncation{Offset: sizes, Reason: "not all of it had come when the command was let go of"}
 		}
 		tell(c)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -232,6 +233,49 @@ func TestConnectionThatBreaksBeforeTheStart(t *testing.T) {
 		e, _, err := h.outcome(Run{ID: newID(), Host: h.inv, Spec: spec, Fence: 1})
 		if failed := fault.ReasonOf(err) == fault.ReasonConnectionLost; failed != (breaks == earlyMost) || !failed && (code(e) != "3" || starts() != 1) || failed && starts() != 0 {
 			t.Errorf("%d breaks: %s %v, %d starts", breaks, code(e), err, starts())
+		}
+	}
+}
+
+// What has left the group, the session and the environment still has the output.
+func TestCancelOfWhatHasOnlyTheOutput(t *testing.T) {
+	t.Parallel()
+	eachUser(t, func(t *testing.T, h *host) {
+		k := h.durably(command.Spec{Line: "setsid env -i sh -c '(sleep 1000 & echo $!)'; echo up; sleep 1000"})
+		pid, _, _ := strings.Cut(k.await(t, has("up")), "\n")
+		report, err := k.Cancel(t.Context(), time.Second)
+		if err != nil || report.Outcome != command.Gone || alive(pid) {
+			t.Errorf("%+v %v, and %s lives: %t", report, err, pid, alive(pid))
+		}
+		if e := k.end(t); e.Signal != "" && e.Signal != "INT" || code(e) != "130" && e.Signal == "" {
+			t.Error(code(e), e.Signal)
+		}
+	})
+}
+
+// Somebody whom the login user cannot see has the output open: it is said, and not
+// waited for.
+func TestOutputThatSomebodyUnseenHolds(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("takes root, who is not seen")
+	}
+	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
+	for name, spec := range map[string]command.Spec{"cancel": {Line: "echo up; sleep 1000"}, "timeout": {Line: "echo up; sleep 1000", Timeout: time.Second}} {
+		k := h.durably(spec)
+		k.await(t, has("up"))
+		pipe, err := os.OpenFile("/proc/"+h.record(k.run.ID, ".st")[2]+"/fd/1", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pipe.Close()
+		if name == "cancel" {
+			if report, err := k.Cancel(t.Context(), time.Second); err != nil || report.Outcome != command.Unproven {
+				t.Errorf("%+v %v", report, err)
+			}
+		}
+		if e := k.end(t); name == "timeout" && (e.TimedOut == nil || e.TimedOut.Outcome != command.Unproven) {
+			t.Errorf("%s: %+v", name, e.TimedOut)
 		}
 	}
 }

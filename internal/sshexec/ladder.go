@@ -182,7 +182,12 @@ func parseReport(lines []string) (command.CancelReport, error) {
 		return command.CancelReport{}, bad
 	}
 	var r command.CancelReport
+	open := false
 	for _, line := range lines[:len(lines)-1] {
+		if line == "open" {
+			open = true
+			continue
+		}
 		f := strings.SplitN(line, " ", 5)
 		if len(f) != 5 || f[0] != "left" || f[2] == "" || !printable(line) || len(line) > 1024 {
 			return command.CancelReport{}, bad
@@ -228,6 +233,10 @@ func parseReport(lines []string) (command.CancelReport, error) {
 	default:
 		r.Outcome = command.Gone
 		r.Message = fmt.Sprintf("%s ended %s", r.Signal, processes(ended))
+	}
+	if open && (r.Outcome == command.Gone || r.Outcome == command.AlreadyEnded) {
+		r.Outcome = command.Unproven
+		r.Message += "; but something that cannot be seen still has its output open, which is not waited for"
 	}
 	switch f[4] {
 	case "proc", "none":
@@ -293,9 +302,19 @@ func (r *Runner) askInTurn(ctx context.Context, host inventory.Host, script stri
 	return r.askWith(ctx, r.dialer.Open, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+script))
 }
 
-// askWith is ask for a script that is in exec and has stdin, over the channel that
-// open gives.
-func (r *Runner) askWith(ctx context.Context, open opener, host inventory.Host, nonce, exec string, stdin []byte) ([]string, error) {
+// askWith is ask for a script that is in exec and has stdin, over a channel that
+// open gives. dropbear now and then closes one that it has just opened: then there
+// is another.
+func (r *Runner) askWith(ctx context.Context, open opener, host inventory.Host, nonce, exec string, stdin []byte) (lines []string, err error) {
+	for range 3 {
+		if lines, err = r.askOnce(ctx, open, host, nonce, exec, stdin); !errors.Is(err, errUnasked) || ctx.Err() != nil {
+			break
+		}
+	}
+	return lines, err
+}
+
+func (r *Runner) askOnce(ctx context.Context, open opener, host inventory.Host, nonce, exec string, stdin []byte) ([]string, error) {
 	ses, err := open(ctx, host)
 	if err != nil {
 		return nil, err
@@ -345,11 +364,18 @@ func lost(ses Session) bool {
 	}
 }
 
+// errUnasked is that of a channel which the host has closed without an answer to
+// the exec request.
+var errUnasked = errors.New("the host closed the channel before it ran anything")
+
 // converse has the login shell run exec with stdin, and reads its output to the end.
 func converse(ses Session, exec string, stdin []byte) ([]byte, error) {
 	parted := untilParted(ses)
 	go io.Copy(io.Discard, ses.Channel.Stderr())
 	ok, err := ses.Channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{exec}))
+	if errors.Is(err, io.EOF) {
+		return nil, errUnasked
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -28,10 +28,11 @@ type known struct {
 	facts *facts
 	why   *fault.Error // why there can be no durable run; nil where facts is set
 	until time.Time
-	// How the account could not be asked, and when: an answer to all who were waiting
-	// for it then.
-	err    *fault.Error
-	failed time.Time
+	// How the account could not be asked, when, and by which name of a host, which has
+	// keys of its own: an answer to all who were waiting for it then.
+	err       *fault.Error
+	failed    time.Time
+	failedFor string
 }
 
 // How long an answer of an account holds.
@@ -75,14 +76,14 @@ func (r *Runner) facts(ctx context.Context, host inventory.Host) (*facts, error)
 	case <-ctx.Done():
 		return nil, fault.From(context.Cause(ctx))
 	}
-	if k.failed.After(asked) {
+	if k.failed.After(asked) && k.failedFor == host.Name {
 		return nil, clone(k.err)
 	}
 	if time.Now().After(k.until) {
 		f, why, err := r.probe(ctx, host)
 		if err != nil {
 			if ctx.Err() == nil { // else it says nothing of the host
-				k.err, k.failed = fault.From(err), time.Now()
+				k.err, k.failed, k.failedFor = fault.From(err), time.Now(), host.Name
 				err = clone(k.err)
 			}
 			return nil, err

@@ -2,14 +2,17 @@
 # Behind identity.sh; set above besides: grace_int, grace_term in hundredths of
 # a second (0: leave that rung out).
 #
-# The answer: "left PID USER WHY COMMAND" for each process that could not be
-# ended, then "done SIGNAL ENDED LEFT HOW", where SIGNAL is the strongest that
+# The answer: "open" where something that cannot be seen has the output of a
+# durable run open; "left PID USER WHY COMMAND" for each process that could not be
+# ended; then "done SIGNAL ENDED LEFT HOW", where SIGNAL is the strongest that
 # was needed (none, INT, TERM, KILL) and HOW is what the list was made from.
 
 nl='
 '
 seen=
 alive=
+open=
+spools= # of a durable run: what the names of its files begin with
 
 # list sets alive: "pid:start" of every member of the session or group, of every
 # carrier of the marker, of everything seen before, and of every descendant of
@@ -169,6 +172,76 @@ climb() {
   list
 }
 
+# still_open: does the run wait for the end of its output?
+still_open() {
+  [ ! -e "$spools.z" ] && read -r what rest <"$spools.st" || return
+  case $what in run | exit | signal) ;; *) false ;; esac
+} 2>/dev/null
+
+# look_at_pipes sets copiers, which take the output to its spools, and holders,
+# "pid:start" of all that have a pipe open for writing that one of those reads.
+look_at_pipes() {
+  holders=
+  found=$({
+    grep -lF "TELEXEC_RUN=$id" "$proc"/[0-9]*/environ
+    ls -l "$proc"/[0-9]*/fd
+  } | awk '
+    /\/environ$/ { n = split($1, part, "/"); ours[part[n-1]] = 1; next }
+    /\/fd:$/ { n = split($1, part, "/"); pid = part[n-1]; next }
+    $NF !~ /^pipe:/ { next }
+    substr($1, 3, 1) == "w" { writers[$NF] = writers[$NF] " " pid }
+    $(NF-2) == 0 && pid in ours { print "copier", pid; read[$NF] = 1 }
+    END { for (pipe in read) { n = split(writers[pipe], part, " "); for (i = 1; i <= n; i++) if (!(part[i] in ours)) print "holder", part[i] } }')
+  copiers= shells=
+  for word in $found; do
+    case $word in copier | holder) kind=$word; continue ;; esac
+    if [ $kind = copier ]; then
+      copiers="$copiers $word"
+      # The shells above it have pipes open as well.
+      while [ "$word" -gt 1 ]; do
+        IFS= read -r stat <"$proc/$word/stat" || break
+        set -- ${stat##*")"}
+        word=$2 shells="$shells $2"
+      done
+      continue
+    fi
+    case " $shells " in *" $word "*) continue ;; esac
+    start_of "$word"
+    [ -z "$started" ] || case " $holders " in *" $word:$started "*) ;; *) holders="$holders $word:$started" ;; esac
+  done
+} 2>/dev/null
+
+# reach_holders is for what has left everything by which the list knows it, and has
+# only the output still open. What cannot be seen, or not be ended, is not waited
+# for any more.
+reach_holders() {
+  open=
+  case $how in proc | own) ;; *) return ;; esac
+  await_close || return 0
+  look_at_pipes
+  if [ -n "$holders" ]; then
+    seen="$seen$holders"
+    last=$used
+    climb
+    [ "$used" != none ] || used=$last
+    await_close || return 0
+  fi
+  [ -n "$alive" ] || open=yes
+  true >"$spools.x"
+  look_at_pipes
+  [ -z "$copiers" ] || kill -s KILL $copiers
+} 2>/dev/null
+
+# await_close gives it a moment; false where it is closed.
+await_close() {
+  rests=0
+  while still_open; do
+    [ $rests -lt 12 ] || return 0
+    pause
+  done
+  false
+}
+
 # describe PID:START tells who it is and why it is still there.
 describe() {
   p=${1%%:*} user=- why=survived what=
@@ -205,6 +278,8 @@ end_all() {
   # ps shows no environment: without a pid there is nothing to find it by.
   [ "$told" -gt 1 ] || [ $how != ps ] || how=none
   climb
+  [ -z "${spools:=$run}" ] || [ -n "$alive" ] || reach_holders
+  [ -z "$open" ] || say open
   left=0
   for entry in $alive; do
     left=$((left + 1))

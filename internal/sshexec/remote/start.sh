@@ -128,7 +128,7 @@ copy() {
     (ulimit -f "$limit"; exec cat 6>&1 >>"$1")
   else
     cat 6>&1 >>"$1"
-  fi || { true >"$id.r"; true >"$1.cut"; cat 6>&1 >/dev/null; }
+  fi || [ -e "$id.x" ] || { true >"$id.r"; true >"$1.cut"; cat 6>&1 >/dev/null; }
 }
 
 # copy_sudo does so for standard error, where sudo talks first. It notes that the
@@ -247,6 +247,7 @@ last_words() {
 # gives the channel itself what there is.
 finish() {
   if [ -n "$watcher" ]; then
+    true >"$id.z"
     # Past the timeout the ladder is let through to its report.
     [ -e "$id.t" ] || kill "$watcher"
     wait "$watcher"

@@ -33,7 +33,7 @@ keep_time() {
   start=$* sudo=
   [ "$group" = "$pid" ] || group=0
   [ "$session" = "$pid" ] || session=0
-  proc=/proc run= grace_int=10 grace_term=40
+  proc=/proc run= spools=$id grace_int=10 grace_term=40
   say() { printf '\036telexec:%s: report %s\n' "$key" "$*" >>"$id.t"; }
   end_all
 }
