@@ -158,6 +158,7 @@ func TestEveryFieldOfACommandIsTold(t *testing.T) {
 		"Command.Spec.Sudo.Password":      "a secret",
 		"Command.Spec.Sudo.NeedsPassword": "no affair of those who watch",
 		"Command.Exit.CoreDumped":         "no field of the resource",
+		"Command.Cancellation.Grace":      "no field of the resource",
 		"Command.Earliest[0]":             "told with the output",
 		"Command.Earliest[1]":             "told with the output",
 		"Command.Node":                    "where it is looked after is no affair of the caller",

@@ -199,7 +199,30 @@ type Cancellation struct {
 	By     Actor
 	Time   time.Time
 	Reason string
+	// Grace is how long after Time its processes are killed; 0: at once. Of a later
+	// cancel that is counted from Time too.
+	Grace  time.Duration
 	Report *CancelReport // nil while under way
+}
+
+// DefaultGrace is the grace of a cancel that asks for none.
+const DefaultGrace = 500 * time.Millisecond
+
+// Within gives n with the grace of a cancel that is asked for at now.
+func (n Cancellation) Within(grace time.Duration, now time.Time) Cancellation {
+	n.Grace = max(0, grace)
+	if grace > 0 {
+		n.Grace += max(0, now.Sub(n.Time))
+	}
+	return n
+}
+
+// GraceLeft is what is left of the grace at now for an owner that takes over: never
+// more than all of it, whatever the clock says, and never less than the default
+// unless less was asked for, since the owner before may not have sent a signal.
+func (n Cancellation) GraceLeft(now time.Time) time.Duration {
+	least := min(n.Grace, DefaultGrace)
+	return min(max(least, n.Grace-now.Sub(n.Time)), n.Grace)
 }
 
 // Truncation tells from where on output was not kept; -1 where all was.

@@ -185,3 +185,33 @@ func TestStreamsAndChunks(t *testing.T) {
 		t.Errorf("the chunk ends at %d, want 8", end)
 	}
 }
+
+func TestGraceLeft(t *testing.T) {
+	asked := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	const half = command.DefaultGrace
+	for name, test := range map[string]struct {
+		first, later time.Duration // the later one is asked for after ten seconds; below 0: none is
+		at, want     time.Duration // after the first
+	}{
+		"all":                    {time.Minute, -1, 0, time.Minute},
+		"some":                   {time.Minute, -1, 5 * time.Second, 55 * time.Second},
+		"none but the least":     {time.Minute, -1, time.Hour, half},
+		"less than the least":    {time.Millisecond, -1, time.Hour, time.Millisecond},
+		"at once":                {0, -1, 0, 0},
+		"at once, late":          {0, -1, time.Hour, 0},
+		"the clock was put back": {time.Minute, -1, -time.Hour, time.Minute},
+		"shorter":                {time.Minute, 20 * time.Second, 12 * time.Second, 18 * time.Second},
+		"longer":                 {0, time.Minute, 15 * time.Second, 55 * time.Second},
+		"at once after all":      {time.Hour, 0, 10 * time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := command.Cancellation{Time: asked, Grace: test.first}
+			if test.later >= 0 {
+				n = n.Within(test.later, asked.Add(10*time.Second))
+			}
+			if got := n.GraceLeft(asked.Add(test.at)); got != test.want {
+				t.Errorf("%s is left, want %s", got, test.want)
+			}
+		})
+	}
+}

@@ -178,6 +178,7 @@ func TestMigrateWhatIsThere(t *testing.T) {
 			fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, version),
 			`INSERT INTO command VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', 'web1', 'ann', 'cli', 1, 1, 'COMPLETED', '', 0, 1, 2, 2, 0, '', 0,
 				NULL, NULL, NULL, '', '', '', '', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0)`,
+			`UPDATE command SET cancel_principal = 'ann', cancel_origin = 'cli', cancel_time = 1, cancel_reason = ''`,
 			`INSERT INTO command_spec (command, request_id, line, stdin_open, working_directory, login_shell, timeout, queue_timeout, priority, durability, action_type)
 				VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', '', 'uptime', 0, '', 0, 0, 0, 0, '', '')`) {
 			if _, err := db.ExecContext(t.Context(), step); err != nil {
@@ -192,7 +193,7 @@ func TestMigrateWhatIsThere(t *testing.T) {
 			t.Fatal(err)
 		}
 		c, err := s.Get(t.Context(), "01ARZ3NDEKTSV4RRFFQ69G5FAV")
-		if err != nil || c.Spec.Line != "uptime" || c.State != command.Completed || c.Spec.Sudo != nil {
+		if err != nil || c.Spec.Line != "uptime" || c.State != command.Completed || c.Spec.Sudo != nil || c.Cancellation.Grace != command.DefaultGrace {
 			t.Errorf("from version %d: %+v, %v", version, c, err)
 		}
 		if err := s.Close(); err != nil {

@@ -20,7 +20,7 @@ var changing = []string{
 	"exit_code", "exit_signal", "core_dumped",
 	"failure_reason", "failure_message", "failure_hint",
 	"completion", "connection", "durability", "durability_reason",
-	"cancel_principal", "cancel_origin", "cancel_time", "cancel_reason", "cancel_report",
+	"cancel_principal", "cancel_origin", "cancel_time", "cancel_reason", "cancel_grace", "cancel_report",
 	"progress_percent", "progress_label", "progress_time",
 	"truncated_stdout", "truncated_stderr", "truncated_reason",
 	"size_stdout", "size_stderr", "stdin_closed",
@@ -44,9 +44,9 @@ func changingValues(c *command.Command) []any {
 	}
 	v = append(v, string(c.Completion), string(c.Connection), string(c.Durability), c.DurabilityReason)
 	if x := c.Cancellation; x != nil {
-		v = append(v, x.By.Principal, string(x.By.Origin), micros(x.Time), x.Reason, packReport(x.Report))
+		v = append(v, x.By.Principal, string(x.By.Origin), micros(x.Time), x.Reason, int64(x.Grace), packReport(x.Report))
 	} else {
-		v = append(v, nil, nil, nil, nil, nil)
+		v = append(v, nil, nil, nil, nil, nil, nil)
 	}
 	if p := c.Progress; p != nil {
 		v = append(v, p.Percent, p.Label, micros(p.Time))
@@ -122,7 +122,7 @@ func scanCommand(scan func(dest ...any) error) (command.Command, error) {
 		percent                              sql.NullFloat64
 		label, cut, term, sudoUser           sql.NullString
 		needsPassword                        sql.NullBool
-		cutOut, cutErr, columns, rows        sql.NullInt64
+		cutOut, cutErr, columns, rows, grace sql.NullInt64
 		timeout, queueTimeout, priority      int64
 	)
 	err := scan(
@@ -134,7 +134,7 @@ func scanCommand(scan func(dest ...any) error) (command.Command, error) {
 		&exitCode, &c.Exit.Signal, &c.Exit.CoreDumped,
 		&reason, &message, &hint,
 		&c.Completion, &c.Connection, &c.Durability, &c.DurabilityReason,
-		&cancelBy, &cancelOrigin, &cancelTime, &cancelReason, &report,
+		&cancelBy, &cancelOrigin, &cancelTime, &cancelReason, &grace, &report,
 		&percent, &label, &progressTime,
 		&cutOut, &cutErr, &cut,
 		&c.Size[command.Stdout], &c.Size[command.Stderr], &c.StdinClosed,
@@ -181,6 +181,10 @@ func scanCommand(scan func(dest ...any) error) (command.Command, error) {
 			By:     command.Actor{Principal: cancelBy.String, Origin: command.Origin(cancelOrigin.String)},
 			Time:   moment(cancelTime.Int64),
 			Reason: cancelReason.String,
+			Grace:  command.DefaultGrace,
+		}
+		if grace.Valid {
+			c.Cancellation.Grace = time.Duration(grace.Int64)
 		}
 		c.Cancellation.Report, damage[0] = unpackReport(report)
 	}
