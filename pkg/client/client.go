@@ -57,8 +57,9 @@ const (
 	DefaultServer = "127.0.0.1:7070"
 
 	// maxReceive bounds one message from the service, in bytes. The largest
-	// legitimate one carries two streams of 1 MiB, as bytes and as text.
-	maxReceive = 8 << 20
+	// legitimate one carries two streams of 1 MiB, as bytes and as text, in which a
+	// byte that is no UTF-8 takes three.
+	maxReceive = 32 << 20
 
 	defaultRetryFor  = 10 * time.Second
 	defaultResumeFor = 2 * time.Minute

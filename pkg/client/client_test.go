@@ -387,7 +387,7 @@ func TestPlainTransportErrors(t *testing.T) {
 }
 
 func TestCopyInput(t *testing.T) {
-	want := bytes.Repeat([]byte("0123456789abcdef"), 60_000) // four calls
+	want := bytes.Repeat([]byte("0123456789abcdef"), 240_000) // four calls or more
 	busy := refusal(codes.Unavailable, &errdetails.ErrorInfo{Domain: domain, Reason: reasonInputBusy}, retryIn(time.Second))
 	for _, tt := range []struct {
 		name  string
@@ -502,6 +502,71 @@ func TestCopyInput(t *testing.T) {
 					t.Errorf("the command got %d bytes, closed %v", len(p.input), p.inputClosed)
 				}
 			})
+		})
+	}
+}
+
+// What comes while a call is under way goes together in the next, in pieces that
+// the service takes; what comes alone goes at once.
+func TestCopyInputGathers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t)
+		var sizes []int
+		p.before = func(_ string, _ int, req proto.Message) error {
+			if n := len(req.(*telexecv1.SendInputRequest).GetData()); n > 0 {
+				sizes = append(sizes, n)
+				<-time.After(time.Second)
+			}
+			return nil
+		}
+		r, w := io.Pipe()
+		go func() {
+			defer w.Close()
+			w.Write([]byte("typed"))
+			<-time.After(time.Minute)
+			for range 100 {
+				w.Write(make([]byte, 64<<10))
+			}
+		}()
+		const want = 5 + 100*64<<10
+		if n, err := p.dial(t, Options{}).CopyInput(t.Context(), testID, r); err != nil || n != want {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		if sizes[0] != 5 || len(sizes) > 12 || slices.Max(sizes) > 1<<20 {
+			t.Errorf("calls of %v bytes", sizes)
+		}
+	})
+}
+
+// An end does not wait for a Read that blocks, and no other Read follows it.
+func TestCopyInputEndsWhileItReads(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPeer(t)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			want := ReasonCallEnded
+			if closes {
+				want = reasonStdinClosed
+				p.before = func(_ string, n int, _ proto.Message) error {
+					if n == 1 {
+						return nil
+					}
+					return refusal(codes.FailedPrecondition, &errdetails.ErrorInfo{Domain: domain, Reason: reasonStdinClosed})
+				}
+			}
+			r, w := io.Pipe()
+			go w.Write([]byte("a"))
+			_, err := p.dial(t, Options{}).CopyInput(ctx, testID, r)
+			if e, ok := asError(err); !ok || e.Reason != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+			w.Write([]byte("b")) // to the Read under way
+			synctest.Wait()
+			r.Close()
+			if _, err := w.Write([]byte("c")); !errors.Is(err, io.ErrClosedPipe) {
+				t.Error("it reads on:", err)
+			}
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -18,8 +19,12 @@ const (
 	lastLook  = time.Second
 )
 
-// inputSize is how many bytes of input go into one call.
-const inputSize = 256 << 10
+// inputSize is how many bytes of input go into one call at most: what the service
+// takes. readSize is how many of them are read at once.
+const (
+	inputSize = 1 << 20
+	readSize  = 128 << 10
+)
 
 // CopyInput sends r to the standard input of a command until r ends, then closes
 // that input. It must be the only writer to it: where an answer was lost it asks
@@ -28,21 +33,36 @@ const inputSize = 256 << 10
 // service has lost the host on which it goes on, it waits as at a pipe. It gives
 // how many bytes were taken.
 //
-// An error of r is given as it is, and leaves the input open. All others are
-// *Error: FAILED_PRECONDITION (STDIN_CLOSED, NOT_RUNNING) where the command
-// wants no more, which for a copy is often as good as an end. The context ends
-// everything but a Read of r that blocks.
+// A call costs the host a shell, so that r is read on while one is under way: the
+// next takes all that is there by then, up to 1 MiB. What is read while none is
+// under way goes at once.
+//
+// An error of r is given as it is, behind what was read before it, and leaves the
+// input open. All others are *Error: FAILED_PRECONDITION (STDIN_CLOSED,
+// NOT_RUNNING) where the command wants no more, which for a copy is often as good
+// as an end. The context ends everything but a Read of r that blocks: after an
+// error one may be under way, which is the last, and what it reads is lost.
 func (c *Client) CopyInput(ctx context.Context, commandID string, r io.Reader) (int64, error) {
 	w := inputWriter{c: c, id: commandID}
 	if err := w.ask(ctx); err != nil {
 		return 0, err
 	}
 	start := w.taken
-	buf := make([]byte, inputSize)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	a := readAhead{came: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	go a.read(ctx, r)
+	var data []byte
 	for {
-		n, readErr := r.Read(buf)
-		if n > 0 {
-			if err := w.write(ctx, buf[:n], false); err != nil {
+		select {
+		case <-a.came:
+		case <-ctx.Done():
+			return w.taken - start, c.decode(ctx, ctx.Err())
+		}
+		var readErr error
+		data, readErr = a.take(data)
+		if len(data) > 0 {
+			if err := w.write(ctx, data, false); err != nil {
 				return w.taken - start, err
 			}
 		}
@@ -53,6 +73,63 @@ func (c *Client) CopyInput(ctx context.Context, commandID string, r io.Reader) (
 		if readErr != nil {
 			return w.taken - start, readErr
 		}
+	}
+}
+
+// readAhead holds what was read and is not under way yet.
+type readAhead struct {
+	came chan struct{} // capacity 1: read sends when there is more, or the end
+	room chan struct{} // capacity 1: take sends when there is room
+
+	mu   sync.Mutex // guards what follows
+	data []byte     // at most inputSize
+	err  error      // how r ended
+}
+
+// read reads r to its end, or for as long as ctx lasts.
+func (a *readAhead) read(ctx context.Context, r io.Reader) {
+	buf := make([]byte, readSize)
+	for ctx.Err() == nil {
+		n, err := r.Read(buf)
+		a.mu.Lock()
+		a.data, a.err = append(a.data, buf[:n]...), err
+		full := len(a.data) > inputSize-readSize
+		a.mu.Unlock()
+		if n > 0 || err != nil {
+			ring(a.came)
+		}
+		if err != nil {
+			return
+		}
+		for full {
+			select {
+			case <-a.room:
+			case <-ctx.Done():
+				return
+			}
+			a.mu.Lock()
+			full = len(a.data) > inputSize-readSize
+			a.mu.Unlock()
+		}
+	}
+}
+
+// take gives what there is and, behind it, how r ended; what comes next is kept
+// in used, which the caller gives up.
+func (a *readAhead) take(used []byte) ([]byte, error) {
+	a.mu.Lock()
+	data, err := a.data, a.err
+	a.data = used[:0]
+	a.mu.Unlock()
+	ring(a.room)
+	return data, err
+}
+
+// ring tells who waits at c, now or later, that there is something to look at.
+func ring(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/test/sshtest"
 	"github.com/telexec/telexec/internal/test/testenv"
+	"github.com/telexec/telexec/pkg/client"
 )
 
 // rival is a way to run a command and have its exit code.
@@ -273,6 +274,57 @@ func BenchmarkThroughput(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(rss(b, env))/(1<<20), "RSS-after-MiB")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkInput is the rate at which 16 MiB from a pipe, written in pieces of
+// 64 KiB, come to a command that reads them.
+func BenchmarkInput(b *testing.B) {
+	_, env := setup(b)
+	commands := env.Commands()
+	c, err := client.Dial(client.Options{Server: env.GRPCAddr, Token: client.Token(env.Token.Reveal())})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	const mib = 16
+	give := func(how telexecv1.Durability) error {
+		res, err := commands.Execute(b.Context(), &telexecv1.ExecuteRequest{Host: env.Host, Command: "cat >/dev/null", Durability: how, StdinOpen: true, Wait: durationpb.New(0)})
+		if err != nil {
+			return err
+		}
+		r, w := io.Pipe()
+		go func() {
+			defer w.Close()
+			for piece := range slices.Chunk(make([]byte, mib<<20), 64<<10) {
+				if _, err := w.Write(piece); err != nil {
+					return
+				}
+			}
+		}()
+		defer r.Close()
+		if _, err := c.CopyInput(b.Context(), res.Command.Id, r); err != nil {
+			return err
+		}
+		_, err = commands.GetStatus(b.Context(), &telexecv1.GetStatusRequest{CommandId: res.Command.Id, Wait: durationpb.New(time.Minute)})
+		return err
+	}
+	rivals := []rival{{"attached", func() error { return give(attached) }}, {"durable", func() error { return give(durable) }}}
+	took := make([]time.Duration, len(rivals))
+	rounds := 0
+	for b.Loop() {
+		rounds++
+		for i, r := range rivals {
+			begin := time.Now()
+			if err := r.run(); err != nil {
+				b.Fatal(r.name, err)
+			}
+			took[i] += time.Since(begin)
+		}
+	}
+	for i, r := range rivals {
+		b.ReportMetric(float64(rounds)*mib/took[i].Seconds(), r.name+"-MiB/s")
+	}
 	b.ReportMetric(0, "ns/op")
 }
 
