@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -15,7 +16,7 @@ import (
 )
 
 type cancelCmd struct {
-	ID     string         `arg:"" name:"id" help:"Id of the command, or enough of its end."`
+	ID     []string       `arg:"" name:"id" help:"Ids of the commands, or enough of their ends."`
 	Grace  *time.Duration `placeholder:"TIME" help:"How long it may take to go by itself before it is killed, 0 to 60s (default 0.5s)."`
 	Reason string         `placeholder:"TEXT" help:"Why; shown to whoever watches, and kept."`
 }
@@ -23,8 +24,9 @@ type cancelCmd struct {
 // Help is shown by cancel --help.
 func (cancelCmd) Help() string {
 	return `Ends the command and all its processes on the host and tells what proves it. Harmless when the command has ended
-before. Exit code 0: nothing of it runs any more. 1: something is left, which is listed with its process id, its user and
-why; or the host cannot show it; or the cancel is pending.
+before. Exit code 0: nothing of it was left that the host shows. 1: something is left, which is listed with its process
+id, its user and why; or the host cannot show it; or the cancel is pending. Of several commands each is told, and the exit
+code is 0 when it is that for all.
 
 A pending cancel goes on by itself. While the host cannot be reached nothing can be ended there: the command goes on, and
 is cancelled as soon as the host is back. telexec status ID tells what came of it, telexec cancel ID asks once more.
@@ -32,44 +34,94 @@ is cancelled as soon as the host is back. telexec status ID tells what came of i
 Examples:
 
     telexec cancel V2W3 --reason 'wrong branch'
-    telexec cancel V2W3 --grace 20s`
+    telexec cancel V2W3 --grace 20s
+    telexec cancel $(telexec ps --host web1 --json | jq -r .id)`
 }
 
-// Run cancels a command.
+// cancelsAtOnce is how many cancels are under way at a time: each waits for its
+// host.
+const cancelsAtOnce = 16
+
+// Run cancels commands. An id that is wrong is told before anything is cancelled.
 func (c *cancelCmd) Run(ctx context.Context, a *app) error {
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		id, err := a.idArg(ctx, cl, c.ID)
-		if err != nil {
-			return err
+		ids := make([]string, len(c.ID))
+		for i, arg := range c.ID {
+			var err error
+			if ids[i], err = a.idArg(ctx, cl, arg); err != nil {
+				return err
+			}
 		}
-		req := &telexecv1.CancelRequest{CommandId: id, Reason: c.Reason}
-		if c.Grace != nil {
-			req.Grace = durationpb.New(*c.Grace)
+		type answer struct {
+			resp *telexecv1.CancelResponse
+			err  error
 		}
-		resp, err := cl.Cancel(ctx, req)
-		if err != nil {
-			return err
+		answers := make([]answer, len(ids))
+		var calls errgroup.Group
+		calls.SetLimit(cancelsAtOnce)
+		for i, id := range ids {
+			calls.Go(func() error {
+				req := &telexecv1.CancelRequest{CommandId: id, Reason: c.Reason}
+				if c.Grace != nil {
+					req.Grace = durationpb.New(*c.Grace)
+				}
+				answers[i].resp, answers[i].err = cl.Cancel(ctx, req)
+				return nil
+			})
 		}
-		if err := a.printCancel(resp); err != nil {
-			return err
+		_ = calls.Wait() // each has its own answer
+		code := 0
+		for i, got := range answers {
+			if got.err != nil {
+				if len(ids) == 1 || ctx.Err() != nil {
+					return got.err
+				}
+				if !a.opts.JSON { // where the error has the id among its metadata
+					a.out.tell("%s could not be cancelled:", ids[i])
+				}
+				code = a.report(got.err)
+				continue
+			}
+			if err := a.printCancel(got.resp, len(ids) > 1); err != nil {
+				return err
+			}
+			if !cancelDone(got.resp.GetReport()) && code == 0 {
+				code = exitNo
+			}
 		}
-		if !a.opts.JSON {
-			a.tellPending(resp)
+		if code != 0 {
+			return &exitError{code: code}
 		}
-		switch resp.GetReport().GetOutcome() {
-		case telexecv1.CancelOutcome_CANCEL_OUTCOME_GONE, telexecv1.CancelOutcome_CANCEL_OUTCOME_ALREADY_ENDED,
-			telexecv1.CancelOutcome_CANCEL_OUTCOME_NEVER_STARTED:
-			return nil
-		}
-		return &exitError{code: exitNo}
+		return nil
 	})
 }
 
-func (a *app) printCancel(resp *telexecv1.CancelResponse) error {
-	if a.opts.JSON {
+// cancelDone reports whether nothing is left to do or to look for.
+func cancelDone(r *telexecv1.CancelReport) bool {
+	switch r.GetOutcome() {
+	case telexecv1.CancelOutcome_CANCEL_OUTCOME_GONE, telexecv1.CancelOutcome_CANCEL_OUTCOME_ALREADY_ENDED,
+		telexecv1.CancelOutcome_CANCEL_OUTCOME_NEVER_STARTED:
+		return true
+	}
+	return false
+}
+
+// printCancel tells what came of a cancel, of one among several in one line of
+// JSON.
+func (a *app) printCancel(resp *telexecv1.CancelResponse, several bool) error {
+	switch {
+	case a.opts.JSON && several:
+		return a.out.line(resp)
+	case a.opts.JSON:
 		return a.out.document(resp)
 	}
-	rows := [][]cell{{plainCell(resp.GetCommand().GetId()), {cancelText(resp.GetReport()), ""}}}
+	defer a.tellPending(resp)
+	var rows [][]cell
+	name := plainCell(resp.GetCommand().GetId())
+	for line := range linesOf(cancelText(resp.GetReport())) {
+		rows = append(rows, []cell{name, plainCell(line)})
+		name = plainCell("")
+	}
 	for _, p := range resp.GetReport().GetLeft() {
 		rows = append(rows, []cell{{"left", red}, plainCell(processText(p))})
 	}
@@ -106,13 +158,23 @@ func cancelText(r *telexecv1.CancelReport) string {
 	if r.GetSignal() != "" {
 		how = append(how, r.GetSignal())
 	}
-	if r.GetDuration() != nil {
+	if r.GetDuration() != nil && worked(r) {
 		how = append(how, duration(r.GetDuration()))
 	}
 	if len(how) > 0 {
 		s += " (" + strings.Join(how, ", ") + ")"
 	}
 	return s
+}
+
+// worked reports whether anything was done that has taken its time.
+func worked(r *telexecv1.CancelReport) bool {
+	switch r.GetOutcome() {
+	case telexecv1.CancelOutcome_CANCEL_OUTCOME_ALREADY_ENDED, telexecv1.CancelOutcome_CANCEL_OUTCOME_NEVER_STARTED,
+		telexecv1.CancelOutcome_CANCEL_OUTCOME_PENDING:
+		return false
+	}
+	return true
 }
 
 func processText(p *telexecv1.Process) string {

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -12,8 +16,9 @@ type cli struct {
 
 	Run     runCmd     `cmd:"" help:"Run a command on a host, as if here: live output, its exit code."`
 	Logs    logsCmd    `cmd:"" help:"Show the output of a command."`
+	Wait    waitCmd    `cmd:"" help:"Wait for the end of a command and exit with its exit code."`
 	Status  statusCmd  `cmd:"" help:"Show where a command is."`
-	Cancel  cancelCmd  `cmd:"" help:"End a command and all its processes."`
+	Cancel  cancelCmd  `cmd:"" help:"End commands and all their processes."`
 	Signal  signalCmd  `cmd:"" help:"Send one signal to a command."`
 	Input   inputCmd   `cmd:"" help:"Write to the standard input of a command."`
 	Ps      psCmd      `cmd:"" help:"List the commands that have not ended."`
@@ -24,6 +29,7 @@ type cli struct {
 	Server     serverCmd     `cmd:"" aliases:"info" help:"Show what the service is and how it does."`
 	Version    versionCmd    `cmd:"" help:"Show the versions of this program and of the service."`
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
+	HelpFor    helpCmd       `cmd:"" name:"help" help:"Show help, of one command if it is named."`
 }
 
 // globals are the flags of every subcommand.
@@ -40,7 +46,8 @@ type globals struct {
 	JSON  bool `name:"json" short:"j" help:"Print JSON: one document, or one per line for lists and streams."`
 	Quiet bool `short:"q" help:"No remarks of telexec's own on standard error, only errors."`
 
-	Help helpFlag `short:"h" help:"Show help."`
+	Help         helpFlag    `short:"h" help:"Show help."`
+	PrintVersion versionFlag `name:"version" help:"Print the version of this program."`
 }
 
 // helpFlag shows help and ends parsing.
@@ -51,5 +58,29 @@ func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	if err := ctx.PrintUsage(false); err != nil {
 		return err
 	}
-	return errHelp
+	return errShown
+}
+
+// versionFlag prints the version as soon as it is seen, whatever else is there.
+type versionFlag bool
+
+// IsBool says that the flag takes no value.
+func (versionFlag) IsBool() bool { return true }
+
+// BeforeReset prints the version and ends parsing.
+func (versionFlag) BeforeReset(ctx *kong.Context) error {
+	v, commit := buildVersion()
+	if _, err := fmt.Fprintln(ctx.Stdout, strings.TrimSpace("telexec "+v+" "+commit)); err != nil {
+		return err
+	}
+	return errShown
+}
+
+type helpCmd struct {
+	Command []string `arg:"" optional:"" help:"The command: hosts check, for instance."`
+}
+
+// Run shows what --help shows.
+func (c *helpCmd) Run(ctx context.Context, a *app) error {
+	return a.dispatch(ctx, append(slices.Clone(c.Command), "--help"))
 }

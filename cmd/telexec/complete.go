@@ -77,6 +77,10 @@ func (a *app) complete(ctx context.Context, words []string) error {
 				candidates = append(candidates, "--"+f.Name)
 			}
 		}
+	case at.node.Name == "help" && at.positional == 0:
+		for _, child := range at.node.Parent.Children {
+			candidates = append(candidates, child.Name)
+		}
 	case len(at.node.Children) > 0 && at.positional == 0:
 		for _, child := range at.node.Children {
 			candidates = append(candidates, child.Name)
@@ -126,9 +130,11 @@ func walk(node *kong.Node, words []string) place {
 		case len(p.node.Children) > 0 && child(p.node, w) != nil:
 			p.node = child(p.node, w)
 		default:
-			p.positional++
-			if n := len(p.node.Positional); n > 0 && p.positional >= n && p.node.Positional[n-1].Passthrough {
+			if n := p.positional; n < len(p.node.Positional) && p.node.Positional[n].Passthrough && w != "--" {
 				p.rest = true
+			}
+			if w != "--" {
+				p.positional++
 			}
 		}
 	}
@@ -187,7 +193,7 @@ func (a *app) live(ctx context.Context, at place) []string {
 	if name != "host" && name != "id" {
 		return nil
 	}
-	cl, err := a.dial()
+	cl, err := a.dial(singleCall)
 	if err != nil {
 		return nil
 	}

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -22,12 +24,12 @@ type runCmd struct {
 	Cwd      string            `short:"C" placeholder:"DIR" help:"Directory to run in (default: the login directory)."`
 	Env      []string          `short:"e" sep:"none" placeholder:"NAME=VALUE" help:"Set a variable; NAME alone passes on the value it has here. May be repeated."`
 	Login    bool              `help:"Run in the user's login shell, with its profile, instead of /bin/sh."`
-	TTY      bool              `name:"tty" short:"t" help:"Run on a terminal of its own; its standard error then comes on standard output."`
+	TTY      bool              `name:"tty" short:"t" xor:"terminal" help:"Run on a terminal of its own; its standard error then comes on standard output."`
 	Stdin    bool              `short:"i" xor:"stdin" help:"Send standard input, also when it is a terminal; a pipe or a file is sent without being asked for. With --detach: keep it open for telexec input."`
 	NoStdin  bool              `short:"n" xor:"stdin" help:"Do not send standard input: the command finds it at its end."`
 	Priority int32             `placeholder:"N" help:"Higher goes first among the queued, -100 to 100."`
 	Label    map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Label to find the command by. May be repeated."`
-	Durable  bool              `xor:"durability" help:"Only where the command can live on the host by itself; elsewhere it does not start. Without either flag: durable where it can be."`
+	Durable  bool              `xor:"durability,terminal" help:"Only where the command can live on the host by itself; elsewhere it does not start. Without either flag: durable where it can be."`
 	Attached bool              `xor:"durability" help:"On the SSH connection, though it could be durable: the command is lost with the connection."`
 	Sudo     bool              `help:"Run as root, through sudo."`
 	SudoUser string            `placeholder:"USER" help:"Run as this user, through sudo."`
@@ -37,21 +39,42 @@ type runCmd struct {
 	RequestID  string `placeholder:"ID" help:"Run once however often it is asked for with this id (default: a new one each time)."`
 	ActionType string `placeholder:"TYPE" help:"The kind of action, for policies."`
 
-	Host    string   `arg:"" help:"Name of the host, as telexec hosts lists it."`
-	Command []string `arg:"" passthrough:"partial" help:"One argument is a shell command line; several are a program and its arguments."`
+	Host    hostWord `arg:"" passthrough:"partial" help:"Name of the host, as telexec hosts lists it."`
+	Command []string `arg:"" help:"One argument is a shell command line; several are a program and its arguments."`
+}
+
+// hostWord is the name of a host. What stands behind it is the command, word by
+// word: the flags of telexec end here.
+type hostWord string
+
+// Decode takes the host, also from behind a "--".
+func (h *hostWord) Decode(ctx *kong.DecodeContext) error {
+	for {
+		if ctx.Scan.Peek().IsEOL() {
+			return errors.New("there is none behind --")
+		}
+		var word string
+		if err := ctx.Scan.PopValueInto("host", &word); err != nil {
+			return err
+		}
+		if word != "--" {
+			*h = hostWord(word)
+			return nil
+		}
+	}
 }
 
 // Help is shown by run --help.
 func (runCmd) Help() string {
-	return `What follows HOST is the command, also when it looks like flags of telexec. One argument is a line for the
-shell of the host; several are a program and its arguments, which reach it exactly as they are:
+	return `What follows HOST is the command, also when it looks like flags of telexec: those stand before HOST. One argument
+is a line for the shell of the host; several are a program and its arguments, which reach it exactly as they are:
 
     telexec run web1 'ls *.log | wc -l'     the host's shell expands and pipes
     telexec run web1 ls '*.log'             lists the one file named *.log
 
 More examples:
 
-    telexec run web1 -- tail -f /var/log/syslog
+    telexec run web1 tail -f /var/log/syslog
     tar c dir | telexec run web1 'tar x -C /srv'
     telexec run -d --timeout 2h --label deploy=42 web1 ./deploy.sh
     telexec run -t web1 top
@@ -59,8 +82,9 @@ More examples:
 
 Standard output and standard error are the command's own, byte for byte. Ctrl-C interrupts the command; a
 second one cancels it and tells what came of it; a third leaves it alone. The command goes on when this
-program ends or loses the service: telexec logs -f ID is back with it. With --tty on a terminal every key
-goes to the command; Enter ~ . leaves it alone.
+program is ended or loses the service: telexec logs -f ID is back with it. When the reader of its output goes
+away, as in telexec run web1 yes | head, it is cancelled, as with ssh. With --tty on a terminal every key goes to
+the command; Enter ~ . leaves it alone.
 
 A command is durable wherever its host can keep it: it lives there by itself, and goes on when the service is
 restarted or loses the host. That the host is away, and back, is told on standard error (not with --quiet), and the
@@ -77,6 +101,9 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if first := c.Command[0]; strings.HasPrefix(first, "-") && first != "--" {
+		a.out.note("%s is taken for the command: flags of telexec stand before the host", first)
+	}
 	input := c.input(a.env.Stdin)
 	req.StdinOpen = input != nil || c.Detach && c.Stdin
 	if req.Sudo, err = c.sudo(a); err != nil {
@@ -90,7 +117,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 		}
 		defer restore()
 	}
-	f.client, err = a.dial()
+	f.client, err = a.dial(singleCall)
 	if err != nil {
 		return err
 	}
@@ -109,7 +136,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		code := a.report(err)
-		password, err := a.askPassword(fd, c.Host)
+		password, err := a.askPassword(fd, string(c.Host))
 		if err != nil {
 			return err
 		}
@@ -125,7 +152,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 func (c *runCmd) request(env Env) (*telexecv1.ExecuteRequest, error) {
 	req := &telexecv1.ExecuteRequest{
 		RequestId:        c.RequestID,
-		Host:             c.Host,
+		Host:             string(c.Host),
 		Env:              make(map[string]string, len(c.Env)),
 		WorkingDirectory: c.Cwd,
 		LoginShell:       c.Login,
@@ -224,6 +251,9 @@ type follower struct {
 	host  link
 }
 
+// inDoubt are the reasons of a failed start that may have been accepted all the same.
+var inDoubt = []string{client.ReasonUnreachable, client.ReasonCallEnded, "STORE_UNAVAILABLE"}
+
 // start asks for the command. A signal meanwhile ends the asking; whether the
 // command has started is then not known.
 func (f *follower) start(ctx context.Context, req *telexecv1.ExecuteRequest) (*telexecv1.Command, error) {
@@ -238,7 +268,7 @@ func (f *follower) start(ctx context.Context, req *telexecv1.ExecuteRequest) (*t
 		return resp.GetCommand(), nil
 	}
 	if e, ok := errors.AsType[*client.Error](err); ok {
-		if id := e.Metadata["request_id"]; id != "" && (e.Reason == client.ReasonUnreachable || e.Reason == client.ReasonCallEnded) {
+		if id := e.Metadata["request_id"]; id != "" && slices.Contains(inDoubt, e.Reason) {
 			e.Hint = "The command may have started: the same command line with --request-id " + id + " follows it, and starts it only if it has not"
 		}
 		if f.early != nil {

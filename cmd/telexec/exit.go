@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -51,6 +52,9 @@ func (e *exitError) withHint(format string, args ...any) *exitError {
 func usageError(err error) *exitError {
 	if e, ok := errors.AsType[*kong.ParseError](err); ok && e.Context != nil {
 		if node := e.Context.Selected(); node != nil {
+			if word, ok := strings.CutPrefix(err.Error(), "unexpected argument "); ok && node.FullPath() == "telexec hosts list" {
+				return failure("%v", err).withHint("telexec hosts show %s tells about one host, telexec hosts check %[1]s connects to it", word)
+			}
 			return failure("%v", err).withHint("%s --help explains it", node.FullPath())
 		}
 	}
@@ -85,8 +89,14 @@ func (a *app) report(err error) int {
 		if hint, ok := hints[e.Reason]; ok {
 			p.Hint = hint
 		}
-		if e.Reason == "INVALID_REQUEST" && len(e.Fields) > 0 {
-			p.Hint = "telexec COMMAND --help tells what may be given" // the details are in the message
+		switch {
+		case e.Reason == "INVALID_REQUEST" && len(e.Fields) > 0:
+			p.Hint = firstOf(a.path, "telexec") + " --help tells what may be given" // the details are in the message
+		case e.Reason == "UNKNOWN_COMMAND":
+			p.Hint = strings.TrimPrefix(e.Hint+". ", ". ") + "telexec history lists the commands"
+		case fromHTTP(e.Message):
+			p.Message = firstOf(a.server(), client.DefaultServer) + " is an HTTP port, perhaps the one for REST"
+			p.Hint = "Give the gRPC port, which is " + client.DefaultServer + " by default; telexecd tells both when it starts"
 		}
 		for _, f := range e.Fields {
 			p.Fields = append(p.Fields, field{f.Path, f.Message})
@@ -104,8 +114,12 @@ var hints = map[string]string{
 	"BAD_CREDENTIALS": "Check TELEXEC_TOKEN, --token and --token-file; the token of a service is in admin.token in its data directory",
 	"EMPTY_COMMAND":   "telexec run --help has examples",
 	"STDIN_CLOSED":    "A command that is to take input later is started with telexec run -d -i",
-	"UNKNOWN_HOST":    "telexec hosts lists the hosts",
-	"UNKNOWN_COMMAND": "telexec history lists the commands",
+}
+
+// fromHTTP reports whether gRPC has found a web server that does not speak it, as
+// its message tells.
+func fromHTTP(message string) bool {
+	return strings.Contains(message, "looked like an HTTP/1.1 header") || strings.Contains(message, "unexpected HTTP status code")
 }
 
 // problem is an error as it is shown.
@@ -131,14 +145,14 @@ func (p *printer) problem(pr problem) {
 		return
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "telexec: %s\n", printable(pr.Message))
+	fmt.Fprintf(&b, "telexec: %s\n", indented(pr.Message))
 	for _, f := range pr.Fields {
 		if !strings.Contains(pr.Message, f.Message) {
 			fmt.Fprintf(&b, "  %s: %s\n", printable(f.Field), printable(f.Message))
 		}
 	}
 	if pr.Hint != "" {
-		fmt.Fprintf(&b, "  %s\n", printable(pr.Hint))
+		fmt.Fprintf(&b, "  %s\n", indented(pr.Hint))
 	}
 	p.printErr(b.String())
 }
@@ -174,8 +188,8 @@ func outcome(cmd *telexecv1.Command) *exitError {
 	}
 	e := failure("%s %s", what, endings[cmd.GetState()])
 	if f := cmd.GetFailure(); f != nil {
-		e.message = fmt.Sprintf("%s [%s]", f.GetMessage(), f.GetReason())
-		if !strings.HasPrefix(e.message, cmd.GetHost()+" (") { // as connections name their host
+		e.message = failureText(f)
+		if !names(f.GetMessage(), cmd.GetHost()) {
 			e.message = cmd.GetHost() + ": " + e.message
 		}
 		e.hint = f.GetHint()
@@ -184,6 +198,17 @@ func outcome(cmd *telexecv1.Command) *exitError {
 		e.code = exitSignal + int(signalNumbers[cmd.GetExitSignal()])
 	}
 	return e
+}
+
+// failureText is "what happened [REASON]", where the former may have lines.
+func failureText(f *telexecv1.Failure) string {
+	return fmt.Sprintf("%s [%s]", strings.TrimSpace(f.GetMessage()), f.GetReason())
+}
+
+// names reports whether a message names a host, so that it need not be told
+// again.
+func names(message, host string) bool {
+	return regexp.MustCompile(`(^|[^\w.-])` + regexp.QuoteMeta(host) + `($|[^\w-])`).MatchString(message)
 }
 
 // endings say what a state means where the service gives no failure.

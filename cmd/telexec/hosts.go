@@ -115,8 +115,8 @@ func (a *app) hostRows(h *telexecv1.Host) [][]cell {
 		rows.add("Last seen", a.out.moment(h.GetLastConnectedTime()))
 	}
 	if f := h.GetLastFailure(); f != nil {
-		rows.paint("Last failure", fmt.Sprintf("%s [%s], %s", f.GetMessage(), f.GetReason(), a.out.ago(h.GetLastFailureTime())), red)
-		rows.add("", f.GetHint())
+		rows.lines("Last failure", failureText(f)+", "+a.out.ago(h.GetLastFailureTime()), red)
+		rows.lines("", f.GetHint(), "")
 	}
 	return rows.rows
 }
@@ -156,8 +156,8 @@ func (a *app) printCheck(name string, resp *telexecv1.CheckHostResponse) error {
 	if resp.GetOk() {
 		rows.paint("Check", "ok, after "+duration(resp.GetDuration()), green)
 	} else {
-		rows.paint("Check", fmt.Sprintf("failed after %s: %s [%s]", duration(resp.GetDuration()), resp.GetFailure().GetMessage(), resp.GetFailure().GetReason()), red)
-		rows.add("", resp.GetFailure().GetHint())
+		rows.lines("Check", fmt.Sprintf("failed after %s: %s", duration(resp.GetDuration()), failureText(resp.GetFailure())), red)
+		rows.lines("", resp.GetFailure().GetHint(), "")
 	}
 	rows.add("Server", resp.GetServerVersion())
 	rows.add("Host key", resp.GetHostKeyFingerprint())

@@ -174,13 +174,19 @@ func (a *app) row(cmd *telexecv1.Command, own column) []cell {
 	}
 }
 
-// exitText is the exit code or the signal; nothing is filled in.
+// exitText is the exit code, the signal, or why there is none; nothing is filled
+// in.
 func exitText(cmd *telexecv1.Command) string {
 	switch {
 	case cmd.ExitCode != nil:
 		return strconv.Itoa(int(cmd.GetExitCode()))
 	case cmd.GetExitSignal() != "":
 		return cmd.GetExitSignal()
+	}
+	switch cmd.GetState() {
+	case telexecv1.CommandState_COMMAND_STATE_FAILED, telexecv1.CommandState_COMMAND_STATE_REJECTED,
+		telexecv1.CommandState_COMMAND_STATE_LOST: // the other states say it themselves
+		return firstOf(cmd.GetFailure().GetReason(), "-")
 	}
 	return "-"
 }

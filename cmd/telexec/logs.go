@@ -12,7 +12,7 @@ type logsCmd struct {
 	Follow       bool   `short:"f" help:"Go on until the command has ended."`
 	StdoutOffset int64  `placeholder:"BYTE" help:"First byte of standard output to show."`
 	StderrOffset int64  `placeholder:"BYTE" help:"First byte of standard error to show."`
-	Only         string `enum:"stdout,stderr," default:"" placeholder:"STREAM" help:"Only this stream: stdout or stderr."`
+	Only         string `enum:"stdout,stderr,both" default:"both" placeholder:"STREAM" help:"Only this stream: stdout or stderr (default ${default})."`
 }
 
 // Help is shown by logs --help.
@@ -20,7 +20,7 @@ func (logsCmd) Help() string {
 	return `Standard output and standard error of the command come on those of telexec, byte for byte. A service that goes
 away meanwhile is waited for. So is a host on which the command lives by itself: that it is away, and back, is told on
 standard error (not with --quiet), and the output goes on at the next byte. The exit code is 0 when all was shown,
-whatever that of the command is.
+whatever that of the command is: telexec wait ID gives that one.
 
 Examples:
 

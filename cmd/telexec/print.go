@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"strconv"
 	"strings"
@@ -72,7 +73,7 @@ func (p *printer) note(format string, args ...any) {
 // tell is a remark that matters without a terminal too.
 func (p *printer) tell(format string, args ...any) {
 	if !p.quiet {
-		p.printErr("telexec: " + printable(fmt.Sprintf(format, args...)) + "\n")
+		p.printErr("telexec: " + indented(fmt.Sprintf(format, args...)) + "\n")
 	}
 }
 
@@ -229,6 +230,30 @@ func printable(s string) string {
 			quoted := strconv.QuoteRuneToASCII(r)
 			b.WriteString(quoted[1 : len(quoted)-1])
 		}
+	}
+	return b.String()
+}
+
+// linesOf gives the lines of a text that hold something.
+func linesOf(s string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for line := range strings.Lines(s) {
+			if line = strings.TrimRight(line, "\r\n"); line != "" && !yield(line) {
+				return
+			}
+		}
+	}
+}
+
+// indented is printable for a text that may have lines, as what a host said has:
+// each but the first stands under it.
+func indented(s string) string {
+	var b strings.Builder
+	for line := range linesOf(s) {
+		if b.Len() > 0 {
+			b.WriteString("\n  ")
+		}
+		b.WriteString(printable(line))
 	}
 	return b.String()
 }

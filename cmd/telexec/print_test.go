@@ -158,7 +158,7 @@ func TestRemarks(t *testing.T) {
 	p.tell("quiet")
 	p.quiet, p.json = false, true
 	p.note("json")
-	if want := "telexec: a\\nb\ntelexec: raw\r\ntelexec: somebody does\n"; errs.String() != want {
+	if want := "telexec: a\n  b\ntelexec: raw\r\ntelexec: somebody does\n"; errs.String() != want {
 		t.Errorf("got %q, want %q", errs.String(), want)
 	}
 }

@@ -8,7 +8,7 @@
 //
 //	cli.go      the grammar: global flags and the list of subcommands
 //	execute.go terminal.go sudo.go  run: start a command and be its terminal; signals, input
-//	logs.go status.go cancel.go input.go list.go hosts.go server.go complete.go
+//	logs.go wait.go status.go cancel.go input.go list.go hosts.go server.go complete.go
 //	link.go     what is told while a host is away
 //	print.go    how answers look: tables, JSON, times, colours, safe text
 //	exit.go     which exit code means what
@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -64,10 +65,12 @@ type app struct {
 	env  Env
 	opts globals
 	out  *printer
+	path string // the subcommand as it is called, "telexec hosts check"; empty before it is known
 }
 
-// errHelp ends parsing when help was shown.
-var errHelp = errors.New("help was shown")
+// errShown ends parsing when all that was asked for, help or the version, was
+// shown.
+var errShown = errors.New("shown")
 
 // newParser gives the grammar, bound to c.
 func newParser(env Env, c *cli) (*kong.Kong, error) {
@@ -98,12 +101,15 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 	parsed, err := parser.Parse(args)
 	a.opts = c.globals
 	a.out.configure(&a.opts)
-	if errors.Is(err, errHelp) {
+	switch {
+	case errors.Is(err, errShown):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, syscall.EPIPE):
+		return err // nobody reads the help to its end
+	case err != nil:
 		return usageError(err)
 	}
+	a.path = parsed.Selected().FullPath()
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(a)
 }
@@ -131,21 +137,27 @@ func (a *app) interruptible(ctx context.Context) (_ context.Context, stop func()
 
 // session runs do with a client and a context that a signal ends.
 func (a *app) session(ctx context.Context, do func(context.Context, *client.Client) error) error {
-	c, err := a.dial()
+	c, err := a.dial(singleCall)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	return a.with(ctx, c, do)
+}
+
+// with runs do with a context that a signal ends.
+func (a *app) with(ctx context.Context, c *client.Client, do func(context.Context, *client.Client) error) error {
 	ctx, stop := a.interruptible(ctx)
-	err = do(ctx, c)
+	err := do(ctx, c)
 	if interrupted := stop(); interrupted != nil && err != nil {
 		return interrupted
 	}
 	return err
 }
 
-// dial makes the client that the global flags ask for.
-func (a *app) dial() (*client.Client, error) {
+// dial makes the client that the global flags ask for. A single call is tried
+// for at most patience.
+func (a *app) dial(patience time.Duration) (*client.Client, error) {
 	token, err := a.token()
 	if err != nil {
 		return nil, err
@@ -161,7 +173,7 @@ func (a *app) dial() (*client.Client, error) {
 		TLS:       a.opts.TLS,
 		CAFile:    firstOf(a.opts.CAFile, a.env.Getenv("TELEXEC_CA_FILE")),
 		Insecure:  a.opts.Insecure,
-		RetryFor:  min(retryFor, singleCall),
+		RetryFor:  min(retryFor, patience),
 		ResumeFor: retryFor,
 		UserAgent: "telexec-cli/" + thisVersion(),
 		OnRetry: func(err *client.Error, delay time.Duration) {
@@ -173,7 +185,7 @@ func (a *app) dial() (*client.Client, error) {
 // server is the address as the user gives it; empty for the default.
 func (a *app) server() string { return firstOf(a.opts.Server, a.env.Getenv("TELEXEC_SERVER")) }
 
-// singleCall is how long a single call is tried: people wait for it.
+// singleCall is how long a single call is tried where people wait for it.
 const singleCall = 10 * time.Second
 
 // token finds the bearer token: --token, --token-file, the environment, then the

@@ -13,7 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/pkg/client"
@@ -69,9 +73,20 @@ func TestUsage(t *testing.T) {
 		{"run web1", 125, "", "expected"},
 		{"run web1 --", 125, "", "no command to run"},
 		{"run", 125, "", "telexec run --help explains it"},
-		{"hosts web1", 125, "", "telexec hosts list --help explains it"},
+		{"hosts web1", 125, "", "telexec hosts show web1 tells about one host, telexec hosts check web1 connects to it"},
 		{"run -i -n web1 true", 125, "", "can't be used together"},
 		{"run --durable --attached web1 true", 125, "", "can't be used together"},
+		{"run --tty --durable web1 true", 125, "", "--tty and --durable can't be used together"},
+		{"run --", 125, "", "there is none behind --"},
+		{"--version", 0, "telexec ", ""},
+		{"ps --version", 0, "telexec ", ""},
+		{"help", 0, "Usage: telexec <command>", ""},
+		{"help hosts check", 0, "Usage: telexec hosts check", ""},
+		{"help nope", 125, "", "unexpected argument nope"},
+		{"wait --help", 0, "exits as telexec run would have", ""},
+		{"wait", 125, "", "telexec wait --help explains it"},
+		{"wait x", 125, "", "nor enough of one"},
+		{"wait 01J8Z3K4M5N6P7Q8R9S0T1V2W3", 125, "", "cannot be reached"},
 		{"run --sudo-password-file x web1 true", 125, "", "through sudo"},
 		{"run --help", 0, "--sudo-user=USER", ""},
 		{"cancel --help", 0, "A pending cancel goes on by itself", ""},
@@ -80,14 +95,14 @@ func TestUsage(t *testing.T) {
 		{"history --origin window", 125, "", "no door"},
 		{"history --since yesterdayish", 125, "", "cannot read the time"},
 		{"history --limit -1", 125, "", "--limit"},
-		{"logs --only stdin X", 125, "", "--only"},
+		{"logs --only stdin X", 125, "", `must be one of "stdout","stderr","both"`},
 		{"input X", 125, "", "nothing to write"},
 		{"completion tcsh", 125, "", "must be one of"},
 		{"ps --server ftp://x", 125, "", "unknown scheme"},
 		{"ps --server example.com:1", 125, "", "plain text"},
 		{"ps --token-file /does/not/exist", 125, "", "token file"},
 		{"ps --server " + nowhere, 125, "", "cannot be reached"},
-		{"run web1 true --server " + nowhere, 125, "", "cannot be reached"},
+		{"run web1 --version", 125, "", "cannot be reached"},
 		{"version --server " + nowhere, 0, "cannot be reached", ""},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
@@ -162,6 +177,9 @@ func TestOutcome(t *testing.T) {
 		{"signal", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_FAILED, ExitSignal: "KILL", Failure: &telexecv1.Failure{Reason: "SIGNALLED", Message: "ended by KILL"}}, 137, "ended by KILL [SIGNALLED]"},
 		{"signal without a number", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_FAILED, ExitSignal: "RTMIN"}, 128, "could not run"},
 		{"failed", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_FAILED, Failure: &telexecv1.Failure{Reason: "HOST_UNREACHABLE", Message: "no route", Hint: "check"}}, 125, "no route [HOST_UNREACHABLE]"},
+		{"failed, by a message that names the host inside", &telexecv1.Command{Host: "web1", State: telexecv1.CommandState_COMMAND_STATE_FAILED, Failure: &telexecv1.Failure{Reason: "R", Message: "on web1: no"}}, 125, "telexec: on web1: no [R]"},
+		{"failed, by a message that names another", &telexecv1.Command{Host: "web1", State: telexecv1.CommandState_COMMAND_STATE_FAILED, Failure: &telexecv1.Failure{Reason: "R", Message: "web1-db did not start"}}, 125, "telexec: web1: web1-db did not start [R]"},
+		{"failed, in several lines", &telexecv1.Command{Host: "web1", State: telexecv1.CommandState_COMMAND_STATE_FAILED, Failure: &telexecv1.Failure{Reason: "R", Message: "web1 said: a\r\n\n\x1bb\n"}}, 125, "telexec: web1 said: a\n  \\x1bb [R]\n"},
 		{"failed, by a message that names the host", &telexecv1.Command{Host: "web1", State: telexecv1.CommandState_COMMAND_STATE_FAILED, Failure: &telexecv1.Failure{Reason: "HOST_UNREACHABLE", Message: "web1 (10.0.0.1:22) has no route"}}, 125, "telexec: web1 (10.0.0.1:22) has no route ["},
 		{"cancelled", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_CANCELLED, Cancellation: &telexecv1.Cancellation{By: &telexecv1.Actor{Principal: "ann"}, Reason: "wrong"}}, 130, "cancelled by ann: wrong"},
 		{"cancelled with an exit code", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_CANCELLED, ExitCode: code(0)}, 130, "was cancelled"},
@@ -198,6 +216,9 @@ func TestReport(t *testing.T) {
 		{errors.New("odd \x1b"), 125, "telexec: odd \\x1b\n"},
 		{fmt.Errorf("write: %w", syscall.EPIPE), 141, ""},
 		{&client.Error{Message: "bad", Hint: "do better", Fields: []client.Field{{Path: "host", Message: "too long"}, {Path: "x", Message: "ad"}}}, 125, "telexec: bad\n  host: too long\n  do better\n"},
+		{&client.Error{Reason: "UNKNOWN_HOST", Message: "none", Hint: "Did you mean web1?"}, 125, "telexec: none\n  Did you mean web1?\n"},
+		{&client.Error{Reason: "UNKNOWN_COMMAND", Message: "none", Hint: "Check the id"}, 125, "telexec: none\n  Check the id. telexec history lists the commands\n"},
+		{&client.Error{Reason: "INVALID_REQUEST", Message: "grace: too long", Fields: []client.Field{{Path: "grace", Message: "too long"}}}, 125, "telexec: grace: too long\n  telexec --help tells what may be given\n"},
 		{signalled(syscall.SIGTERM), 143, ""},
 		{signalled(nil), 130, ""},
 	} {
@@ -238,7 +259,10 @@ func TestRequest(t *testing.T) {
 		{"web1|sh|-c|x|--|-t", "", "sh|-c|x|--|-t"},
 		{"web1|--|--|x", "", "--|x"},
 		{"--|web1|ls|--json", "", "ls|--json"},
-		{"web1|-q|ls|-q", "", "ls|-q"},
+		{"-q|web1|ls|-q", "", "ls|-q"},
+		{"web1|-x", "-x", ""},
+		{"web1|--timeout|1s|sleep|3", "", "--timeout|1s|sleep|3"},
+		{"web1|--help", "--help", ""},
 		{"web1|ls||", "", "ls||"},
 	} {
 		req := parse(t, strings.Split(tt.args, "|")...)
@@ -386,6 +410,8 @@ func TestCancelText(t *testing.T) {
 	for want, r := range map[string]*telexecv1.CancelReport{
 		"gone: 3 processes ended (TERM, 300 ms)": {Outcome: telexecv1.CancelOutcome_CANCEL_OUTCOME_GONE, Message: "3 processes ended", Signal: "TERM", Duration: durationpb.New(300 * time.Millisecond)},
 		"gone: processes ended: 2":               {Outcome: telexecv1.CancelOutcome_CANCEL_OUTCOME_GONE, Ended: 2},
+		"already ended: as COMPLETED":            {Outcome: telexecv1.CancelOutcome_CANCEL_OUTCOME_ALREADY_ENDED, Message: "as COMPLETED", Duration: durationpb.New(0)},
+		"pending: the host is away":              {Outcome: telexecv1.CancelOutcome_CANCEL_OUTCOME_PENDING, Message: "the host is away", Duration: durationpb.New(time.Second)},
 		"never started":                          {Outcome: telexecv1.CancelOutcome_CANCEL_OUTCOME_NEVER_STARTED},
 	} {
 		if got := cancelText(r); got != want {
@@ -399,8 +425,9 @@ func TestStatusView(t *testing.T) {
 	a := &app{out: &printer{stdout: &out, now: time.Now}}
 	err := a.showCommand(&telexecv1.Command{
 		Id: "X", State: telexecv1.CommandState_COMMAND_STATE_QUEUED, Host: "web1", Command: "a\nb",
-		Queue:    &telexecv1.Queue{Position: 3, EstimatedWait: durationpb.New(20 * time.Second), WaitsFor: "host"},
-		Failure:  &telexecv1.Failure{Reason: "R", Message: "m", Hint: "h"},
+		Queue:     &telexecv1.Queue{Position: 3, EstimatedWait: durationpb.New(20 * time.Second), WaitsFor: "host"},
+		Failure:   &telexecv1.Failure{Reason: "R", Message: "l\nm", Hint: "h"},
+		StartTime: timestamppb.Now(), LastActivityTime: timestamppb.Now(),
 		Progress: &telexecv1.Progress{Percent: 12.5, Label: "unpacking"},
 		Cancellation: &telexecv1.Cancellation{By: &telexecv1.Actor{Principal: "ann", Origin: telexecv1.Origin_ORIGIN_WEB}, Reason: "why", Report: &telexecv1.CancelReport{
 			Outcome: telexecv1.CancelOutcome_CANCEL_OUTCOME_LEFT, Left: []*telexecv1.Process{{Pid: 7, User: "root", Command: "sleep", Why: "not ours"}},
@@ -412,14 +439,14 @@ func TestStatusView(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"State         queued, place 3, about 20 s, until the host has room\n",
-		"Why           m [R]\n              h\n",
-		"Cancelled by  ann via web, -: why\n              left\n",
-		"Left          process 7 of root, sleep: not ours\n",
-		"Line          a\\nb\n",
-		"Runs          in the login shell, on a terminal, as root, with priority 5, attached: no shell\n",
-		"Timeout       1 min\n", "Progress      12.5 % unpacking\n",
-		"Not kept      some of the output: disk full\n", "Input         open",
+		"State          queued, place 3, about 20 s, until the host has room\n",
+		"Why            l\n               m [R]\n               h\n",
+		"Cancelled by   ann via web, -: why\n               left\n",
+		"Left           process 7 of root, sleep: not ours\n",
+		"Line           a\\nb\n", "Last activity  ", "(just now)\n",
+		"Runs           in the login shell, on a terminal, as root, with priority 5, attached: no shell\n",
+		"Timeout        1 min\n", "Progress       12.5 % unpacking\n",
+		"Not kept       some of the output: disk full\n", "Input          open",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
@@ -441,7 +468,10 @@ func TestCompletionOfWords(t *testing.T) {
 		words string // joined by |; the last one is under the cursor
 		want  string // joined by blanks; a leading … means: among others
 	}{
-		{"", "run logs status cancel signal input ps history hosts server version completion"},
+		{"", "run logs wait status cancel signal input ps history hosts server version completion help"},
+		{"help|wa", "wait"},
+		{"run|--|web1|ls|--det", ""},
+		{"run|web1|--det", ""},
 		{"hi", "history"},
 		{"hosts|", "list show check"},
 		{"hosts|c", "check"},
@@ -449,7 +479,7 @@ func TestCompletionOfWords(t *testing.T) {
 		{"completion|bash|", ""},
 		{"logs|--fo", "--follow"},
 		{"--server|x|logs|--o", "--only"},
-		{"logs|--only|", "stdout stderr"},
+		{"logs|--only|", "stdout stderr both"},
 		{"logs|--only=stdout|--fo", "--follow"},
 		{"run|--quiet|--det", "--detach"},
 		{"run|--dur", "--durable"},
@@ -489,5 +519,22 @@ func TestCompletionScripts(t *testing.T) {
 		if code := i.run(t.Context(), "completion", shell); code != 0 || !strings.Contains(i.stdout.String(), completeCommand) {
 			t.Errorf("%s: %d\n%s", shell, code, i.stdout.String())
 		}
+	}
+}
+
+// Where it is not known whether the command was accepted, the request id is told,
+// with which it starts once.
+func TestStartInDoubt(t *testing.T) {
+	doubt, err := status.New(codes.Unavailable, "whether it was accepted is not known").WithDetails(&errdetails.ErrorInfo{
+		Reason: "STORE_UNAVAILABLE", Domain: "telexec",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scripted{refuse: doubt.Err()}
+	i := s.start(t)
+	if code := i.run(t.Context(), "run", "-n", "--retry-for", "0", "web1", "true"); code != 125 || len(s.asked) == 0 ||
+		!strings.Contains(i.stderr.String(), "--request-id "+s.asked[0].GetRequestId()) {
+		t.Errorf("code %d, stderr %q", code, i.stderr.String())
 	}
 }

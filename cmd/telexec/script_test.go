@@ -34,6 +34,7 @@ func TestScript(t *testing.T) {
 		UpdateScripts: *update,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TELEXEC_SERVER", service.GRPCAddr)
+			e.Setenv("TELEXEC_HTTP", service.HTTPAddr)
 			e.Setenv("TELEXEC_TOKEN", service.Token.Reveal())
 			e.Setenv("TOKEN_FILE", service.TokenFile)
 			e.Setenv("ESC", "\x1b")

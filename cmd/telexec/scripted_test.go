@@ -18,11 +18,14 @@ type scripted struct {
 
 	execute func(n int, req *telexecv1.ExecuteRequest) *telexecv1.Command // n counts from 1
 	stream  func(s grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
+	status  func(n int) (*telexecv1.Command, error) // n counts from 1
 	cancel  *telexecv1.CancelResponse
+	refuse  error // of Execute
 	list    []*telexecv1.Command
 
-	mu    sync.Mutex
-	asked []*telexecv1.ExecuteRequest
+	mu       sync.Mutex
+	asked    []*telexecv1.ExecuteRequest
+	statuses int
 }
 
 // start serves on loopback and gives an invocation that asks there.
@@ -50,11 +53,22 @@ func (s *scripted) Execute(_ context.Context, req *telexecv1.ExecuteRequest) (*t
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, req)
+	if s.refuse != nil {
+		return nil, s.refuse
+	}
 	return &telexecv1.ExecuteResponse{Command: s.execute(len(s.asked), req)}, nil
 }
 
 func (s *scripted) StreamOutput(_ *telexecv1.StreamOutputRequest, out grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
 	return s.stream(out)
+}
+
+func (s *scripted) GetStatus(context.Context, *telexecv1.GetStatusRequest) (*telexecv1.GetStatusResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.statuses++
+	cmd, err := s.status(s.statuses)
+	return &telexecv1.GetStatusResponse{Command: cmd}, err
 }
 
 func (s *scripted) Cancel(context.Context, *telexecv1.CancelRequest) (*telexecv1.CancelResponse, error) {

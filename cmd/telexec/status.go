@@ -46,13 +46,13 @@ func (a *app) showCommand(cmd *telexecv1.Command) error {
 	f.add("Command", cmd.GetId())
 	f.paint("State", stateText(cmd), stateCell(cmd).colour)
 	if fail := cmd.GetFailure(); fail != nil {
-		f.paint("Why", fmt.Sprintf("%s [%s]", fail.GetMessage(), fail.GetReason()), red)
-		f.add("", fail.GetHint())
+		f.lines("Why", failureText(fail), red)
+		f.lines("", fail.GetHint(), "")
 	}
 	if n := cmd.GetCancellation(); n != nil {
 		f.add("Cancelled by", because(actor(n.GetBy())+", "+a.out.moment(n.GetTime()), n.GetReason()))
 		if n.GetReport() != nil {
-			f.add("", cancelText(n.GetReport()))
+			f.lines("", cancelText(n.GetReport()), "")
 		}
 		for _, p := range n.GetReport().GetLeft() {
 			f.paint("Left", processText(p), red)
@@ -75,6 +75,9 @@ func (a *app) showCommand(cmd *telexecv1.Command) error {
 	}
 	if cmd.GetStartTime() != nil {
 		f.add("Took", duration(cmd.GetDuration()))
+	}
+	if cmd.GetStartTime() != nil && cmd.GetLastActivityTime() != nil {
+		f.add("Last activity", a.out.moment(cmd.GetLastActivityTime()))
 	}
 	if cmd.GetTimeout() != nil {
 		f.add("Timeout", duration(cmd.GetTimeout()))
@@ -156,5 +159,13 @@ func (f *facts) add(name, value string) { f.paint(name, value, "") }
 func (f *facts) paint(name, value, colour string) {
 	if value != "" {
 		f.rows = append(f.rows, []cell{{name, bold}, {value, colour}})
+	}
+}
+
+// lines is paint for what a host may have said in several lines.
+func (f *facts) lines(name, value, colour string) {
+	for line := range linesOf(value) {
+		f.paint(name, line, colour)
+		name = ""
 	}
 }

@@ -37,7 +37,7 @@ func (c *runCmd) sudo(a *app) (*telexecv1.Sudo, error) {
 	case "-":
 		var err error
 		if fd, ok := terminal(a.env.Stdin); ok {
-			s.Password, err = a.askPassword(fd, c.Host)
+			s.Password, err = a.askPassword(fd, string(c.Host))
 		} else {
 			s.Password, err = firstLine(a.env.Stdin)
 		}
