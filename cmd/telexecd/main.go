@@ -15,7 +15,17 @@ func main() {
 	// gRPC and its gateway would report every client that goes away, in a form of
 	// their own; what matters of it is in our log.
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// SIGHUP is a stop like the others: a terminal that was closed sends it.
+	var stops []os.Signal
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) { // nohup, or a job in the background of a script
+			stops = append(stops, s)
+		}
+	}
+	ctx, stop := context.Background(), func() {}
+	if len(stops) > 0 { // no signals would mean all of them
+		ctx, stop = signal.NotifyContext(ctx, stops...)
+	}
 	context.AfterFunc(ctx, stop) // from then on a second signal ends the process at once
 	err := run(ctx, env{Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv}, os.Args[1:])
 	if err != nil {

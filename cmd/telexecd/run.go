@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -171,6 +172,7 @@ func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	var drained time.Time // when the service began to stop; zero before
 	admin, err := access.OpenAdmin(cfg.Auth.AdminTokenFile)
 	if err != nil {
 		return err
@@ -250,19 +252,50 @@ func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 	if tlsConfig != nil {
 		grpcListener = tls.NewListener(grpcPort, tlsConfig)
 	}
-	return runAll(ctx, eng,
+	err = runAll(ctx, eng,
 		func(ctx context.Context) error { return server.Run(ctx, grpcListener, memory) },
 		func(ctx context.Context) error { return rest.Run(ctx, httpPort) },
 		func(serving bool) error {
 			server.SetServing(serving)
 			if !serving {
-				log.Info("draining")
+				drained = time.Now()
+				log.Info("draining", "why", why(ctx))
 				return nil
 			}
 			log.Info("ready", "version", version, "grpc", grpcPort.Addr().String(), "http", httpPort.Addr().String(), "data", cfg.DataDir)
 			_, err := fmt.Fprintf(e.Stdout, "telexecd ready grpc=%s http=%s data=%s\n", grpcPort.Addr(), httpPort.Addr(), cfg.DataDir)
 			return err
 		})
+	if !drained.IsZero() {
+		tellStopped(context.WithoutCancel(ctx), log, eng, time.Since(drained))
+	}
+	return err
+}
+
+// why tells what ended ctx: the signal, or that a part of the service failed.
+func why(ctx context.Context) string {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause.Error()
+	}
+	return "a part of the service has failed"
+}
+
+// tellStopped logs that the engine has let go of everything, and how many
+// commands wait for the next start: durable ones that go on on their hosts, and
+// queued ones.
+func tellStopped(ctx context.Context, log *slog.Logger, commands lister, after time.Duration) {
+	running, err := commands.List(ctx, command.Filter{States: []command.State{command.Starting, command.Running}})
+	queued, queuedErr := commands.List(ctx, command.Filter{States: []command.State{command.Queued}})
+	if err = errors.Join(err, queuedErr); err != nil {
+		log.Error("stopped; what is left cannot be told", "after", after, "error", err)
+		return
+	}
+	log.Info("stopped", "after", after, "commands_that_go_on", len(running), "queued", len(queued))
+}
+
+// lister tells which commands there are.
+type lister interface {
+	List(context.Context, command.Filter) ([]engine.Snapshot, error)
 }
 
 // runAll runs the engine and the doors until ctx ends or one of them fails. The

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -12,13 +13,17 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,9 +37,18 @@ import (
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/engine"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/telemetry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// asProgram in the environment makes the test binary telexecd itself.
+const asProgram = "TELEXECD_TEST_IS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // output is where a program under test writes, line by line.
 type output struct {
@@ -135,9 +149,96 @@ func TestReadyWithDefaultsElsewhere(t *testing.T) {
 	if s.out.String() != "telexecd ready grpc="+s.grpc+" http="+s.http+" data="+s.data+"\n" {
 		t.Errorf("standard output: %q", s.out)
 	}
-	if !strings.Contains(s.log.String(), `"msg":"draining"`) {
+	if log := s.log.String(); !strings.Contains(log, `"msg":"draining"`) || !strings.Contains(log, `"msg":"stopped","after":"`) ||
+		!strings.Contains(log, `"commands_that_go_on":0,"queued":0}`) {
 		t.Errorf("log: %s", s.log)
 	}
+}
+
+// A signal stops the service in order. One that is ignored from the start, as
+// nohup does, stays so.
+func TestSignals(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		ignored string // by the shell that starts it
+		signals []syscall.Signal
+		why     string
+	}{
+		{"INT", "", []syscall.Signal{syscall.SIGINT}, "interrupt signal received"},
+		{"TERM", "", []syscall.Signal{syscall.SIGTERM}, "terminated signal received"},
+		{"HUP", "", []syscall.Signal{syscall.SIGHUP}, "hangup signal received"},
+		{"nohup", `trap "" HUP; `, []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM}, "terminated signal received"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", c.ignored+`exec "$0" --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0`, os.Args[0])
+			cmd.Env = append(os.Environ(), asProgram+"=1", "HOME="+t.TempDir(), "XDG_STATE_HOME=", "XDG_CONFIG_HOME=")
+			log := newOutput()
+			cmd.Stderr = log
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			said := bufio.NewReader(out)
+			if line, err := said.ReadString('\n'); err != nil || !strings.HasPrefix(line, "telexecd ready ") {
+				t.Fatalf("said %q, %v; log: %s", line, err, log)
+			}
+			for _, s := range c.signals {
+				if err := cmd.Process.Signal(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _ = io.Copy(io.Discard, said)
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("%v", err)
+			}
+			if s := log.String(); !strings.Contains(s, `"msg":"draining","why":"`+c.why+`"`) || !strings.Contains(s, `"msg":"stopped"`) {
+				t.Errorf("log: %s", s)
+			}
+		})
+	}
+}
+
+func TestWhatGoesOnIsTold(t *testing.T) {
+	for want, l := range map[string]listed{
+		`"level":"INFO","msg":"stopped","after":"2s","commands_that_go_on":2,"queued":1}`: {running: 2, queued: 1},
+		`"level":"ERROR","msg":"stopped; what is left cannot be told","after":"2s","err`:  {err: errors.New("gone")},
+	} {
+		var out bytes.Buffer
+		tellStopped(t.Context(), telemetry.NewLogger(&out, slog.LevelInfo, telemetry.FormatJSON), l, 2*time.Second)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %s in %s", want, out.String())
+		}
+	}
+}
+
+// listed is a list of commands of which only the number counts.
+type listed struct {
+	running, queued int
+	err             error
+}
+
+func (l listed) List(_ context.Context, f command.Filter) ([]engine.Snapshot, error) {
+	if slices.Contains(f.States, command.Running) {
+		return make([]engine.Snapshot, l.running), l.err
+	}
+	return make([]engine.Snapshot, l.queued), l.err
+}
+
+// The example is to be copied and started from.
+func TestTheExampleStarts(t *testing.T) {
+	text, err := os.ReadFile("../../docs/telexec.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	config := filepath.Join(home, "telexec.yaml")
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start(t, settings(home), "--config", config, "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0")
 }
 
 func TestWhatStopsAStart(t *testing.T) {

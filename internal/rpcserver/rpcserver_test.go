@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	validatepb "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"go.uber.org/goleak"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -22,6 +23,8 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -342,12 +345,12 @@ func TestRequestsAreValidated(t *testing.T) {
 		field  string
 		says   string
 	}{
-		"nothing":          {&telexecv1.ExecuteRequest{}, fault.ReasonEmptyCommand, "", "command"},
-		"no command":       {&telexecv1.ExecuteRequest{Host: "h"}, fault.ReasonEmptyCommand, "", "command"},
-		"no host":          {&telexecv1.ExecuteRequest{Command: "true"}, fault.ReasonMissingHost, "", "host"},
+		"nothing":          {&telexecv1.ExecuteRequest{}, fault.ReasonEmptyCommand, "command", "command"},
+		"no command":       {&telexecv1.ExecuteRequest{Host: "h"}, fault.ReasonEmptyCommand, "command", "command"},
+		"no host":          {&telexecv1.ExecuteRequest{Command: "true"}, fault.ReasonMissingHost, "host", "host"},
 		"long command":     {&telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", 1<<20)}, fault.ReasonCommandTooLong, "command", "120,000"},
 		"long argv":        {&telexecv1.ExecuteRequest{Host: "h", Argv: []string{strings.Repeat("x", 1<<20)}}, fault.ReasonCommandTooLong, "argv", "100,000"},
-		"both":             {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Argv: []string{"b"}}, fault.ReasonInvalidRequest, "", "not both"},
+		"both":             {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Argv: []string{"b"}}, fault.ReasonInvalidRequest, "command", "not both"},
 		"host":             {&telexecv1.ExecuteRequest{Host: "-h", Command: "a"}, fault.ReasonInvalidRequest, "host", "does not begin with a hyphen"},
 		"request id":       {&telexecv1.ExecuteRequest{Host: "h", Command: "a", RequestId: "a b"}, fault.ReasonInvalidRequest, "request_id", "no spaces"},
 		"session":          {&telexecv1.ExecuteRequest{Session: "a b", Command: "a"}, fault.ReasonInvalidRequest, "session", "letters, digits and . _ -"},
@@ -364,7 +367,7 @@ func TestRequestsAreValidated(t *testing.T) {
 		"sudo, return":     {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Sudo: &telexecv1.Sudo{Password: "hunter2\r"}}, fault.ReasonInvalidRequest, "sudo.password", "sudo reads one line"},
 		"sudo, NUL":        {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Sudo: &telexecv1.Sudo{Password: "hunter2\x00"}}, fault.ReasonInvalidRequest, "sudo.password", "sudo reads one line"},
 		"sudo, long":       {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Sudo: &telexecv1.Sudo{Password: strings.Repeat("hunter2", 200)}}, fault.ReasonInvalidRequest, "sudo.password", "1024"},
-		"durable terminal": {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Pty: &telexecv1.Pty{}, Durability: telexecv1.Durability_DURABILITY_DURABLE}, fault.ReasonInvalidRequest, "", "a terminal lives on its connection"},
+		"durable terminal": {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Pty: &telexecv1.Pty{}, Durability: telexecv1.Durability_DURABILITY_DURABLE}, fault.ReasonInvalidRequest, "durability", "a terminal lives on its connection"},
 		"priority":         {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Priority: 101}, fault.ReasonInvalidRequest, "priority", "100"},
 		"limit":            {&telexecv1.ExecuteRequest{Host: "h", Command: "a", Output: &telexecv1.OutputOptions{LimitBytes: -1}}, fault.ReasonInvalidRequest, "output.limit_bytes", "0"},
 	} {
@@ -397,6 +400,19 @@ func TestRequestsAreValidated(t *testing.T) {
 				t.Errorf("fields %v in %v", fields, err)
 			}
 		})
+	}
+	// What is wrong with a message as a whole is told of a field of it too.
+	for _, m := range []proto.Message{&telexecv1.ExecuteRequest{}, &telexecv1.GetStatusRequest{}} {
+		rules, _ := proto.GetExtension(m.ProtoReflect().Descriptor().Options(), validatepb.E_Message).(*validatepb.MessageRules)
+		if len(rules.GetCel()) == 0 {
+			t.Errorf("%T has no rules: the test tests nothing", m)
+		}
+		for _, rule := range rules.GetCel() {
+			name, _, _ := strings.Cut(rule.GetId(), ".")
+			if m.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name)) == nil {
+				t.Errorf("%T: the rule %s begins with no field", m, rule.GetId())
+			}
+		}
 	}
 	s, err := client.StreamOutput(ctx, &telexecv1.StreamOutputRequest{CommandId: "x"})
 	if err != nil {

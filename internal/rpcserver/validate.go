@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
@@ -80,14 +81,23 @@ func invalid(err error) error {
 		if own, ok := ruleReasons[f.Rule]; ok && e.Reason == fault.ReasonInvalidRequest {
 			e.Reason, e.Hint = own.reason, own.hint
 		}
-		e.Fields = append(e.Fields, f)
 		if e.Message != "" {
 			e.Message += "; "
 		}
 		if f.Path != "" {
 			e.Message += f.Path + ": "
+		} else {
+			f.Path = ruleField(f.Rule) // the message says what it is about
 		}
 		e.Message += f.Message
+		e.Fields = append(e.Fields, f)
 	}
 	return e
+}
+
+// ruleField gives the field that a rule about a whole message is first about: the
+// one that its id begins with.
+func ruleField(rule string) string {
+	field, _, _ := strings.Cut(rule, ".")
+	return field
 }

@@ -33,11 +33,22 @@ const (
 // above.
 func NewLogger(w io.Writer, level slog.Level, format Format) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
-	var h slog.Handler = slog.NewJSONHandler(w, options)
+	inJSON := *options
+	inJSON.ReplaceAttr = durationText
+	var h slog.Handler = slog.NewJSONHandler(w, &inJSON)
 	if format == FormatText || format == FormatAuto && isTerminal(w) {
 		h = slog.NewTextHandler(w, options)
 	}
 	return slog.New(withRequestID{h})
+}
+
+// durationText writes a duration as text does, "112.4ms": a bare number of
+// nanoseconds in JSON does not tell its unit.
+func durationText(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // isTerminal reports whether w is a character device. That /dev/null is one too

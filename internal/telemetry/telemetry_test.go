@@ -37,6 +37,18 @@ func TestLoggerAddsTheRequestID(t *testing.T) {
 	}
 }
 
+func TestDurationsHaveTheirUnit(t *testing.T) {
+	for format, want := range map[telemetry.Format]string{
+		telemetry.FormatText: " took=112.4ms\n", telemetry.FormatJSON: `"took":"112.4ms"`,
+	} {
+		var out bytes.Buffer
+		telemetry.NewLogger(&out, slog.LevelInfo, format).Info("m", "took", 112_400*time.Microsecond)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s: no %q in %s", format, want, out.String())
+		}
+	}
+}
+
 func TestLoggerLevelAndFormat(t *testing.T) {
 	for _, c := range []struct {
 		level  slog.Level
