@@ -1142,9 +1142,12 @@ type Command struct {
 	CreatedBy *Actor `protobuf:"bytes,19,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	// When it was accepted.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When the host had started it; unset before.
+	// When the service learned that the host had started it, by the service's clock:
+	// some milliseconds late, and the time of the takeover where the service was
+	// restarted before it had stored that. Unset before.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// When it ended; unset before.
+	// When the service learned that it had ended: late by as long as the host could
+	// not be reached, or the service was away. Unset before.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// From start_time to end_time, or to now while it runs.
 	Duration *durationpb.Duration `protobuf:"bytes,23,opt,name=duration,proto3" json:"duration,omitempty"`
