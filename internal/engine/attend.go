@@ -17,6 +17,7 @@ const (
 	askMost     = 30 * time.Second // … up to this
 	askEnded    = 4                // so often the host is asked what is left of a command that has ended
 	hostExtra   = 15 * time.Second // what a host may take to end a command at its timeout by itself
+	asideExtra  = time.Second      // what an overtaken ladder may take beyond the one that overtook it
 )
 
 // waited is what Process.Wait gave.
@@ -27,6 +28,7 @@ type waited struct {
 
 // ladder is what Process.Cancel gave.
 type ladder struct {
+	number int
 	report command.CancelReport
 	err    error // the host could not be asked; the ladder may have run there
 }
@@ -38,18 +40,25 @@ type attendance struct {
 	p       Process
 	durable bool
 	waits   chan waited // the waiter's one result
-	ladders chan ladder // of the one ladder at a time; capacity 1
+	ladders chan ladder // from every ladder; none waits for it beyond attend
+
+	// The ladders under way, by number, with what ends each. All but the last one
+	// were overtaken by one with a shorter grace.
+	out    map[int]context.CancelFunc
+	last   int
+	killBy time.Time             // when the grace of the last one is over
+	before *command.CancelReport // report when the first of them began
+	beside *command.CancelReport // what those of them that told have come to
 
 	w        *waited               // its end, once it is known
 	report   *command.CancelReport // of the last ladder that told
-	climbing bool                  // a ladder is under way
 	unproven bool                  // the last ladder told nothing
 	again    bool                  // the host came back while a ladder was under way
 	expired  bool                  // its timeout has passed, and this service sees to it
 	timedOut bool                  // and before any cancel was asked for
 	overdue  bool                  // it has passed while the host could not be reached
 	closed   bool                  // the process was closed here
-	told     command.Sizes         // of its output when giveUp was last set
+	quiet    command.Sizes         // of its output when giveUp was last set
 	wishing  bool                  // a ladder waits for the cancel to be stored
 
 	asked   int // how often the host was asked in vain what is left of what has ended
@@ -57,6 +66,7 @@ type attendance struct {
 	timeout <-chan time.Time // when to see to its timeout
 	ask     <-chan time.Time // when to try a ladder again
 	wishBy  <-chan time.Time // when a ladder waits for the store no longer
+	asideBy <-chan time.Time // when to wait no longer for overtaken ladders
 	giveUp  <-chan time.Time // when to wait no longer for the end of what is gone
 }
 
@@ -66,7 +76,7 @@ type attendance struct {
 func (l *live) attend(ctx context.Context, p Process) {
 	a := &attendance{
 		live: l, p: p, durable: l.cmd.Durability == command.Durable,
-		waits: make(chan waited, 1), ladders: make(chan ladder, 1),
+		waits: make(chan waited, 1), ladders: make(chan ladder), out: map[int]context.CancelFunc{},
 	}
 	climbing, stop := context.WithCancel(ctx)
 	defer stop()
@@ -91,7 +101,7 @@ func (l *live) attend(ctx context.Context, p Process) {
 	case n != nil:
 		a.report = n.Report // of an owner before
 	}
-	for a.w == nil || a.climbing || a.ask != nil {
+	for a.w == nil || len(a.out) > 0 || a.ask != nil {
 		select {
 		case end := <-a.waits:
 			a.ended(climbing, end)
@@ -125,6 +135,8 @@ func (l *live) attend(ctx context.Context, p Process) {
 			}
 		case r := <-a.ladders:
 			a.climbed(climbing, r)
+		case <-a.asideBy:
+			a.giveUpAside()
 		case <-a.giveUp:
 			a.closeIdle()
 		case <-ctx.Done():
@@ -159,38 +171,90 @@ func (a *attendance) wishStored(ctx context.Context) {
 	}
 }
 
-// climb begins a ladder, unless one is under way or there is nothing to end.
+// climbing reports whether the last ladder is under way.
+func (a *attendance) climbing() bool { return a.out[a.last] != nil }
+
+// climb begins a ladder, unless one is under way that kills as soon, or there is
+// nothing to end. One that would take longer goes on beside it: two do no harm,
+// and it alone can tell what it has ended.
 func (a *attendance) climb(ctx context.Context, grace time.Duration) {
-	if a.climbing || a.w != nil || a.report != nil && a.report.Outcome == command.Gone {
+	if a.climbing() && grace >= time.Until(a.killBy) || a.w != nil || a.report != nil && a.report.Outcome == command.Gone {
 		return
 	}
 	a.beginLadder(ctx, grace)
 }
 
 func (a *attendance) beginLadder(ctx context.Context, grace time.Duration) {
-	a.climbing, a.again, a.ask = true, false, nil
-	p := a.p
+	if len(a.out) == 0 {
+		a.before, a.beside = a.report, nil
+	}
+	a.again, a.ask, a.asideBy = false, nil, nil
+	a.last++
+	a.killBy = time.Now().Add(grace)
+	p, over := a.p, ctx.Done()
+	ctx, stop := context.WithTimeout(ctx, grace+ladderExtra)
+	r := ladder{number: a.last}
+	a.out[r.number] = stop
 	go func() {
-		ctx, stop := context.WithTimeout(ctx, grace+ladderExtra)
 		defer stop()
-		var r ladder
 		r.err = a.guard("cancel", func() (err error) {
 			r.report, err = p.Cancel(ctx, grace)
 			return err
 		})
-		a.ladders <- r
+		select {
+		case a.ladders <- r:
+		case <-over:
+		}
 	}()
 }
 
 // climbed takes the outcome of a ladder.
 func (a *attendance) climbed(ctx context.Context, l ladder) {
-	a.climbing = false
-	if l.err != nil {
-		a.unanswered(ctx, l.err)
-		return
+	if a.out[l.number] == nil {
+		return // it was given up
 	}
-	r := after(a.report, l.report)
-	a.report, a.unproven, a.backoff = &r, false, 0
+	delete(a.out, l.number)
+	if l.err == nil {
+		together := beside(a.beside, l.report)
+		r := after(a.before, together)
+		a.beside, a.report = &together, &r
+	}
+	if a.climbing() {
+		a.doubt = a.doubt || l.err != nil
+		return // what they have come to is told by the last one
+	}
+	if l.err == nil || a.w != nil {
+		a.hurryAside()
+	}
+	switch {
+	case l.err == nil || a.beside != nil && a.beside.Outcome == command.Gone:
+		a.told(*a.report)
+	case l.number == a.last:
+		a.unanswered(ctx, l.err)
+	default:
+		a.doubt = true
+	}
+}
+
+// hurryAside has giveUpAside called soon, unless there is a ladder to wait for.
+func (a *attendance) hurryAside() {
+	if len(a.out) > 0 && !a.climbing() {
+		a.asideBy = time.After(asideExtra)
+	}
+}
+
+// giveUpAside waits no longer for the ladders that were overtaken.
+func (a *attendance) giveUpAside() {
+	for _, stop := range a.out {
+		stop()
+	}
+	clear(a.out)
+	a.asideBy, a.doubt = nil, true
+}
+
+// told takes the report of a ladder, or of those that ran at one time.
+func (a *attendance) told(r command.CancelReport) {
+	a.unproven, a.backoff, a.ask = false, 0, nil
 	// Where an earlier ladder may have ended it, its end tells what to say.
 	if a.cmd.Cancellation != nil && !(a.doubt && r.Outcome == command.AlreadyEnded) {
 		a.change(func(c *command.Command) { c.Cancellation = withReport(c.Cancellation, r) })
@@ -239,7 +303,7 @@ func (a *attendance) unanswered(ctx context.Context, err error) {
 
 // reached does what had to wait for the host.
 func (a *attendance) reached(ctx context.Context) {
-	a.again = a.climbing
+	a.again = a.climbing()
 	if a.unproven {
 		a.backoff = 0
 		a.climb(ctx, a.grace)
@@ -268,9 +332,10 @@ func (a *attendance) ended(ctx context.Context, w waited) {
 	a.w = &w
 	a.timeout, a.ask, a.giveUp = nil, nil, nil
 	a.backoff = 0
-	if a.unprovenEnd() && !a.climbing {
+	if a.unprovenEnd() && !a.climbing() {
 		a.beginLadder(ctx, a.grace)
 	}
+	a.hurryAside()
 }
 
 // unprovenEnd reports whether the process was probably ended by a ladder that
@@ -297,7 +362,7 @@ const diedOfINT = 130
 
 // watchIdle has closeIdle called when no more can be expected of what is gone.
 func (a *attendance) watchIdle() {
-	a.told, _ = a.log.Sizes()
+	a.quiet, _ = a.log.Sizes()
 	if a.durable {
 		a.giveUp = time.After(letGoHost)
 	} else {
@@ -312,7 +377,7 @@ func (a *attendance) closeIdle() {
 	sizes, _ := a.log.Sizes()
 	busy := a.log.UnsavedBytes() > 0
 	if a.durable {
-		busy = busy || sizes != a.told || a.cmd.Connection == command.Reconnecting || a.report.Outcome != command.Gone
+		busy = busy || sizes != a.quiet || a.cmd.Connection == command.Reconnecting || a.report.Outcome != command.Gone
 	}
 	if busy {
 		a.watchIdle()
@@ -333,7 +398,7 @@ func (a *attendance) stop() bool {
 		default:
 		}
 	}
-	if a.durable && (a.w == nil || a.climbing || a.unprovenEnd()) {
+	if a.durable && (a.w == nil || a.climbing() || a.unprovenEnd()) {
 		return false
 	}
 	if a.w == nil {
@@ -341,6 +406,7 @@ func (a *attendance) stop() bool {
 		a.w = &waited{err: fault.New(fault.Unavailable, fault.ReasonServiceRestarted,
 			"the service was stopped while the command was running on an attached connection").WithHint("%s", lostHint)}
 	}
-	a.climbing, a.ask = false, nil // else what Close brings about would be taken for its end
+	clear(a.out)
+	a.ask = nil // else what Close brings about would be taken for its end
 	return true
 }

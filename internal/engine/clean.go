@@ -60,7 +60,7 @@ func (e *Engine) clean(ctx context.Context, host inventory.Host) {
 		defer stop()
 		var removed int
 		err := e.guard("clean", "host", host.Name, func() (err error) {
-			removed, err = e.runner.Clean(ctx, host, func(id string) bool { return e.through(ctx, id) })
+			removed, err = e.runner.Clean(ctx, host, func(id string, old bool) bool { return e.through(ctx, id, old) })
 			return err
 		})
 		switch {
@@ -74,13 +74,27 @@ func (e *Engine) clean(ctx context.Context, host inventory.Host) {
 
 // through reports whether a command has ended for good, so that its host need
 // keep nothing of it. One that the journal does not know may be another service's;
-// one that was given up because its host was away has its end and its last output
-// there, for whoever looks.
-func (e *Engine) through(ctx context.Context, id string) bool {
+// one that was given up, because its host was away or not configured any more, has
+// its end and its last output there, for whoever looks: both stay until they are old.
+func (e *Engine) through(ctx context.Context, id string, old bool) bool {
 	if e.find(id) != nil {
 		return false
 	}
 	c, err := e.journal.Get(ctx, id)
-	gaveUp := c.State == command.Lost && c.Failure != nil && c.Failure.Reason == fault.ReasonConnectionLost
-	return err == nil && c.Ended() && !gaveUp
+	if err != nil {
+		return old && fault.ReasonOf(err) == fault.ReasonUnknownCommand
+	}
+	return c.Ended() && (old || c.State != command.Lost || lostOnHost(c.Failure))
+}
+
+// lostOnHost reports whether it is the host itself that has said how it was lost.
+func lostOnHost(f *command.Failure) bool {
+	if f == nil {
+		return false
+	}
+	switch f.Reason {
+	case fault.ReasonHostRebooted, fault.ReasonSupervisorKilled, fault.ReasonRunRemoved, fault.ReasonNoExitStatus:
+		return true
+	}
+	return false
 }

@@ -20,6 +20,7 @@ type timeless struct {
 	asked   []time.Duration // when Cancel was called, from the start
 	lives   command.Durability
 	answer  func(asked int) (command.CancelReport, error)
+	climb   func(context.Context, time.Duration) (command.CancelReport, error) // is asked instead, where there is one
 	started time.Time
 	run     engine.Run
 	ends    chan command.Ending // the one end
@@ -41,7 +42,7 @@ func (r *timeless) Sweep(context.Context, string, inventory.Host, time.Duration)
 	return command.CancelReport{}, nil
 }
 
-func (r *timeless) Clean(context.Context, inventory.Host, func(string) bool) (int, error) {
+func (r *timeless) Clean(context.Context, inventory.Host, func(string, bool) bool) (int, error) {
 	return 0, nil
 }
 
@@ -60,7 +61,10 @@ func (r *timeless) Wait() (command.Ending, error) {
 	}
 }
 
-func (r *timeless) Cancel(context.Context, time.Duration) (command.CancelReport, error) {
+func (r *timeless) Cancel(ctx context.Context, grace time.Duration) (command.CancelReport, error) {
+	if r.climb != nil {
+		return r.climb(ctx, grace)
+	}
 	r.mu.Lock()
 	r.asked = append(r.asked, time.Since(r.started).Round(time.Second))
 	n := len(r.asked)

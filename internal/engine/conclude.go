@@ -35,6 +35,25 @@ func after(first *command.CancelReport, r command.CancelReport) command.CancelRe
 	return r
 }
 
+// beside gives what ladders have come to that ran at one time, r told behind first:
+// of what both have seen end, nobody knows which has ended it.
+func beside(first *command.CancelReport, r command.CancelReport) command.CancelReport {
+	if first == nil {
+		return r
+	}
+	r.Ended = max(r.Ended, first.Ended)
+	if strength[first.Signal] > strength[r.Signal] {
+		r.Signal = first.Signal
+	}
+	if r.Outcome == command.AlreadyEnded && first.Signal != "" {
+		r.Outcome = command.Gone
+	}
+	return r
+}
+
+// strength has the signals of a ladder in its order.
+var strength = map[string]int{"INT": 1, "TERM": 2, "KILL": 3}
+
 // conclude decides what the end of a process was, and gives what sets the record.
 func (a *attendance) conclude() (command.Event, func(c *command.Command)) {
 	ev, tell := a.verdict()

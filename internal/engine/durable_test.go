@@ -12,6 +12,7 @@ import (
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/engine"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
 )
 
 // onMachine gives options for an engine with durable commands.
@@ -549,6 +550,41 @@ func TestClean(t *testing.T) {
 	if m.visits != 2 || !slices.Contains(m.cleaned, first) || slices.Contains(m.cleaned, running) || slices.Contains(m.cleaned, "01ARZ3NDEKTSV4RRFFQ69G5FAV") {
 		t.Errorf("%d visits, removed %q", m.visits, m.cleaned)
 	}
+}
+
+// What was only given up is on its host for whoever looks, until it is old.
+func TestCleanLeavesWhatWasGivenUp(t *testing.T) {
+	o, m := onMachine(t)
+	n := start(t, o)
+	id := n.execute("sleep 60")
+	n.running(id)
+	n.stop()
+	hosts := o.Hosts
+	o.Hosts = nobody{}
+	n = start(t, o)
+	if s := n.ended(id); s.State != command.Lost || s.Failure.Reason != fault.ReasonUnknownHost {
+		t.Errorf("%s %+v", s.State, s.Failure)
+	}
+	n.stop()
+	o.Hosts = hosts
+	for _, aged := range []bool{false, true} {
+		n = start(t, o)
+		visits := 0
+		m.with(func() { visits, m.aged = m.visits, aged })
+		n.ended(n.execute("true"))
+		m.await("a visit", func() bool { return m.visits > visits })
+		n.stop()
+		if slices.Contains(m.cleaned, id) != aged {
+			t.Errorf("old %t: removed %q", aged, m.cleaned)
+		}
+	}
+}
+
+// nobody is a configuration without hosts.
+type nobody struct{}
+
+func (nobody) Lookup(name string) (inventory.Host, error) {
+	return inventory.Host{}, fault.New(fault.NotFound, fault.ReasonUnknownHost, "no host %s", name)
 }
 
 func TestCleanFails(t *testing.T) {

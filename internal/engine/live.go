@@ -22,7 +22,7 @@ const (
 	retryLeast = 100 * time.Millisecond
 	retryMost  = 5 * time.Second
 
-	defaultGrace = 500 * time.Millisecond
+	defaultGrace = command.DefaultGrace
 )
 
 // live is a command that has not ended, or has just ended and is still read.
@@ -339,8 +339,8 @@ func (l *live) kickOwner() {
 }
 
 // takeWishes takes up the cancel requests that came, and reports whether there
-// were any. The first one ever is kept; a later one only starts the work anew
-// where that came to nothing.
+// were any. The first one ever is kept; of a later one only the grace is, and it
+// starts the work anew where that came to nothing.
 func (l *live) takeWishes() bool {
 	l.mu.Lock()
 	wishes := l.wishes
@@ -354,12 +354,14 @@ func (l *live) takeWishes() bool {
 		switch n := l.cmd.Cancellation; {
 		case n == nil:
 			l.change(func(c *command.Command) {
-				c.Cancellation = &command.Cancellation{By: r.by, Time: time.Now(), Reason: r.reason}
+				c.Cancellation = &command.Cancellation{By: r.by, Time: time.Now(), Reason: r.reason, Grace: r.grace}
 			})
-		case n.Report != nil && n.Report.Outcome != command.Gone:
-			again := *n
+		case n.Report == nil || n.Report.Outcome != command.Gone:
+			again := n.Within(r.grace, time.Now())
 			again.Report = nil
-			l.change(func(c *command.Command) { c.Cancellation = &again })
+			if again != *n {
+				l.change(func(c *command.Command) { c.Cancellation = &again })
+			}
 		}
 		close(r.noted)
 	}

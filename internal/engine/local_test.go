@@ -91,7 +91,9 @@ func (r local) Resume(context.Context, engine.Run) (engine.Process, error) {
 }
 
 // Clean finds nothing either.
-func (r local) Clean(context.Context, inventory.Host, func(string) bool) (int, error) { return 0, nil }
+func (r local) Clean(context.Context, inventory.Host, func(string, bool) bool) (int, error) {
+	return 0, nil
+}
 
 type process struct {
 	local

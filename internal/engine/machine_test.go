@@ -35,6 +35,7 @@ type machine struct {
 	spawned map[string]int  // how often each command was started
 	visits  int             // calls of Clean
 	cleaned []string        // ids that were removed by Clean
+	aged    bool            // nobody has touched for a week what Clean finds
 	asked   []string        // calls, "start", "resume" or "void" with the id
 	hooks                   // changed under mu once an engine has begun
 
@@ -48,9 +49,11 @@ type hooks struct {
 	beforeStart  func(ctx context.Context, r engine.Run) error // before anything is sent
 	afterSpawn   func(r engine.Run)                            // before the reply
 	beforeCancel func() error                                  // before the ladder
-	onClean      func() error
-	onCancel     func() error          // after the ladder, before its reply
-	onEnd        func(*command.Ending) // changes what is recorded
+	// ladder is asked instead of it, which runs where it gives neither of the two.
+	ladder   func(ctx context.Context, grace time.Duration) (*command.CancelReport, error)
+	onClean  func() error
+	onCancel func() error          // after the ladder, before its reply
+	onEnd    func(*command.Ending) // changes what is recorded
 }
 
 // faults gives the hooks as they are now: a goroutine of an engine before may still
@@ -277,18 +280,19 @@ func (m *machine) Sweep(_ context.Context, id string, _ inventory.Host, _ time.D
 	return command.CancelReport{Outcome: command.AlreadyEnded, Message: id}, nil
 }
 
-func (m *machine) Clean(_ context.Context, _ inventory.Host, ended func(string) bool) (int, error) {
+func (m *machine) Clean(_ context.Context, _ inventory.Host, through func(string, bool) bool) (int, error) {
 	if f := m.faults().onClean; f != nil {
 		m.with(func() { m.visits++ })
 		return 0, f()
 	}
 	m.mu.Lock()
+	aged := m.aged
 	ids := []string{"01ARZ3NDEKTSV4RRFFQ69G5FAV"} // another service's
 	for id := range m.runs {
 		ids = append(ids, id)
 	}
 	m.mu.Unlock()
-	ids = slices.DeleteFunc(ids, func(id string) bool { return !ended(id) })
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !through(id, aged) })
 	m.with(func() {
 		m.visits++
 		m.cleaned = append(m.cleaned, ids...)
@@ -392,7 +396,7 @@ func (p *durable) Signal(_ context.Context, name string) error {
 	return syscall.Kill(-p.k.cmd.Process.Pid, map[string]syscall.Signal{"INT": syscall.SIGINT}[name])
 }
 
-func (p *durable) Cancel(context.Context, time.Duration) (command.CancelReport, error) {
+func (p *durable) Cancel(ctx context.Context, grace time.Duration) (command.CancelReport, error) {
 	if err := p.ask(); err != nil {
 		return command.CancelReport{}, err
 	}
@@ -400,6 +404,14 @@ func (p *durable) Cancel(context.Context, time.Duration) (command.CancelReport, 
 	if faults.beforeCancel != nil {
 		if err := faults.beforeCancel(); err != nil {
 			return command.CancelReport{}, err
+		}
+	}
+	if faults.ladder != nil {
+		if r, err := faults.ladder(ctx, grace); r != nil || err != nil {
+			if r == nil {
+				r = &command.CancelReport{}
+			}
+			return *r, err
 		}
 	}
 	report := command.CancelReport{Outcome: command.Gone, Signal: "KILL", Ended: 1}

@@ -60,10 +60,10 @@ type Runner interface {
 	// Sweep ends what the host still has of a command that nobody holds a Process
 	// of, found by its mark.
 	Sweep(ctx context.Context, id string, host inventory.Host, grace time.Duration) (command.CancelReport, error)
-	// Clean removes what the host keeps of runs that are through: those for which
-	// ended is true, and those of whatever service that nobody has collected for a
-	// week. It gives how many runs it removed.
-	Clean(ctx context.Context, host inventory.Host, ended func(id string) bool) (removed int, err error)
+	// Clean removes what the host keeps of runs of which nothing lives and for which
+	// through is true; old tells it that nobody has touched one for a week. It gives
+	// how many runs it removed.
+	Clean(ctx context.Context, host inventory.Host, through func(id string, old bool) bool) (removed int, err error)
 }
 
 // Run is what a Runner needs to start a command or to take it up again.

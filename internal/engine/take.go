@@ -106,7 +106,10 @@ func (e *Engine) loseAttached(ctx context.Context, c command.Command) error {
 // asked of its host; nil where it is not, or the command has ended for want of
 // its host.
 func (l *live) takeOver(ctx context.Context) *inventory.Host {
-	l.doubt = l.cmd.Cancellation != nil // the last owner may have run a ladder
+	if n := l.cmd.Cancellation; n != nil {
+		l.doubt = true // the last owner may have run a ladder
+		l.grace = n.GraceLeft(time.Now())
+	}
 	l.change(func(c *command.Command) {
 		c.Node = l.engine.node
 		c.Fence++
