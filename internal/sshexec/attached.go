@@ -25,6 +25,7 @@ type attached struct {
 	host   inventory.Host
 	pty    bool
 	bare   bool // see bare.go
+	sudo   bool // it goes through sudo
 	nonce  string
 	ses    Session
 	sink   Sink
@@ -57,7 +58,7 @@ type attached struct {
 
 func newAttached(r *Runner, id string, host inventory.Host, spec *command.Spec, ses Session, sink Sink, nonce string) *attached {
 	return &attached{
-		runner: r, id: id, host: host, pty: spec.Pty != nil, nonce: nonce, ses: ses, sink: sink,
+		runner: r, id: id, host: host, pty: spec.Pty != nil, sudo: spec.Sudo != nil, nonce: nonce, ses: ses, sink: sink,
 		stdin:   newStdin(spec),
 		decided: make(chan struct{}),
 		letGo:   make(chan struct{}),

@@ -22,6 +22,7 @@ case $SSH_ORIGINAL_COMMAND in
 "show version") echo "Acme OS 1.2" ;;
 "copy - running") cat ;;
 wait) echo waiting; exec sleep 100 ;;
+"") while read -r line; do :; done ;;
 *) echo "% Unknown command" >&2; exit 2 ;;
 esac
 `
@@ -29,6 +30,9 @@ esac
 		t.Fatal(err)
 	}
 	h := start(t, sshtest.Options{ExtraConfig: []string{"ForceCommand " + file}})
+	if err := h.runner.Probe(t.Context(), h.inv); fault.ReasonOf(err) != fault.ReasonNotDurable {
+		t.Error("a host that runs commands of its own:", err)
+	}
 	h.inv.NoShell = true
 	return h
 }

@@ -356,6 +356,9 @@ func (d *durable) hold() (who identity, vars string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	vars = fmt.Sprintf("run=%s fence=%d\n", command.Quote(d.dir+"/"+d.run.ID), d.run.Fence)
+	if d.run.Spec.Sudo != nil {
+		vars += "through=yes\n"
+	}
 	if !d.sudo.IsZero() && d.facts.unseen() { // to reach what sudo has started
 		vars += "password=" + command.Quote(d.sudo.Reveal()) + "\n"
 	}

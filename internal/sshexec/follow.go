@@ -220,7 +220,9 @@ func (s *session) take(ctx context.Context, m saying) (out followed, over bool) 
 	if m.key != s.nonce { // the run's own
 		switch word {
 		case "done":
-			s.how = rest
+			if s.how == "" { // else the follower has said it, and whether all is there
+				s.how = rest
+			}
 			s.all[m.stream] = true
 			s.settle()
 		case "report":

@@ -336,7 +336,12 @@ func TestClean(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n, err := h.runner.Clean(t.Context(), h.inv, func(id string) bool { return id == ended.run.ID || id == live.run.ID })
+	n, err := h.runner.Clean(t.Context(), h.inv, func(id string, isOld bool) bool {
+		if isOld != (id == old.run.ID) {
+			t.Errorf("%s: old %t", id, isOld)
+		}
+		return isOld || id == ended.run.ID || id == live.run.ID
+	})
 	if err != nil || n < 2 {
 		t.Error(n, err)
 	}

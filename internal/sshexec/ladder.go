@@ -91,7 +91,11 @@ func (p *attached) Cancel(ctx context.Context, grace time.Duration) (command.Can
 	}
 	ctx, cancel := context.WithTimeout(ctx, grace+p.runner.opts.ControlTimeout)
 	defer cancel()
-	return p.runner.climb(ctx, p.id, p.host, p.who, "", grace)
+	through := ""
+	if p.sudo {
+		through = "through=yes\n"
+	}
+	return p.runner.climb(ctx, p.id, p.host, p.who, through, grace)
 }
 
 // Sweep ends what the host still has of a command that nobody holds a Process
@@ -120,7 +124,7 @@ func (w identity) vars(id string, more ...string) string {
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
 	pairs := append([]string{
 		"id", id, "pid", n(w.pid), "group", n(w.group), "session", n(w.session),
-		"boot", w.boot, "start", w.start, "proc", "/proc", "run", "", "password", "",
+		"boot", w.boot, "start", w.start, "proc", "/proc", "run", "", "password", "", "through", "",
 	}, more...)
 	var b strings.Builder
 	for i := 0; i < len(pairs); i += 2 {

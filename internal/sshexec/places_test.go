@@ -60,7 +60,11 @@ func TestNotDurable(t *testing.T) {
 	for name, why := range map[string]string{"good": "", "none": "/bin/sh", "odd": "/bin/sh"} {
 		h := on(t, m, name)
 		err := h.runner.Probe(t.Context(), h.inv)
-		if why == "" && err != nil || why != "" && (fault.ReasonOf(err) != fault.ReasonNotDurable || !strings.Contains(err.Error(), why)) {
+		reason := fault.ReasonNotDurable
+		if name == "none" {
+			reason, why = fault.ReasonStartFailed, "exit code 1; it said: This account is currently not available."
+		}
+		if why == "" && err != nil || why != "" && (fault.ReasonOf(err) != reason || !strings.Contains(err.Error(), why)) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if why != "" {
@@ -140,12 +144,20 @@ func TestForeignDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	script, _, _ := strings.Cut(probeScript, "find_dirs() {")
-	lines, err := h.runner.ask(t.Context(), h.inv, script+"for d in "+command.Quote(link, others, own)+"; do usable $d && say dir $d; done\n")
+	lines, err := h.runner.ask(t.Context(), h.inv, script+"home="+command.Quote(dir)+"; for d in "+command.Quote(link, others, own)+"; do usable $d && say dir $d; done\n")
 	if err != nil || strings.Join(lines, ",") != "dir "+own {
 		t.Error(lines, err)
 	}
 	if info, err := os.Stat(own); err != nil || info.Mode().Perm() != 0o700 {
 		t.Error(info, err)
+	}
+	// Where others may write it is not changed, but refused.
+	if err := os.Chmod(own, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lines, err = h.runner.ask(t.Context(), h.inv, script+"home=; usable "+command.Quote(own)+" && say dir\n")
+	if info, statErr := os.Stat(own); err != nil || len(lines) > 0 || statErr != nil || info.Mode().Perm() != 0o755 {
+		t.Error(lines, err, info)
 	}
 }
 

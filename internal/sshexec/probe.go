@@ -2,11 +2,15 @@ package sshexec
 
 import (
 	"context"
+	"io"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
@@ -138,7 +142,7 @@ func (r *Runner) probe(ctx context.Context, host inventory.Host) (*facts, *fault
 	case f.newSession == "":
 		return nil, notDurable(host, "it has neither setsid nor perl nor python3, of which one is needed"), nil
 	}
-	needs := []string{"awk", "cat", "mkfifo", "mv", "rm", "sleep", "tail", "wc"}
+	needs := []string{"awk", "cat", "grep", "mkfifo", "mv", "rm", "sleep", "tail", "wc"}
 	if f.follow == "poll" {
 		needs = append(needs, "dd")
 	}
@@ -194,8 +198,79 @@ func notDurable(host inventory.Host, why string) *fault.Error {
 }
 
 // Probe reports whether an account's commands can be durable: nil, or NOT_DURABLE
-// with the reason, or why it could not be asked.
+// with the reason, or why it could not be asked. START_FAILED: it seems to run
+// nothing at all.
 func (r *Runner) Probe(ctx context.Context, host inventory.Host) error {
 	_, err := r.facts(ctx, host)
+	if fault.ReasonOf(err) == fault.ReasonNotDurable && !host.NoShell {
+		if f := r.runsNothing(ctx, host); f != nil {
+			return f
+		}
+	}
 	return err
+}
+
+// runsNothing tells, by an error that has its words, an account that answers to
+// every exec request with the same refusal, as nologin does; nil where it does not.
+// A command line of another kind than sh's knows "exit", or says what it is that it
+// does not know, or has nothing against no command at all, for which sshd starts
+// the shell as at a login.
+func (r *Runner) runsNothing(ctx context.Context, host inventory.Host) *fault.Error {
+	ctx, stop := context.WithTimeout(ctx, r.startTimeout(host))
+	defer stop()
+	first, ok := r.reply(ctx, host, "exec /bin/sh -c exit")
+	if !ok || first.code == 0 {
+		return nil
+	}
+	for _, exec := range []string{"exit", ""} {
+		if next, ok := r.reply(ctx, host, exec); !ok || next != first {
+			return nil
+		}
+	}
+	f := fault.New(fault.FailedPrecondition, fault.ReasonStartFailed,
+		"%s runs nothing for %s: it ends every request with exit code %d", host.Name, host.User, first.code).
+		WithHint("Give the account a login shell; if it runs only certain commands, say shell: none in the host's configuration").
+		WithOp("sshexec.probe")
+	if words := strings.TrimSpace(first.words); words != "" {
+		f.Message += "; it said: " + strings.ToValidUTF8(words, "\uFFFD")
+	}
+	return f
+}
+
+// reply is what came of an exec request.
+type reply struct {
+	code  uint32
+	words string // the beginning of both streams
+}
+
+// reply gives what the host makes of an exec request with no input; ok is false
+// where it has told no exit code.
+func (r *Runner) reply(ctx context.Context, host inventory.Host, exec string) (is reply, ok bool) {
+	ses, err := r.dialer.OpenFirst(ctx, host)
+	if err != nil {
+		return is, false
+	}
+	defer ses.Close()
+	defer context.AfterFunc(ctx, func() { ses.Close() })()
+	if did, err := ses.Channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{exec})); err != nil || !did {
+		return is, false
+	}
+	ses.Channel.CloseWrite()
+	var streams [2][]byte
+	var reading sync.WaitGroup
+	for i, from := range []io.Reader{ses.Channel, ses.Channel.Stderr()} {
+		reading.Go(func() { streams[i], _ = io.ReadAll(io.LimitReader(from, maxRefusal)) })
+	}
+	for req := range ses.Requests {
+		var status struct{ Code uint32 }
+		if req.Type == "exit-status" && ssh.Unmarshal(req.Payload, &status) == nil {
+			is.code, ok = status.Code, true
+		}
+		if req.WantReply {
+			req.Reply(false, nil)
+		}
+	}
+	reading.Wait()
+	is.words = string(streams[0]) + string(streams[1])
+	return is, ok && ctx.Err() == nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -161,23 +162,32 @@ const sudoBegin = "telexec-begin"
 
 // sudoExec gives the line that becomes sudo. Nothing secret is in it: the shell
 // behind sudo reads from standard input what it is to do.
+//
+// What sudo refuses it asks for again, and would read what follows as passwords,
+// each of which is a failed login that the host may count. So a password first
+// goes to a sudo that does nothing, and whose input ends behind it.
 func sudoExec(s *command.Sudo) string {
-	user := cmp.Or(s.User, "root")
-	ask := "-n"
-	if s.NeedsPassword {
-		ask = "-S -p ''"
-	}
+	behind := " -u " + command.Quote(cmp.Or(s.User, "root")) + " -- /bin/sh -c "
 	const read = `while IFS= read -r telexec_program; do [ "$telexec_program" = ` + sudoBegin + ` ] && break; done; ` +
 		`IFS= read -r telexec_program && eval "$telexec_program"`
-	return "exec sudo " + ask + " -u " + command.Quote(user) + " -- /bin/sh -c " + command.Quote(read)
+	if !s.NeedsPassword {
+		return "exec sudo -n" + behind + command.Quote(read)
+	}
+	ask := "sudo -S -p ''" + behind
+	// A printf that is a program would have the password as its argument.
+	return `unset telexec_word; IFS= read -r telexec_word; case $(command -v printf) in */*) ;; ` +
+		`*) printf '%s\n' "$telexec_word" 2>/dev/null | ` + ask + `: >/dev/null || exit 1;; esac; ` +
+		`unset telexec_word; exec ` + ask + command.Quote(read)
 }
 
 // sudoInput gives what stands in front of the command's own standard input: the
-// password, for sudo or, where sudo wants none, for nobody; and the program.
+// password, for the sudo that tries it and for the one that counts, or, where sudo
+// wants none, for nobody; and the program.
 func sudoInput(spec *command.Spec, id, key string) string {
 	var b strings.Builder
 	if spec.Sudo.NeedsPassword {
-		b.WriteString(spec.Sudo.Password.Reveal() + "\n")
+		password := spec.Sudo.Password.Reveal() + "\n"
+		b.WriteString(password + password)
 	}
 	b.WriteString(sudoBegin + "\n")
 	b.WriteString(sudoProgram(spec, id, key)) // start.sh ends the line
@@ -246,10 +256,10 @@ const newline = `set -- "${IFS#??}"; set -- "${1%"${1#?}"}"; `
 // shellExec gives the exec request for a program of one line.
 func shellExec(program string) string { return "exec /bin/sh -c " + word(program) }
 
-// Clean removes what the host keeps of runs that are through: those for which
-// ended is true, and those of whatever service that nobody has collected for a
-// week. It gives how many it removed.
-func (r *Runner) Clean(ctx context.Context, host inventory.Host, ended func(id string) bool) (removed int, err error) {
+// Clean removes what the host keeps of runs of which nothing lives and for which
+// through is true; old tells it that nobody has touched one for a week. It gives
+// how many it removed.
+func (r *Runner) Clean(ctx context.Context, host inventory.Host, through func(id string, old bool) bool) (removed int, err error) {
 	f, err := r.facts(ctx, host)
 	if fault.ReasonOf(err) == fault.ReasonNotDurable {
 		return 0, nil
@@ -261,18 +271,18 @@ func (r *Runner) Clean(ctx context.Context, host inventory.Host, ended func(id s
 	if err != nil {
 		return 0, err
 	}
-	var ids []string
+	var ids, olds []string
 	for _, line := range lines {
-		word, rest, _ := strings.Cut(line, " ")
+		word, id, _ := strings.Cut(line, " ")
 		switch {
+		case !idForm(id):
 		case word == "old":
-			removed++
-		case word == "run" && idForm(rest) && ended(rest):
-			ids = append(ids, rest)
+			olds = append(olds, id)
+		case word == "run" && through(id, slices.Contains(olds, id)):
+			ids = append(ids, id)
 		}
 	}
-	n, err := r.remove(ctx, host, f, "", ids)
-	return removed + n, err
+	return r.remove(ctx, host, f, "", ids)
 }
 
 var cleanScript = remoteScript("clean.sh")

@@ -384,3 +384,69 @@ func TestFollowerEndsNobodyElse(t *testing.T) {
 	for s.record(run.ID + ".st")[0] != "done" && pause(ctx, 10*time.Millisecond) {
 	}
 }
+
+// Whatever a process calls itself, the ladder ends nothing but what it is for, and
+// misses nothing.
+func TestNamesOfProcessesAreNoOrders(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	sleeper := func(id, name string) *exec.Cmd {
+		cmd := exec.Command("/bin/sh", "-c", `printf %s "$1" >/proc/$$/comm; echo; read x`, "sh", name)
+		if id != "" {
+			cmd.Env = append(os.Environ(), "TELEXEC_ID="+id)
+		}
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { in.Close(); cmd.Wait() })
+		if _, err := out.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	id := newID()
+	bystander := sleeper("", "bystander")
+	pid := strconv.Itoa(bystander.Process.Pid)
+	for _, name := range []string{"\n" + pid + "/environ ", "\nseen " + pid + ":1", "\n" + pid + " (x) S 1", "\xe2\x82"} {
+		sleeper("", name)
+	}
+	for _, name := range []string{"a\nb", "x) S 1 (y", "\xe2\x82"} {
+		sleeper(id, name)
+	}
+	cmd := exec.Command("/bin/sh")
+	cmd.Env = append(s.env, "LC_ALL=C.UTF-8")
+	cmd.Stdin = strings.NewReader(identity{boot: "-", start: "-"}.vars(id, "nonce", "N", "grace_int", "0", "grace_term", "20") + ladderScript)
+	out, err := cmd.Output()
+	if err != nil || string(out) != "telexec:N: done TERM 3 0 proc\n" {
+		t.Errorf("%q %v", out, err)
+	}
+	if err := bystander.Process.Signal(syscall.Signal(0)); err != nil || !alive(pid) {
+		t.Error("the bystander was ended")
+	}
+}
+
+// A spool that was removed while nobody looked is missed, and nothing takes its place.
+func TestSpoolThatIsGoneAtTheEnd(t *testing.T) {
+	t.Parallel()
+	h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
+	k := h.durably(command.Spec{Line: "echo up; sleep 0.5; echo more; exit 3"})
+	k.await(t, has("up"))
+	if err := os.Remove(h.file(k.run.ID, ".o")); err != nil {
+		t.Fatal(err)
+	}
+	h.server.KillSessions()
+	e, err := k.Wait()
+	if fault.ReasonOf(err) != fault.ReasonOutputIncomplete || code(e) != "3" || k.text(command.Stdout) != "up\n" {
+		t.Errorf("%s %v %q", code(e), err, k.text(command.Stdout))
+	}
+	k.Collected()
+	<-k.Process.(*durable).through
+}

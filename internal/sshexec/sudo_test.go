@@ -46,6 +46,10 @@ func TestSudo(t *testing.T) {
 				if strings.Contains(err.Error(), "secret") {
 					t.Error("the password is told:", err)
 				}
+				// Only the password is taken for one.
+				if p := c.spec.Sudo.Password; c.account == "asked" && !p.IsZero() && p != password && !strings.Contains(err.Error(), "1 incorrect password attempt") {
+					t.Error(err)
+				}
 				eventually(t, "nothing is left", func() bool { return len(m.Leftovers(run.ID)) == 0 })
 				return
 			}

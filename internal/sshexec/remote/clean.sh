@@ -27,19 +27,15 @@ alive() {
   false
 }
 
-# list_runs says the id of every run that nothing of lives, after removing what is
-# a week old of those, and files of no run that are a day old.
+# list_runs says the id of every run that nothing of lives: as old where it has not
+# been touched for a week. Files of no run that are a day old are removed.
 list_runs() {
   for dir; do
     enter "$dir" || continue
     set -f
     for file in $(find . -name '*.st' -type f -mtime +6); do
       id=${file#./} id=${id%.st}
-      own "$id" && ! alive || continue
-      set +f
-      rm -f "$id".*
-      set -f
-      say old "$id"
+      own "$id" && ! alive && say old "$id"
     done
     for file in $(find . ! -type d -mtime +0); do
       id=${file#./} id=${id%%.*}

@@ -29,15 +29,18 @@ list() {
   # All goes to awk on its input: as arguments, a large tree would not fit.
   found=$({
     printf 'seen %s\n' $seen
+    [ "$how" = ps ] || $marks grep -lF "TELEXEC_ID=$id" "$proc"/[0-9]*/environ || [ $? -lt 126 ] || exit
+    echo processes
     if [ "$how" = ps ]; then
       LC_ALL=C ps -A -o pid= -o ppid= -o pgid= -o stat= -o lstart=
     else
-      grep -lF "TELEXEC_ID=$id" "$proc"/[0-9]*/environ
-      cat "$proc"/[0-9]*/stat
+      # With the file in front of each line: a process may have line ends in its name.
+      LC_ALL=C grep '' "$proc"/[0-9]*/stat /dev/null
     fi
-  } | awk -v how="$how" -v session="$session" -v group="$group" -v self="$$" '
-    $1 == "seen" { if ($2 != "" && !($2 in known)) { known[$2] = 1; old[++olds] = $2 }; next }
-    $1 ~ /\/environ$/ { n = split($1, part, "/"); marked[part[n-1]] = 1; next }
+  } | LC_ALL=C awk -v how="$how" -v session="$session" -v group="$group" -v self="$$" '
+    $1 == "processes" && !all { all = 1; next }
+    !all && $1 == "seen" { if ($2 != "" && !($2 in known)) { known[$2] = 1; old[++olds] = $2 }; next }
+    !all { n = split($1, part, "/"); marked[part[n-1]] = 1; next }
     {
       lines++ # at least ours
       pid = $1
@@ -46,6 +49,7 @@ list() {
         born = $5; for (i = 6; i <= NF; i++) born = born "_" $i
       } else {
         # The name may hold blanks and parentheses: cut at the last one.
+        pid = $0; sub(/\/stat:.*/, "", pid); sub(/^.*\//, "", pid)
         rest = $0; sub(/^.*\) /, "", rest)
         if (split(rest, f, " ") < 20) next
         state = f[1]; up = f[2]; grp = f[3]; sess = f[4]; born = f[20]
@@ -179,37 +183,39 @@ still_open() {
 } 2>/dev/null
 
 # look_at_pipes sets copiers, which take the output to its spools, and holders,
-# "pid:start" of all that have a pipe open for writing that one of those reads.
+# "pid:start" of all that have a pipe open for writing that one of those reads. No
+# list is read for that, in which a name could say what it likes: anybody may bear
+# the run's id, and only ours are copiers.
 look_at_pipes() {
-  holders=
-  found=$({
-    grep -lF "TELEXEC_RUN=$id" "$proc"/[0-9]*/environ
-    ls -l "$proc"/[0-9]*/fd
-  } | awk '
-    /\/environ$/ { n = split($1, part, "/"); ours[part[n-1]] = 1; next }
-    /\/fd:$/ { n = split($1, part, "/"); pid = part[n-1]; next }
-    $NF !~ /^pipe:/ { next }
-    substr($1, 3, 1) == "w" { writers[$NF] = writers[$NF] " " pid }
-    $(NF-2) == 0 && pid in ours { print "copier", pid; read[$NF] = 1 }
-    END { for (pipe in read) { n = split(writers[pipe], part, " "); for (i = 1; i <= n; i++) if (!(part[i] in ours)) print "holder", part[i] } }')
-  copiers= shells=
-  for word in $found; do
-    case $word in copier | holder) kind=$word; continue ;; esac
-    if [ $kind = copier ]; then
-      copiers="$copiers $word"
-      # The shells above it have pipes open as well.
-      while [ "$word" -gt 1 ]; do
-        IFS= read -r stat <"$proc/$word/stat" || break
-        set -- ${stat##*")"}
-        word=$2 shells="$shells $2"
-      done
-      continue
-    fi
-    case " $shells " in *" $word "*) continue ;; esac
-    start_of "$word"
-    [ -z "$started" ] || case " $holders " in *" $word:$started "*) ;; *) holders="$holders $word:$started" ;; esac
+  copiers= shells= holders=
+  for one in $(LC_ALL=C grep -lF "TELEXEC_RUN=$id" "$proc"/[0-9]*/environ); do
+    one=${one%/environ}
+    [ -O "$one" ] && [ -p "$one/fd/0" ] || continue
+    one=${one##*/} copiers="$copiers ${one##*/}"
+    # The shells above it have pipes open as well.
+    while [ "$one" -gt 1 ] && IFS= read -r stat <"$proc/$one/stat"; do
+      set -- ${stat##*")"}
+      one=$2 shells="$shells $2"
+    done
+  done
+  [ -n "$copiers" ] || return 0
+  for fd in "$proc"/[0-9]*/fd/[0-9]*; do
+    [ -p "$fd" ] || continue
+    holder=${fd#"$proc/"} holder=${holder%%/*}
+    case " $copiers $shells $$ " in *" $holder "*) continue ;; esac
+    for one in $copiers; do
+      [ "$fd" -ef "$proc/$one/fd/0" ] && written "$fd" || continue
+      start_of "$holder"
+      [ -z "$started" ] || case " $holders " in *" $holder:$started "*) ;; *) holders="$holders $holder:$started" ;; esac
+    done
   done
 } 2>/dev/null
+
+# written PROC/PID/fd/N: is it open for writing?
+written() {
+  while read -r word flags && [ "$word" != flags: ]; do :; done <"${1%/fd/*}/fdinfo/${1##*/}"
+  case $flags in *[1-3]) ;; *) false ;; esac
+}
 
 # reach_holders is for what has left everything by which the list knows it, and has
 # only the output still open. What cannot be seen, or not be ended, is not waited
@@ -277,6 +283,9 @@ end_all() {
   identify
   # ps shows no environment: without a pid there is nothing to find it by.
   [ "$told" -gt 1 ] || [ $how != ps ] || how=none
+  # The environment of what sudo runs is not for the login user to read.
+  marks=
+  [ "$through" != yes ] || [ "$(id -u)" = 0 ] || [ $how != proc ] || if sudo_allowed; then marks=as_root; else how=own; fi
   climb
   [ -z "${spools:=$run}" ] || [ -n "$alive" ] || reach_holders
   [ -z "$open" ] || say open

@@ -8,7 +8,7 @@ usable() {
   mkdir -p "$1" && [ ! -h "$1" ] && cd "$1" && [ -O . ] && [ -w . ] || return
   case $(ls -ld . | cut -c 1-10)$1 in
   drwx------*) ;;
-  *"$home"/*) chmod 700 . || return ;;
+  *"${home:-/nowhere}"/*) chmod 700 . || return ;;
   *) return 1 ;; # where others may write it may have become something else by now
   esac
   { true >".probe.$$" && rm -f ".probe.$$"; }
@@ -48,7 +48,7 @@ probe() {
     say new_session "python3 -c $sig.signal($sig.SIGPIPE,$sig.SIG_DFL),$sig.signal($sig.SIGXFSZ,$sig.SIG_DFL),$os.setsid(),$os.execvp($sys.argv[1],$sys.argv[1:])"
   fi
   case $(tail --version </dev/null) in *GNU*) say follow tail ;; *) say follow poll ;; esac
-  for tool in awk cat dd mkfifo mv rm sleep tail wc; do
+  for tool in awk cat dd grep mkfifo mv rm sleep tail wc; do
     command -v $tool >/dev/null && say has $tool
   done
   if [ -r /proc/self/stat ]; then

@@ -273,7 +273,7 @@ finish() {
   done
   true >"$id.r"
   # What the timeout's ladder has said comes behind the output.
-  [ ! -s "$id.t" ] || cat "$id.t" >>"$id.e"
+  [ ! -s "$id.t" ] || ! spool "$id.e" || cat "$id.t" >>"$id.e"
   put "$id.st" "done $how"
   get "$id.f"
   set -- $rest
@@ -290,8 +290,10 @@ finish() {
     printf '\036telexec:%s: done %s\n' "$key" "$how" >&9
     printf '\036telexec:%s: done %s\n' "$key" "$how" >&8
   elif [ -e "$id.st" ]; then
-    printf '\036telexec:%s: done %s\n' "$key" "$how" >>"$id.o"
-    printf '\036telexec:%s: done %s\n' "$key" "$how" >>"$id.e"
+    # One that somebody has removed is not made again: its output is not all there.
+    for spool in o e; do
+      ! spool "$id.$spool" || printf '\036telexec:%s: done %s\n' "$key" "$how" >>"$id.$spool"
+    done
   fi
 }
 
@@ -377,7 +379,7 @@ attend() {
 watched() {
   [ -n "$helpers" ] || return
   heed
-  [ "$what" = "$fence" ] || put "$id.f" "$fence $key $me $leader $helpers"
+  [ "$what" = "$fence" ] || [ ! -e "$id.st" ] || put "$id.f" "$fence $key $me $leader $helpers"
   for one in $helpers; do
     born_of "$one"
     [ -n "$born" ] || leave

@@ -33,6 +33,8 @@ keep_time() {
   start=$* sudo=
   [ "$group" = "$pid" ] || group=0
   [ "$session" = "$pid" ] || session=0
+  through=
+  [ ! -e "$id.s" ] || through=yes
   proc=/proc run= spools=$id grace_int=10 grace_term=40
   say() { printf '\036telexec:%s: report %s\n' "$key" "$*" >>"$id.t"; }
   end_all
