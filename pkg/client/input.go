@@ -20,10 +20,12 @@ const (
 )
 
 // inputSize is how many bytes of input go into one call at most: what the service
-// takes. readSize is how many of them are read at once.
+// takes, and inputLeast where connections break under more. readSize is how many of
+// them are read at once.
 const (
-	inputSize = 1 << 20
-	readSize  = 128 << 10
+	inputSize  = 1 << 20
+	inputLeast = 64 << 10
+	readSize   = 128 << 10
 )
 
 // CopyInput sends r to the standard input of a command until r ends, then closes
@@ -43,7 +45,7 @@ const (
 // as an end. The context ends everything but a Read of r that blocks: after an
 // error one may be under way, which is the last, and what it reads is lost.
 func (c *Client) CopyInput(ctx context.Context, commandID string, r io.Reader) (int64, error) {
-	w := inputWriter{c: c, id: commandID}
+	w := inputWriter{c: c, id: commandID, most: inputSize}
 	if err := w.ask(ctx); err != nil {
 		return 0, err
 	}
@@ -138,6 +140,7 @@ type inputWriter struct {
 	c     *Client
 	id    string
 	taken int64 // bytes the input had taken when last heard
+	most  int   // bytes that go into a call: fewer where connections break under more
 }
 
 // send is SendInput, and waits for a command that has not started yet. What is
@@ -168,28 +171,39 @@ func (w *inputWriter) ask(ctx context.Context) error { return w.send(ctx, true, 
 func (w *inputWriter) write(ctx context.Context, data []byte, eof bool) error {
 	p := pause{limit: w.c.resumeFor}
 	for {
+		part := data[:min(len(data), w.most)]
+		last := eof && len(part) == len(data)
 		before := w.taken
-		err := w.send(ctx, false, data, eof)
+		err := w.send(ctx, false, part, last)
 		if err == nil {
-			return nil
+			w.most = min(2*w.most, inputSize)
+			if data = data[len(part):]; len(data) == 0 && last == eof {
+				return nil
+			}
+			p.progress()
+			continue
 		}
+		e, _ := asError(err)
+		broken := e.Reason == ReasonUnreachable
 		for err != nil {
 			if err = w.bear(ctx, &p, err); err != nil {
 				return err
 			}
 			err = w.ask(ctx)
-			if e, _ := asError(err); eof && e != nil && e.Reason == reasonStdinClosed {
+			if e, _ := asError(err); last && e != nil && e.Reason == reasonStdinClosed {
 				return nil // it was the call before that closed it
 			}
 		}
 		arrived := w.taken - before
-		if arrived < 0 || arrived > int64(len(data)) {
+		if arrived < 0 || arrived > int64(len(part)) {
 			return newError(codes.DataLoss, ReasonInputLost,
-				"the command's input stands at byte %d where %d to %d were possible", w.taken, before, before+int64(len(data))).
+				"the command's input stands at byte %d where %d to %d were possible", w.taken, before, before+int64(len(part))).
 				withHint("Somebody else writes to it too, or the service has lost input; cancel the command and start again")
 		}
 		if arrived > 0 {
 			p.progress()
+		} else if broken {
+			w.most = max(w.most/4, inputLeast)
 		}
 		if data = data[arrived:]; len(data) == 0 && !eof {
 			return nil
