@@ -93,5 +93,6 @@
 // descendants of those; sends INT; sends TERM; freezes what is left and kills
 // it; and each time looks whether the list is empty, which is the proof. What
 // it cannot find is a daemon that left the session and the tree and cleared its
-// environment before the first look; what it can see but not end is reported.
+// environment before the first look, and does not have the output of a durable run
+// open either; what it can see but not end is reported.
 package sshexec

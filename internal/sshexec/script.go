@@ -225,16 +225,7 @@ func throughSudo(spec *command.Spec, id string) (login *command.Spec, stdin stri
 func (r *Runner) upload(ctx context.Context, run Run, f *facts) error {
 	nonce := rand.Text()
 	program := uploadHead + fmt.Sprintf("nonce=%s dir=%s id=%s size=%d; ", nonce, expression(f.dirs[0]), run.ID, len(run.Spec.Stdin)) + uploadTail
-	var lines []string
-	var err error
-	for range 3 {
-		lines, err = r.askWith(ctx, r.dialer.Open, run.Host, nonce, shellExec(newline+program), run.Spec.Stdin)
-		// dropbear now and then closes a channel that it has just opened. What was
-		// sent twice is there once.
-		if fault.ReasonOf(err) != fault.ReasonSignalFailed || ctx.Err() != nil {
-			break
-		}
-	}
+	lines, err := r.askWith(ctx, r.dialer.Open, run.Host, nonce, shellExec(newline+program), run.Spec.Stdin)
 	if err != nil {
 		return err
 	}
