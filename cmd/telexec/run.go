@@ -19,7 +19,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -188,8 +187,8 @@ func (a *app) server() string { return firstOf(a.opts.Server, a.env.Getenv("TELE
 // singleCall is how long a single call is tried where people wait for it.
 const singleCall = 10 * time.Second
 
-// token finds the bearer token: --token, --token-file, the environment, then the
-// file that telexecd writes at its first start, for a service on this machine.
+// token finds the bearer token: --token, --token-file, else where every client
+// looks for it.
 func (a *app) token() (client.Token, error) {
 	if a.opts.Token != "" {
 		return client.Token(a.opts.Token), nil
@@ -201,28 +200,11 @@ func (a *app) token() (client.Token, error) {
 		}
 		return client.Token(strings.TrimSpace(string(b))), nil
 	}
-	if t := a.env.Getenv("TELEXEC_TOKEN"); t != "" {
-		return client.Token(t), nil
-	}
-	if !client.Loopback(a.server()) {
-		return "", nil // the token of this machine's service is nobody else's business
-	}
-	b, err := os.ReadFile(filepath.Join(a.dataDir(), "admin.token"))
-	switch {
-	case err == nil:
-		return client.Token(strings.TrimSpace(string(b))), nil
-	case errors.Is(err, os.ErrPermission):
+	token, err := client.FindToken(a.server(), a.env.Getenv)
+	if err != nil {
 		a.out.note("%v", err) // of another user: his token is not ours
 	}
-	return "", nil
-}
-
-// dataDir is where a telexecd of this user keeps its data.
-func (a *app) dataDir() string {
-	if dir := a.env.Getenv("XDG_STATE_HOME"); dir != "" {
-		return filepath.Join(dir, "telexec")
-	}
-	return filepath.Join(a.env.Getenv("HOME"), ".local", "state", "telexec")
+	return token, nil
 }
 
 func firstOf(values ...string) string {

@@ -92,6 +92,7 @@ type Options struct {
 	Server string
 
 	// Token is sent with every call as "authorization: Bearer …". Empty: none.
+	// FindToken knows where to look for one; WithToken gives single calls another.
 	Token Token
 
 	// Origin names the door this caller is: "cli", "mcp". Empty: plain gRPC.
@@ -272,10 +273,14 @@ type caller struct {
 	origin string
 }
 
-func (c caller) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+func (c caller) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
 	md := make(map[string]string, 2)
-	if c.token != "" {
-		md["authorization"] = "Bearer " + string(c.token)
+	token := c.token
+	if t, ok := ctx.Value(tokenKey{}).(Token); ok {
+		token = t
+	}
+	if token != "" {
+		md["authorization"] = "Bearer " + string(token)
 	}
 	if c.origin != "" {
 		md["telexec-origin"] = c.origin
