@@ -18,10 +18,10 @@ var built struct {
 	paths map[string]string
 }
 
-// Build gives the path of a program of this repository, "telexecd" or "telexec",
-// built from the sources as they are: with the race detector where the tests
-// have it, and counting coverage where they do (-args -test.gocoverdir=DIR).
-// Packages that test at the same time share the build.
+// Build gives the path of a program of this repository, "telexecd", "telexec" or
+// "telexec-mcp", built from the sources as they are: with the race detector
+// where the tests have it, and counting coverage where they do (-args
+// -test.gocoverdir=DIR). Packages that test at the same time share the build.
 func Build(t testing.TB, name string) string {
 	t.Helper()
 	built.Lock()

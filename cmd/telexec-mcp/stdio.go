@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+// lastAnswers is how long calls under way may still be answered when no more can
+// come. It is less than the 2 s after which clients end a server by force. A
+// command goes on whether its answer was written or not.
+const lastAnswers = time.Second
+
+// serveStdio serves MCP on in and out until in or ctx ends, which is no error.
+// A client that cannot be written to is one.
+func serveStdio(ctx context.Context, server *mcp.Server, in io.Reader, out io.Writer) error {
+	conn, err := (&mcp.IOTransport{Reader: io.NopCloser(in), Writer: unclosed{out}}).Connect(ctx)
+	if err != nil {
+		return err
+	}
+	session, err := server.Connect(ctx, newPipe(conn), nil)
+	if err != nil {
+		return err
+	}
+	// To close it is, for the reader, the end of the input; answers can be written still.
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	return session.Wait()
+}
+
+// pipe is the SDK's connection over two streams, but for its end: the SDK drops
+// the calls under way as soon as the input ends, so that
+//
+//	echo '{"jsonrpc":"2.0","id":1,"method":…}' | telexec-mcp
+//
+// would not answer. pipe holds the end of the input back until all calls are
+// answered, or lastAnswers has passed.
+type pipe struct {
+	mcp.Connection
+
+	mu   sync.Mutex
+	open map[jsonrpc.ID]struct{} // calls that were read and are not answered
+
+	// idle is sent to when the last open call was answered. Its capacity of one
+	// lets the writer go on where nobody waits; Read drains it.
+	idle chan struct{}
+}
+
+func newPipe(conn mcp.Connection) *pipe {
+	return &pipe{Connection: conn, open: make(map[jsonrpc.ID]struct{}), idle: make(chan struct{}, 1)}
+}
+
+// Connect makes the pipe its own transport: there is one connection, once.
+func (p *pipe) Connect(context.Context) (mcp.Connection, error) { return p, nil }
+
+// Read notes the calls that come.
+func (p *pipe) Read(ctx context.Context) (jsonrpc.Message, error) {
+	msg, err := p.Connection.Read(ctx)
+	if err != nil {
+		p.settle()
+		if !errors.Is(err, io.EOF) {
+			err = failure("standard input is no MCP: %v", err).withHint("It takes messages from an agent's program, one per line; see telexec-mcp --help")
+		}
+		return nil, err
+	}
+	// A subscription is answered only by its end.
+	if req, ok := msg.(*jsonrpc.Request); ok && req.IsCall() && req.Method != "subscriptions/listen" {
+		p.mu.Lock()
+		p.open[req.ID] = struct{}{}
+		p.mu.Unlock()
+	}
+	return msg, nil
+}
+
+// Write notes the answers that go.
+func (p *pipe) Write(ctx context.Context, msg jsonrpc.Message) error {
+	err := p.Connection.Write(ctx, msg)
+	if err != nil {
+		err = fmt.Errorf("cannot write to standard output: %w", err)
+	}
+	if resp, ok := msg.(*jsonrpc.Response); ok {
+		p.mu.Lock()
+		delete(p.open, resp.ID)
+		if len(p.open) == 0 {
+			select {
+			case p.idle <- struct{}{}:
+			default:
+			}
+		}
+		p.mu.Unlock()
+	}
+	return err
+}
+
+// settle waits until no call is open, for at most lastAnswers.
+func (p *pipe) settle() {
+	timeout := time.After(lastAnswers)
+	for {
+		p.mu.Lock()
+		done := len(p.open) == 0
+		p.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-p.idle:
+		case <-timeout:
+			return
+		}
+	}
+}
+
+// unclosed is a writer whose Close does nothing: whoever opened standard output
+// closes it, and answers are written until the program ends.
+type unclosed struct{ io.Writer }
+
+func (unclosed) Close() error { return nil }

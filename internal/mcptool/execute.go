@@ -1,0 +1,217 @@
+package mcptool
+
+import (
+	"context"
+	"encoding/base64"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+)
+
+// startArgs say what to run; they are the same however the call waits.
+type startArgs struct {
+	Host        string            `json:"host,omitempty" jsonschema:"name of the host, as list_hosts gives it; give this or sessionName"`
+	SessionName string            `json:"sessionName,omitempty" jsonschema:"name of a session to run in, instead of host"`
+	Command     string            `json:"command" jsonschema:"a shell command line, run by /bin/sh"`
+	Cwd         string            `json:"cwd,omitempty" jsonschema:"directory to run in; default: the login directory"`
+	Env         map[string]string `json:"env,omitempty" jsonschema:"environment variables to set; their values are not kept in the history"`
+	Stdin       string            `json:"stdin,omitempty" jsonschema:"standard input, at most 1 MiB; its end follows unless stdin_open"`
+	StdinOpen   bool              `json:"stdin_open,omitempty" jsonschema:"keep standard input open for send_command_input; default: it has ended"`
+	Sudo        bool              `json:"sudo,omitempty" jsonschema:"run as root through sudo, which must allow it without a password"`
+	SudoUser    string            `json:"sudo_user,omitempty" jsonschema:"run as this user through sudo instead of root"`
+	LoginShell  bool              `json:"login_shell,omitempty" jsonschema:"run in the user's login shell with its profile instead of /bin/sh"`
+	PTY         bool              `json:"pty,omitempty" jsonschema:"run on a terminal: for programs that insist on one; such a command does not outlive the connection to its host"`
+	Timeout     float64           `json:"timeout,omitempty" jsonschema:"end the command when it has run so many seconds; default: never"`
+	RequestID   string            `json:"request_id,omitempty" jsonschema:"your own id for this request: the same id with the same content runs once, for 24 hours, however often it is sent"`
+	Labels      map[string]string `json:"labels,omitempty" jsonschema:"labels to find the command by"`
+}
+
+type executeArgs struct {
+	startArgs
+	WaitSeconds *float64 `json:"wait_seconds,omitempty" jsonschema:"wait so long for the end, 0 to 50 (more is 50); default 30. The command goes on afterwards"`
+	MaxBytes    int      `json:"max_bytes,omitempty" jsonschema:"show at most so many bytes of output, 256 to 262144; default 8192"`
+	Format      format   `json:"format,omitempty" jsonschema:"text (default): without terminal control sequences; terminal: with them; base64: the exact bytes"`
+}
+
+// executeFacts is the answer of execute_command.
+type executeFacts struct {
+	commandFacts
+	outputFacts
+	StderrSoFar string `json:"stderr_so_far,omitempty" jsonschema:"what was printed on standard error, where stderr says ASYNC because the command has not ended"`
+	Replayed    bool   `json:"replayed,omitempty" jsonschema:"an earlier call with this request_id had started it"`
+	Next        string `json:"next,omitempty" jsonschema:"what to do now"`
+}
+
+type startedFacts struct {
+	commandFacts
+	Replayed bool   `json:"replayed,omitempty" jsonschema:"an earlier call with this request_id had started it"`
+	Next     string `json:"next,omitempty" jsonschema:"what to do now"`
+}
+
+func (a *adapter) executeTools() []tool {
+	starts := nature{acts: true, destructive: true}
+	return []tool{
+		declare(a, declaration{
+			name: "execute_command", title: "Run a command", toolset: execute, nature: starts, limit: longest,
+			description: "Run a shell command on a host and wait for it up to wait_seconds (default 30, at most 50). " +
+				"Done: stdout, stderr, exit_code. Not done: state \"running\", ended false, the command_id and the output so far; the command goes on and is not lost. " +
+				"Do not start it again then: ask get_command_status with the command_id and wait_seconds. " +
+				"(For callers that know no state: exit_code 124 with stderr \"ASYNC:<command_id>\" also means that it goes on.) " +
+				"Cancelling this call ends the waiting only; cancel_command ends the command.",
+		}, a.execute),
+		declare(a, declaration{
+			name: "execute_command_async", title: "Start a command", toolset: execute, nature: starts,
+			description: "Start a shell command on a host and get its command_id at once, without waiting. " +
+				"Follow it with get_command_status, read its output with get_command_output, end it with cancel_command.",
+		}, a.start),
+	}
+}
+
+// request makes the service's request of the arguments.
+func (s *startArgs) request(wait time.Duration) *telexecv1.ExecuteRequest {
+	req := &telexecv1.ExecuteRequest{
+		RequestId: s.RequestID, Host: s.Host, Session: s.SessionName, Command: s.Command, WorkingDirectory: s.Cwd, Env: s.Env,
+		Stdin: []byte(s.Stdin), StdinOpen: s.StdinOpen, LoginShell: s.LoginShell, Labels: s.Labels, Wait: durationpb.New(wait),
+	}
+	if s.Sudo || s.SudoUser != "" {
+		req.Sudo = &telexecv1.Sudo{User: s.SudoUser}
+	}
+	if s.PTY {
+		req.Pty = &telexecv1.Pty{}
+	}
+	if s.Timeout > 0 {
+		req.Timeout = durationpb.New(duration(s.Timeout))
+	}
+	return req
+}
+
+// start answers with the id at once.
+func (a *adapter) start(ctx context.Context, c *call, in startArgs) (answer[startedFacts], error) {
+	if err := a.mayStart(ctx, &in); err != nil {
+		return answer[startedFacts]{}, err
+	}
+	req := in.request(0)
+	req.Output = &telexecv1.OutputOptions{Omit: true}
+	resp, err := a.client.Execute(ctx, req)
+	if err != nil {
+		return answer[startedFacts]{}, err
+	}
+	out := startedFacts{commandFacts: facts(resp.GetCommand()), Replayed: resp.GetReplayed()}
+	text := out.sentence()
+	if !out.Ended {
+		out.Next = next(resp.GetCommand())
+		text += "\n" + out.Next
+	}
+	return answer[startedFacts]{data: out, text: text, failed: unsuccessful(resp.GetCommand())}, nil
+}
+
+// mayStart refuses hosts that are not allowed. A session's host is known only to
+// the service, so that with a list of hosts there are no sessions to run in.
+func (a *adapter) mayStart(ctx context.Context, in *startArgs) error {
+	if in.SessionName == "" {
+		return a.mayRun(ctx, in.Host)
+	}
+	if len(a.hosts) > 0 {
+		return refuse("HOST_NOT_ALLOWED", "Give host instead of sessionName", "this adapter is for certain hosts only, and cannot tell that of the session")
+	}
+	return nil
+}
+
+// execute waits for the end, and answers with how far the command is where that
+// takes too long.
+func (a *adapter) execute(ctx context.Context, c *call, in executeArgs) (answer[executeFacts], error) {
+	if err := a.mayStart(ctx, &in.startArgs); err != nil {
+		return answer[executeFacts]{}, err
+	}
+	wait := defaultWait
+	if c.followsTasks() {
+		wait = defaultTaskWait
+	}
+	if in.WaitSeconds != nil {
+		wait = duration(*in.WaitSeconds)
+	}
+	wait = clamp(ctx, wait)
+	resp, err := a.executeAndWait(ctx, c, &in, wait)
+	if err != nil {
+		return answer[executeFacts]{}, err
+	}
+	if cmd := resp.GetCommand(); !ended(cmd) && c.followsTasks() {
+		return answer[executeFacts]{task: a.createdTask(ctx, cmd)}, nil
+	}
+	return executeAnswer(resp, budgetOr(in.MaxBytes, defaultBudget), in.Format), nil
+}
+
+// executeAndWait is one Execute, or where the caller wants to see progress an
+// Execute that does not wait and a watch.
+func (a *adapter) executeAndWait(ctx context.Context, c *call, in *executeArgs, wait time.Duration) (*telexecv1.ExecuteResponse, error) {
+	req := in.request(wait)
+	req.Output = outputFor(budgetOr(in.MaxBytes, defaultBudget))
+	report := c.progress()
+	if report == nil || wait == 0 {
+		return a.client.Execute(ctx, req)
+	}
+	req.Wait = durationpb.New(0)
+	resp, err := a.client.Execute(ctx, req)
+	if err != nil || ended(resp.GetCommand()) {
+		return resp, err
+	}
+	w := &watch{adapter: a, id: resp.GetCommand().GetId(), wait: wait, report: report}
+	if _, err := w.run(ctx); err != nil {
+		return nil, err
+	}
+	status, err := a.client.GetStatus(ctx, &telexecv1.GetStatusRequest{CommandId: w.id, Output: req.GetOutput()})
+	if err != nil {
+		return nil, err
+	}
+	return &telexecv1.ExecuteResponse{Command: status.GetCommand(), Stdout: status.GetStdout(), Stderr: status.GetStderr(), Replayed: resp.GetReplayed()}, nil
+}
+
+// asyncExitCode is what `timeout` exits with; together with "ASYNC:<id>" on
+// stderr it is how older callers are told that a command goes on. Nothing else
+// says so: state does, and an exit code comes only from a host.
+const asyncExitCode = 124
+
+// executeAnswer tells the result, or how far the command is.
+func executeAnswer(resp *telexecv1.ExecuteResponse, budget int, f format) answer[executeFacts] {
+	cmd := resp.GetCommand()
+	output, excerpts := outputOf(resp.GetStdout(), resp.GetStderr(), budget, f.orText())
+	out := executeFacts{commandFacts: facts(cmd), outputFacts: output, Replayed: resp.GetReplayed()}
+	var text strings.Builder
+	text.WriteString(out.sentence())
+	if !out.Ended {
+		out.Next = next(cmd)
+		text.WriteString("\n" + out.Next)
+		out.StderrSoFar, out.Stderr = out.Stderr, "ASYNC:"+cmd.GetId()
+		out.ExitCode = new(int32(asyncExitCode))
+	}
+	quote(&text, cmd.GetId(), excerpts...)
+	return answer[executeFacts]{data: out, text: text.String(), failed: unsuccessful(cmd)}
+}
+
+// next says what to do about a command that has not ended.
+func next(cmd *telexecv1.Command) string {
+	return "It goes on; do not start it again. To wait for it: get_command_status {\"command_id\": \"" + cmd.GetId() + "\", \"wait_seconds\": 50}. To end it: cancel_command."
+}
+
+// orText is the format, text where none was given.
+func (f format) orText() format {
+	if f == "" {
+		return formatText
+	}
+	return f
+}
+
+// bytes gives what a caller wrote in a format.
+func (f format) bytes(s string) ([]byte, error) {
+	if f != formatBase64 {
+		return []byte(s), nil
+	}
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		return nil, refuse("INVALID_ARGUMENT", "Give standard base64 with padding, or text without encoding", "input is not base64: %v", err)
+	}
+	return b, nil
+}

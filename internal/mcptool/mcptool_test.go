@@ -1,0 +1,278 @@
+package mcptool
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+)
+
+// all are the tools, and whether each acts.
+var all = map[string]bool{
+	"execute_command": true, "execute_command_async": true,
+	"get_command_status": false, "get_command_output": false,
+	"interrupt_command_by_id": true, "cancel_command": true, "send_command_input": true,
+	"list_running_commands": false, "list_command_history": false, "list_hosts": false,
+	"ssh_get_command_status": false, "ssh_cancel_running_command": true,
+}
+
+func offered(t *testing.T, session *mcp.ClientSession) []string {
+	t.Helper()
+	list, err := session.ListTools(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, tool := range list.Tools {
+		names = append(names, tool.Name)
+	}
+	return names
+}
+
+// TestEveryToolIsDeclared: a client and its model learn all they need.
+func TestEveryToolIsDeclared(t *testing.T) {
+	session := (&service{}).serve(t, Options{Version: "1.2.3"})
+	list, err := session.ListTools(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Tools) != len(all) {
+		t.Errorf("%d tools, want %d", len(list.Tools), len(all))
+	}
+	for _, tool := range list.Tools {
+		acts, known := all[tool.Name]
+		if !known {
+			t.Errorf("%s is not known here", tool.Name)
+		}
+		if n := len(tool.Description); n < 40 || n > 800 {
+			t.Errorf("%s: a description of %d bytes", tool.Name, n)
+		}
+		a := tool.Annotations
+		if a == nil || a.Title == "" || a.DestructiveHint == nil || a.OpenWorldHint == nil {
+			t.Fatalf("%s: annotations %+v", tool.Name, a)
+		}
+		if a.ReadOnlyHint == acts || *a.DestructiveHint != acts || !acts && !a.IdempotentHint {
+			t.Errorf("%s: annotations %+v", tool.Name, a)
+		}
+		schema := tool.InputSchema.(map[string]any)
+		if schema["type"] != "object" || schema["additionalProperties"] != false {
+			t.Errorf("%s: input schema %v", tool.Name, schema)
+		}
+		for name, property := range schema["properties"].(map[string]any) {
+			if p := property.(map[string]any); p["description"] == nil || p["type"] == nil {
+				t.Errorf("%s: argument %s: %v", tool.Name, name, p)
+			}
+		}
+		if out, ok := tool.OutputSchema.(map[string]any); !ok || out["type"] != "object" {
+			t.Errorf("%s: output schema %v", tool.Name, tool.OutputSchema)
+		}
+	}
+	info := session.InitializeResult()
+	if info.ServerInfo.Version != "1.2.3" || !strings.Contains(info.Instructions, "do not start it again") {
+		t.Errorf("%+v", info)
+	}
+}
+
+func TestToolsets(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		options Options
+		want    func(name string, acts bool) bool
+	}{
+		{"all", Options{}, func(string, bool) bool { return true }},
+		{"read-only", Options{ReadOnly: true}, func(_ string, acts bool) bool { return !acts }},
+		{"hosts only", Options{Toolsets: []string{"hosts"}}, func(name string, _ bool) bool { return name == "list_hosts" }},
+		{"run, but not stop", Options{Toolsets: []string{"execute", "observe"}}, func(name string, _ bool) bool {
+			return !slices.Contains([]string{"list_hosts", "cancel_command", "interrupt_command_by_id", "send_command_input", "ssh_cancel_running_command"}, name)
+		}},
+		{"read-only control", Options{Toolsets: []string{"control"}, ReadOnly: true}, func(string, bool) bool { return false }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := offered(t, (&service{}).serve(t, tt.options))
+			for name, acts := range all {
+				if slices.Contains(got, name) != tt.want(name, acts) {
+					t.Errorf("%s: offered is %t", name, slices.Contains(got, name))
+				}
+			}
+		})
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	for _, o := range []Options{{Toolsets: []string{"nope"}}, {Hosts: []string{"web["}}, {Hosts: []string{""}}} {
+		if _, err := New(o); err == nil {
+			t.Errorf("%+v is taken", o)
+		}
+	}
+}
+
+// TestNoCallWaitsLong: whatever is asked, the service is asked for less than 50 s.
+func TestNoCallWaitsLong(t *testing.T) {
+	s := &service{}
+	session := s.serve(t, Options{})
+	for arguments, want := range map[string]time.Duration{
+		`{"host":"web1","command":"true"}`:                      30 * time.Second,
+		`{"host":"web1","command":"true","wait_seconds":null}`:  30 * time.Second,
+		`{"host":"web1","command":"true","wait_seconds":0}`:     0,
+		`{"host":"web1","command":"true","wait_seconds":2.5}`:   2500 * time.Millisecond,
+		`{"host":"web1","command":"true","wait_seconds":50}`:    49*time.Second + 500*time.Millisecond,
+		`{"host":"web1","command":"true","wait_seconds":1e300}`: 49*time.Second + 500*time.Millisecond,
+		`{"host":"web1","command":"true","wait_seconds":86400}`: 49*time.Second + 500*time.Millisecond,
+	} {
+		use(t, session, "execute_command", arguments)
+		if got := asked[*telexecv1.ExecuteRequest](t, s).GetWait().AsDuration(); got > want || got < want-time.Second {
+			t.Errorf("%s waits %s, want %s", arguments, got, want)
+		}
+	}
+}
+
+// TestArguments: everything that can be said of a command reaches the service.
+func TestArguments(t *testing.T) {
+	s := &service{}
+	session := s.serve(t, Options{})
+	use(t, session, "execute_command", `{"host":"web1","command":"id","cwd":"/tmp","env":{"A":"b"},"stdin":"in","stdin_open":true,"sudo_user":"www","login_shell":true,
+		"timeout":1.5,"request_id":"r1","labels":{"k":"v"},"max_bytes":1000,"format":"terminal","sessionName":null}`)
+	r := asked[*telexecv1.ExecuteRequest](t, s)
+	if r.GetHost() != "web1" || r.GetCommand() != "id" || r.GetWorkingDirectory() != "/tmp" || r.GetEnv()["A"] != "b" || string(r.GetStdin()) != "in" || !r.GetStdinOpen() ||
+		r.GetSudo().GetUser() != "www" || !r.GetLoginShell() || r.GetTimeout().AsDuration() != 1500*time.Millisecond || r.GetRequestId() != "r1" || r.GetLabels()["k"] != "v" ||
+		r.GetSession() != "" || r.GetPty() != nil {
+		t.Errorf("%v", r)
+	}
+	use(t, session, "execute_command_async", `{"sessionName":"dev","command":"top","pty":true,"sudo":true}`)
+	if r := asked[*telexecv1.ExecuteRequest](t, s); r.GetSession() != "dev" || r.GetPty() == nil || r.GetSudo() == nil || r.GetWait().AsDuration() != 0 {
+		t.Errorf("%v", r)
+	}
+	use(t, session, "cancel_command", `{"command_id":"`+testID+`","reason":"why","grace_seconds":0}`)
+	if r := asked[*telexecv1.CancelRequest](t, s); r.GetReason() != "why" || r.GetGrace() == nil || r.GetGrace().AsDuration() != 0 {
+		t.Errorf("%v", r)
+	}
+	use(t, session, "send_command_input", `{"command_id":"`+testID+`","input":"AAE=","encoding":"base64","eof":true}`)
+	if r := asked[*telexecv1.SendInputRequest](t, s); string(r.GetData()) != "\x00\x01" || !r.GetEof() {
+		t.Errorf("%v", r)
+	}
+}
+
+// TestUnprovenCancelIsAnError: a model must not take it for done.
+func TestUnprovenCancelIsAnError(t *testing.T) {
+	for outcome, bad := range map[telexecv1.CancelOutcome]bool{
+		telexecv1.CancelOutcome_CANCEL_OUTCOME_GONE: false, telexecv1.CancelOutcome_CANCEL_OUTCOME_ALREADY_ENDED: false,
+		telexecv1.CancelOutcome_CANCEL_OUTCOME_LEFT: true, telexecv1.CancelOutcome_CANCEL_OUTCOME_UNPROVEN: true,
+	} {
+		text, isError := use(t, (&service{outcome: outcome}).serve(t, Options{}), "cancel_command", `{"command_id":"`+testID+`"}`)
+		if isError != bad {
+			t.Errorf("%s: isError %t: %s", outcome, isError, text)
+		}
+		if strings.Contains(text, "\x1b") || strings.Contains(text, "evil\n") {
+			t.Errorf("the name of a process writes as it likes: %q", text)
+		}
+	}
+}
+
+// TestListsOfSomeHosts: what is not allowed is passed over, and the pages go on
+// where they should.
+func TestListsOfSomeHosts(t *testing.T) {
+	s := &service{}
+	for i := range 500 {
+		host := "db1"
+		if i%10 == 3 {
+			host = "web1"
+		}
+		s.commands = append(s.commands, &telexecv1.Command{Id: testID[:20] + fmt.Sprintf("%06d", i), Host: host, Command: "c"})
+	}
+	session := s.serve(t, Options{Hosts: []string{"web*"}})
+	var got []rowFacts
+	arguments := `{"limit":20}`
+	for pages := 0; ; pages++ {
+		result, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "list_command_history", Arguments: json.RawMessage(arguments)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list listFacts
+		b, _ := json.Marshal(result.StructuredContent)
+		if err := json.Unmarshal(b, &list); err != nil {
+			t.Fatal(err)
+		}
+		if len(list.Commands) > 20 {
+			t.Errorf("a page of %d", len(list.Commands))
+		}
+		got = append(got, list.Commands...)
+		if list.NextPageToken == "" {
+			break
+		}
+		if pages > 10 {
+			t.Fatal("the pages do not end")
+		}
+		arguments = `{"limit":20,"page_token":"` + list.NextPageToken + `"}`
+	}
+	for i, row := range got {
+		if want := fmt.Sprintf("%06d", 10*i+3); row.Host != "web1" || !strings.HasSuffix(row.CommandID, want) {
+			t.Fatalf("row %d is %+v, want %s", i, row, want)
+		}
+	}
+	if len(got) != 50 {
+		t.Errorf("%d commands, want 50", len(got))
+	}
+}
+
+func TestCheckHosts(t *testing.T) {
+	s := &service{hosts: []*telexecv1.Host{{Name: "up", Labels: map[string]string{"role": "web"}}, {Name: "down"}}}
+	session := s.serve(t, Options{})
+	if text, _ := use(t, session, "list_hosts", `{}`); strings.Count(text, "unknown") != 2 {
+		t.Error(text)
+	}
+	text, _ := use(t, session, "list_hosts", `{"check":true}`)
+	if !strings.Contains(text, "reachable: yes") || !strings.Contains(text, "reachable: no (HOST_UNREACHABLE)") || !strings.Contains(text, "role=web") {
+		t.Error(text)
+	}
+}
+
+// FuzzArguments calls tools with whatever arguments. Every answer is a result or an
+// error of the protocol, fits the schema, is valid UTF-8 and of bounded size.
+func FuzzArguments(f *testing.F) {
+	names := []string{"no_such_tool"}
+	for name := range all {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, arguments := range []string{
+		`{}`, `null`, `[]`, `"x"`, `{"command_id":"` + testID + `"}`, `{"command_id":null,"wait_seconds":-1}`,
+		`{"host":"web1","command":"true","env":{"A":null},"timeout":1e309}`, `{"command_id":"` + testID + `","offset":9223372036854775807,"max_bytes":256}`,
+		`{"command_id":"` + testID + `","pattern":"(a*)*$","offset":0}`, `{"command_id":"` + testID + `","tail_lines":1,"head_lines":1}`,
+		`{"command_id":"` + testID + `","until_pattern":"x{1000}{1000}","wait_seconds":1e-9}`, `{"since":"1h","before":"now","states":["running","x"]}`,
+		`{"limit":200,"page_token":"\u0000"}`, `{"sessionName":"` + strings.Repeat("x", 100) + `"}`, `{"host":"\ud800","command":"\u0000"}`,
+	} {
+		for i := range names {
+			f.Add(uint8(i), arguments, "out\x1b[0m\xff")
+		}
+	}
+	s := &service{}
+	session := s.serve(f, Options{Hosts: []string{"web*"}})
+	f.Fuzz(func(t *testing.T, tool uint8, arguments, output string) {
+		if !json.Valid([]byte(arguments)) {
+			t.Skip("the client would not send it")
+		}
+		s.stdout, s.stderr = output, output
+		name := names[int(tool)%len(names)]
+		result, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: name, Arguments: json.RawMessage(arguments)})
+		if err != nil {
+			if name != "no_such_tool" && !strings.Contains(err.Error(), "invalid") && !strings.Contains(err.Error(), "unmarshal") {
+				t.Fatalf("%s %s: %v", name, arguments, err)
+			}
+			return
+		}
+		if err := fits(result.StructuredContent, schemas(t)[name]); err != nil {
+			t.Errorf("%s %s: %v", name, arguments, err)
+		}
+		text := result.Content[0].(*mcp.TextContent).Text
+		if !utf8.ValidString(text) || len(text) > maxBudget+len(arguments)+8<<10 {
+			t.Errorf("%s %s: %d bytes", name, arguments, len(text))
+		}
+	})
+}

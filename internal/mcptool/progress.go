@@ -1,0 +1,134 @@
+package mcptool
+
+import (
+	"context"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+)
+
+const (
+	// reportEvery is how often progress is told: often enough for people to see
+	// that it lives.
+	reportEvery = time.Second
+	// lastLineBytes is how much of a stream is asked for to find its last line.
+	lastLineBytes = 1 << 10
+	// maxMessage is how much of the last line is told.
+	maxMessage = 200
+)
+
+// progressReport tells a client how a wait goes: the last line of output, and the
+// percentage where the output has one.
+type progressReport struct {
+	session *mcp.ServerSession
+	token   any
+	began   time.Time
+	told    time.Time // when the client was last told
+	value   float64   // the last progress told; it must grow
+}
+
+// progress is where to report to, or nil where the client has not asked for it.
+func (c *call) progress() *progressReport {
+	token := c.request.Params.GetProgressToken()
+	if token == nil {
+		return nil
+	}
+	return &progressReport{session: c.request.Session, token: token, began: time.Now()}
+}
+
+// tell reports where a command is, at most every reportEvery.
+func (p *progressReport) tell(ctx context.Context, resp *telexecv1.GetStatusResponse) {
+	line := lastLine(resp.GetStdout())
+	if line == "" {
+		line = lastLine(resp.GetStderr())
+	}
+	cmd := resp.GetCommand()
+	percent, known := percentIn(line)
+	if cmd.GetProgress() != nil {
+		percent, known = cmd.GetProgress().GetPercent(), true
+	}
+	if line == "" {
+		line = stateName(cmd.GetState())
+	}
+	p.send(ctx, line, percent, known)
+}
+
+// tellLine reports a line of output.
+func (p *progressReport) tellLine(ctx context.Context, line string) {
+	percent, known := percentIn(line)
+	p.send(ctx, line, percent, known)
+}
+
+// send tells the client. Progress must grow with every notification: without a
+// percentage it is a fraction that grows with time, so that whatever percentage
+// comes later is more.
+func (p *progressReport) send(ctx context.Context, line string, percent float64, known bool) {
+	if time.Since(p.told) < reportEvery-reportEvery/10 {
+		return
+	}
+	p.told = time.Now()
+	params := &mcp.ProgressNotificationParams{ProgressToken: p.token, Message: cut(line, maxMessage)}
+	value := time.Since(p.began).Seconds() / 1e4
+	if known {
+		value, params.Total = percent, 100
+	}
+	p.value = max(value, math.Nextafter(p.value, math.Inf(1)))
+	params.Progress = p.value
+	_ = p.session.NotifyProgress(ctx, params) // a client that does not listen misses nothing else
+}
+
+// lastLine is the last line of a stream with something in it.
+func lastLine(c *telexecv1.StreamContent) string {
+	data := c.GetTail()
+	if len(data) == 0 {
+		data = c.GetData()
+	}
+	text, _ := formatText.show(data, math.MaxInt, true)
+	return lastOf(text)
+}
+
+// lastOf is the last line of a text that is not blank.
+func lastOf(text string) string {
+	text = strings.TrimSpace(text)
+	return strings.TrimSpace(text[strings.LastIndexByte(text, '\n')+1:])
+}
+
+// percentage finds "42%", "42.5 %" and "[3/12]": what package managers, builds
+// and downloads print.
+var percentage = regexp.MustCompile(`(?:^|[^\d.])(\d{1,3}(?:\.\d{1,3})?) ?%|\[ ?(\d{1,6})/(\d{1,6})\]`)
+
+// percentIn is the last percentage in a line.
+func percentIn(line string) (percent float64, known bool) {
+	found := percentage.FindAllStringSubmatch(line, -1)
+	if len(found) == 0 {
+		return 0, false
+	}
+	m := found[len(found)-1]
+	if m[1] != "" {
+		percent, _ = strconv.ParseFloat(m[1], 64) // digits, by the pattern
+		return percent, percent <= 100
+	}
+	done, _ := strconv.ParseFloat(m[2], 64)
+	all, _ := strconv.ParseFloat(m[3], 64)
+	return 100 * done / all, all > 0 && done <= all
+}
+
+// cut shortens a text for a line of its own.
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for most > 0 && !isRuneStart(s[most]) {
+		most--
+	}
+	return s[:most] + "…"
+}
+
+// isRuneStart reports whether a character may begin with b.
+func isRuneStart(b byte) bool { return b&0xC0 != 0x80 }

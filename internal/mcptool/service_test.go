@@ -1,0 +1,248 @@
+package mcptool
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const testID = "01J8Z3K4M5N6P7Q8R9S0T1V2W3"
+
+// service is a gRPC service that says what real ones say only in rare moments, and
+// notes what it is asked. Whatever can be had from a real service is tested with
+// one, in cmd/telexec-mcp and internal/test/e2e.
+type service struct {
+	telexecv1.UnimplementedCommandServiceServer
+	telexecv1.UnimplementedHostServiceServer
+	telexecv1.UnimplementedAdminServiceServer
+
+	command        *telexecv1.Command // what all calls tell of; nil: a completed one
+	stdout, stderr string
+	outcome        telexecv1.CancelOutcome
+	commands       []*telexecv1.Command // of lists
+	hosts          []*telexecv1.Host
+
+	mu       sync.Mutex
+	requests []proto.Message
+	tokens   []string
+}
+
+// serve gives a session with an adapter over the service.
+func (s *service) serve(t testing.TB, o Options) *mcp.ClientSession {
+	t.Helper()
+	o.Client = s.dial(t)
+	server, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, there := mcp.NewInMemoryTransports()
+	serving, err := server.Connect(t.Context(), there, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(t.Context(), here, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = session.Close()
+		_ = serving.Wait()
+	})
+	return session
+}
+
+func (s *service) dial(t testing.TB) *client.Client {
+	t.Helper()
+	listener := bufconn.Listen(1 << 20)
+	server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.UnaryInterceptor(s.note))
+	telexecv1.RegisterCommandServiceServer(server, s)
+	telexecv1.RegisterHostServiceServer(server, s)
+	telexecv1.RegisterAdminServiceServer(server, s)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) })
+	c, err := client.Dial(client.Options{Server: "localhost", Token: "own", RetryFor: -1, DialOptions: []grpc.DialOption{
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); server.Stop(); serving.Wait() })
+	return c
+}
+
+func (s *service) note(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	s.mu.Lock()
+	s.requests = append(s.requests, proto.Clone(req.(proto.Message)))
+	s.tokens = append(s.tokens, md.Get("authorization")...)
+	s.mu.Unlock()
+	return handler(ctx, req)
+}
+
+// asked is the last request of a type.
+func asked[T proto.Message](t testing.TB, s *service) T {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.requests) - 1; i >= 0; i-- {
+		if r, ok := s.requests[i].(T); ok {
+			return r
+		}
+	}
+	var none T
+	t.Fatalf("no %T among %d requests", none, len(s.requests))
+	return none
+}
+
+func (s *service) told() *telexecv1.Command {
+	if s.command != nil {
+		return s.command
+	}
+	return &telexecv1.Command{
+		Id: testID, Host: "web1", Command: "true", State: telexecv1.CommandState_COMMAND_STATE_COMPLETED, ExitCode: new(int32(0)), CreateTime: timestamppb.Now(),
+	}
+}
+
+func content(s string) *telexecv1.StreamContent {
+	return &telexecv1.StreamContent{Size: int64(len(s)), Data: []byte(s), NextOffset: int64(len(s)), Complete: true}
+}
+
+func (s *service) Execute(context.Context, *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
+	return &telexecv1.ExecuteResponse{Command: s.told(), Stdout: content(s.stdout), Stderr: content(s.stderr)}, nil
+}
+
+func (s *service) GetStatus(context.Context, *telexecv1.GetStatusRequest) (*telexecv1.GetStatusResponse, error) {
+	return &telexecv1.GetStatusResponse{Command: s.told(), Stdout: content(s.stdout), Stderr: content(s.stderr)}, nil
+}
+
+func (s *service) StreamOutput(_ *telexecv1.StreamOutputRequest, out grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+	return out.Send(&telexecv1.StreamOutputResponse{Event: &telexecv1.StreamOutputResponse_Ended{Ended: s.told()}})
+}
+
+func (s *service) Cancel(context.Context, *telexecv1.CancelRequest) (*telexecv1.CancelResponse, error) {
+	return &telexecv1.CancelResponse{Command: s.told(), Report: &telexecv1.CancelReport{Outcome: s.outcome, Left: []*telexecv1.Process{
+		{Pid: 7, User: "root", Command: "evil\x1b[2J\nname", Why: "not ours to kill"},
+	}}}, nil
+}
+
+func (s *service) Signal(context.Context, *telexecv1.SignalRequest) (*telexecv1.SignalResponse, error) {
+	return &telexecv1.SignalResponse{Command: s.told()}, nil
+}
+
+func (s *service) SendInput(_ context.Context, req *telexecv1.SendInputRequest) (*telexecv1.SendInputResponse, error) {
+	return &telexecv1.SendInputResponse{StdinBytes: int64(len(req.GetData()))}, nil
+}
+
+func (s *service) ListCommands(_ context.Context, req *telexecv1.ListCommandsRequest) (*telexecv1.ListCommandsResponse, error) {
+	// The token is the index of the next one.
+	from := len(req.GetPageToken())
+	to := min(from+int(req.GetPageSize()), len(s.commands))
+	resp := &telexecv1.ListCommandsResponse{Commands: s.commands[min(from, to):to]}
+	if to < len(s.commands) {
+		resp.NextPageToken = strings.Repeat("+", to)
+	}
+	return resp, nil
+}
+
+func (s *service) ListHosts(context.Context, *telexecv1.ListHostsRequest) (*telexecv1.ListHostsResponse, error) {
+	return &telexecv1.ListHostsResponse{Hosts: s.hosts}, nil
+}
+
+func (s *service) CheckHost(_ context.Context, req *telexecv1.CheckHostRequest) (*telexecv1.CheckHostResponse, error) {
+	if req.GetHost() == "down" {
+		return &telexecv1.CheckHostResponse{Failure: &telexecv1.Failure{Reason: "HOST_UNREACHABLE", Message: "nobody there"}}, nil
+	}
+	return &telexecv1.CheckHostResponse{Ok: true}, nil
+}
+
+func (s *service) GetServerInfo(context.Context, *telexecv1.GetServerInfoRequest) (*telexecv1.GetServerInfoResponse, error) {
+	return &telexecv1.GetServerInfoResponse{}, nil
+}
+
+// use calls a tool, and checks its structured content against its schema.
+func use(t testing.TB, session *mcp.ClientSession, name, arguments string) (text string, isError bool) {
+	t.Helper()
+	result, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: name, Arguments: json.RawMessage(arguments)})
+	if err != nil {
+		t.Fatalf("%s %s: %v", name, arguments, err)
+	}
+	if err := fits(result.StructuredContent, schemas(t)[name]); err != nil {
+		t.Errorf("%s %s: %v", name, arguments, err)
+	}
+	return result.Content[0].(*mcp.TextContent).Text, result.IsError
+}
+
+// schemas are the output schemas of all tools.
+func schemas(t testing.TB) map[string]*jsonschema.Resolved {
+	t.Helper()
+	resolved.Do(func() {
+		server, err := New(Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		here, there := mcp.NewInMemoryTransports()
+		serving, err := server.Connect(context.Background(), there, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(context.Background(), here, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := session.ListTools(context.Background(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resolvedSchemas = map[string]*jsonschema.Resolved{}
+		for _, tool := range list.Tools {
+			var s jsonschema.Schema
+			b, err := json.Marshal(tool.OutputSchema)
+			if err == nil {
+				err = json.Unmarshal(b, &s)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resolvedSchemas[tool.Name], err = s.Resolve(nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = session.Close()
+		_ = serving.Wait()
+	})
+	return resolvedSchemas
+}
+
+var (
+	resolved        sync.Once
+	resolvedSchemas map[string]*jsonschema.Resolved
+)
+
+func fits(structured any, schema *jsonschema.Resolved) error {
+	var v any
+	b, err := json.Marshal(structured)
+	if err == nil {
+		err = json.Unmarshal(b, &v)
+	}
+	if err != nil {
+		return err
+	}
+	return schema.Validate(v)
+}

@@ -1,0 +1,206 @@
+package mcptool
+
+import (
+	"context"
+	"encoding/json"
+	"regexp"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+)
+
+// The Tasks extension of MCP (SEP-2663): a client that knows it gets a handle
+// instead of a result that is not there yet, and polls. Here a task is a command:
+// its id is the command's, so that any adapter answers for it, and it is known as
+// long as the service knows the command.
+const (
+	tasksExtension = "io.modelcontextprotocol/tasks"
+	tasksSince     = "2026-07-28" // the revision of MCP that the extension builds on
+
+	methodTaskGet    = "tasks/get"
+	methodTaskUpdate = "tasks/update"
+	methodTaskCancel = "tasks/cancel"
+
+	// defaultTaskWait is how long execute_command waits for such a client: what is
+	// over by then needs no handle.
+	defaultTaskWait = time.Second
+	// pollInterval is how often a client should ask.
+	pollInterval = 2 * time.Second
+	headerName   = "Mcp-Name"
+)
+
+// Task states of the extension.
+const (
+	taskWorking   = "working"
+	taskCompleted = "completed"
+	taskCancelled = "cancelled"
+)
+
+// task is a task as it is told: what execute_command gives instead of a result,
+// and what tasks/get answers.
+type task struct {
+	mcp.ResultBase
+	ResultType     string              `json:"resultType"`
+	TaskID         string              `json:"taskId"`
+	Status         string              `json:"status"`
+	StatusMessage  string              `json:"statusMessage,omitempty"`
+	CreatedAt      string              `json:"createdAt"`
+	LastUpdatedAt  string              `json:"lastUpdatedAt"`
+	TTLMs          *int64              `json:"ttlMs"` // from createdAt; null: for ever
+	PollIntervalMs int64               `json:"pollIntervalMs,omitempty"`
+	Result         *mcp.CallToolResult `json:"result,omitempty"`
+}
+
+// Error makes a task an error, which is the only thing besides a result that a
+// tool's handler can give; receive takes it out again.
+func (t *task) Error() string { return "command " + t.TaskID + " goes on as a task" }
+
+// acknowledgement is the empty result of tasks/update and tasks/cancel.
+type acknowledgement struct {
+	mcp.ResultBase
+	ResultType string `json:"resultType"`
+}
+
+// taskParams are the parameters of all methods of tasks.
+type taskParams struct {
+	mcp.ParamsBase
+	TaskID string `json:"taskId"`
+	// InputResponses answer what a task has asked; no task of ours asks.
+	InputResponses map[string]json.RawMessage `json:"inputResponses,omitempty"`
+}
+
+// addTaskMethods makes the methods known. They are served in receive, where the
+// request can be seen and not only its parameters.
+func addTaskMethods(s *mcp.Server) {
+	for _, method := range []string{methodTaskGet, methodTaskUpdate, methodTaskCancel} {
+		err := mcp.AddReceivingCustomMethod(s, method, func(context.Context, *mcp.ServerSession, *taskParams) (*task, error) {
+			return nil, &jsonrpc.Error{Code: jsonrpc.CodeInternalError, Message: method + " was not served"}
+		})
+		if err != nil {
+			panic(err) // a standard method of this name; every test would find it
+		}
+	}
+}
+
+// followsTasks reports whether the caller can be given a task.
+func (c *call) followsTasks() bool {
+	return c.acts && knowsTasks(c.request.ProtocolVersion(), c.request.ClientCapabilities())
+}
+
+func knowsTasks(version string, capabilities *mcp.ClientCapabilities) bool {
+	if version < tasksSince || capabilities == nil { // dates: they sort as text
+		return false
+	}
+	_, ok := capabilities.Extensions[tasksExtension]
+	return ok
+}
+
+// serveTask answers the methods of tasks.
+func (a *adapter) serveTask(ctx context.Context, method string, req *mcp.ServerRequest[*taskParams]) (mcp.Result, error) {
+	if !knowsTasks(req.ProtocolVersion(), req.ClientCapabilities()) {
+		return nil, &jsonrpc.Error{
+			Code:    mcp.CodeMissingRequiredClientCapabilities,
+			Message: method + " is for clients that declare the extension " + tasksExtension,
+			Data:    json.RawMessage(`{"requiredCapabilities":{"extensions":{"` + tasksExtension + `":{}}}}`),
+		}
+	}
+	if req.Params == nil || !isCommandID(req.Params.TaskID) {
+		return nil, invalidTask("there is no such task")
+	}
+	id := req.Params.TaskID
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	resp, err := a.status(ctx, &telexecv1.GetStatusRequest{CommandId: id, Output: outputFor(defaultBudget)})
+	if err != nil {
+		return nil, taskError(err)
+	}
+	switch method {
+	case methodTaskCancel:
+		if _, err := a.client.Cancel(ctx, &telexecv1.CancelRequest{CommandId: id, Reason: "the client cancelled its task"}); err != nil {
+			return nil, taskError(err)
+		}
+		return &acknowledgement{ResultType: "complete"}, nil
+	case methodTaskUpdate:
+		return &acknowledgement{ResultType: "complete"}, nil
+	}
+	t := a.taskOf(ctx, resp.GetCommand())
+	t.ResultType = "complete"
+	if t.Status == taskCompleted {
+		t.Result, err = resultOf(resp)
+	}
+	return t, err
+}
+
+// invalidTask is what is said of a task that does not exist.
+func invalidTask(message string) error {
+	return &jsonrpc.Error{Code: jsonrpc.CodeInvalidParams, Message: message}
+}
+
+// taskError is what is told of an error of the service, where there is no result to
+// put it in.
+func taskError(err error) error {
+	e := tellError(err).Error
+	if e.Reason == reasonUnknownCommand {
+		return invalidTask(e.Message)
+	}
+	data, marshalErr := json.Marshal(e)
+	if marshalErr != nil {
+		return marshalErr
+	}
+	return &jsonrpc.Error{Code: jsonrpc.CodeInternalError, Message: e.Reason + ": " + e.Message, Data: data}
+}
+
+// createdTask is the handle of a command that was started.
+func (a *adapter) createdTask(ctx context.Context, cmd *telexecv1.Command) *task {
+	t := a.taskOf(ctx, cmd)
+	t.ResultType = "task"
+	return t
+}
+
+// taskOf tells of a command as a task. A command that was cancelled is a cancelled
+// task; any other end is a completed one, with a result that says what it was.
+func (a *adapter) taskOf(ctx context.Context, cmd *telexecv1.Command) *task {
+	f := facts(cmd)
+	t := &task{
+		TaskID: f.CommandID, Status: taskWorking, StatusMessage: f.sentence(), CreatedAt: f.CreateTime, LastUpdatedAt: f.LastActivity,
+		TTLMs: a.keptFor(ctx), PollIntervalMs: pollInterval.Milliseconds(),
+	}
+	if t.LastUpdatedAt == "" {
+		t.LastUpdatedAt = t.CreatedAt
+	}
+	switch {
+	case cmd.GetState() == telexecv1.CommandState_COMMAND_STATE_CANCELLED:
+		t.Status = taskCancelled
+	case f.Ended:
+		t.Status = taskCompleted
+	}
+	return t
+}
+
+// keptFor is how long the service knows a command at least, in milliseconds. The
+// history is kept from a command's end on; nil where the service does not say.
+func (a *adapter) keptFor(ctx context.Context) *int64 {
+	info, err := a.client.GetServerInfo(ctx)
+	if kept := info.GetLimits().GetHistoryRetention(); err == nil && kept.AsDuration() > 0 {
+		return new(kept.AsDuration().Milliseconds())
+	}
+	return nil
+}
+
+// resultOf is the result of a task: what execute_command would have answered.
+func resultOf(resp *telexecv1.GetStatusResponse) (*mcp.CallToolResult, error) {
+	ans := executeAnswer(&telexecv1.ExecuteResponse{Command: resp.GetCommand(), Stdout: resp.GetStdout(), Stderr: resp.GetStderr()}, defaultBudget, formatText)
+	data, err := json.Marshal(ans.data)
+	if err != nil {
+		return nil, err
+	}
+	return &mcp.CallToolResult{Content: words(ans.text), StructuredContent: json.RawMessage(data), IsError: ans.failed}, nil
+}
+
+// commandID is the form of ids.
+var commandID = regexp.MustCompile(`^[0-7][0-9A-HJKMNP-TV-Z]{25}$`)
+
+func isCommandID(s string) bool { return commandID.MatchString(s) }

@@ -1,0 +1,325 @@
+package mcptool
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/telexec/telexec/pkg/client"
+)
+
+// tool is one tool of a toolset.
+type tool struct {
+	toolset string
+	acts    bool // it changes something, so that it is not for ReadOnly
+	add     func(*mcp.Server)
+}
+
+// nature is what a client may want to know before it lets a model call a tool.
+type nature struct {
+	acts        bool // on hosts: starts, ends, or feeds something
+	destructive bool // what it does cannot be undone
+	idempotent  bool // doing it twice is doing it once
+	closedWorld bool // touches nothing but the service
+}
+
+func (n nature) annotations(title string) *mcp.ToolAnnotations {
+	return &mcp.ToolAnnotations{
+		Title:           title,
+		ReadOnlyHint:    !n.acts,
+		DestructiveHint: new(n.destructive),
+		IdempotentHint:  n.idempotent || !n.acts,
+		OpenWorldHint:   new(!n.closedWorld),
+	}
+}
+
+// declaration is a tool as it is told to clients.
+type declaration struct {
+	name, title string
+	description string
+	nature      nature
+	toolset     string
+	// limit is how long a call may last; 0 means simpleLimit.
+	limit time.Duration
+}
+
+// answer is what a tool gives: data for programs, words for models.
+type answer[Out any] struct {
+	data   Out
+	text   string
+	failed bool  // the command could not do what was asked; the data says why
+	task   *task // instead of all that, where the client can follow tasks
+}
+
+// handler does what a tool does. An error of the service, a *client.Error, is
+// told to the model with its reason and hint.
+type handler[In, Out any] func(ctx context.Context, c *call, in In) (answer[Out], error)
+
+// declare makes a tool of a handler: it infers the schemas from In and Out, whose
+// jsonschema tags describe the fields, and turns errors into answers.
+func declare[In, Out any](a *adapter, d declaration, handle handler[In, Out]) tool {
+	t := &mcp.Tool{
+		Name:         d.name,
+		Title:        d.title,
+		Description:  d.description,
+		Annotations:  d.nature.annotations(d.title),
+		InputSchema:  inputSchema[In](),
+		OutputSchema: outputSchema[Out](),
+	}
+	limit := d.limit
+	if limit == 0 {
+		limit = simpleLimit
+	}
+	return tool{toolset: d.toolset, acts: d.nature.acts, add: func(s *mcp.Server) {
+		mcp.AddTool(s, t, func(ctx context.Context, req *mcp.CallToolRequest, in In) (*mcp.CallToolResult, any, error) {
+			ctx, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			ans, err := handle(ctx, &call{adapter: a, request: req}, in)
+			if err != nil {
+				a.log.InfoContext(ctx, "a call failed", "tool", d.name, "error", err)
+				failure := tellError(err)
+				return failure.result(), failure, nil
+			}
+			if ans.task != nil {
+				return nil, nil, ans.task
+			}
+			return &mcp.CallToolResult{Content: words(ans.text), IsError: ans.failed}, ans.data, nil
+		})
+	}}
+}
+
+// words is the text of an answer.
+func words(text string) []mcp.Content { return []mcp.Content{&mcp.TextContent{Text: text}} }
+
+// inputSchema is the schema of arguments of type In.
+func inputSchema[In any]() *jsonschema.Schema {
+	s := schemaOf[In]()
+	for name, constrain := range constraints {
+		if p := s.Properties[name]; p != nil {
+			constrain(p)
+		}
+	}
+	return s
+}
+
+// constraints are what Go types cannot say of arguments; a name means the same in
+// every tool. Upper limits that are given here are refused above; those that are
+// only clamped stand in the descriptions.
+var constraints = map[string]func(*jsonschema.Schema){
+	"wait_seconds":          atLeast(0),
+	"timeout":               atLeast(0),
+	"grace_seconds":         between(0, maxGrace.Seconds()),
+	"until_silence_seconds": between(0.1, longest.Seconds()),
+	"until_new_bytes":       between(1, maxInteger),
+	"max_bytes":             between(minBudget, maxBudget),
+	"offset":                between(0, maxInteger),
+	"stdout_offset":         between(0, maxInteger),
+	"stderr_offset":         between(0, maxInteger),
+	"head_lines":            between(1, maxLines),
+	"tail_lines":            between(1, maxLines),
+	"limit":                 between(1, maxList),
+	"format":                oneOf(formatText, formatTerminal, formatBase64),
+	"stream":                oneOf(streamStdout, streamStderr),
+	"encoding":              oneOf(formatText, formatBase64),
+	"command_id":            matching(`^[0-7][0-9A-HJKMNP-TV-Z]{25}$`),
+}
+
+// maxInteger is the largest that JSON carries everywhere (RFC 8259, section 6).
+const maxInteger = 1<<53 - 1
+
+func atLeast(n float64) func(*jsonschema.Schema) {
+	return func(s *jsonschema.Schema) { s.Minimum = &n }
+}
+
+func between(low, high float64) func(*jsonschema.Schema) {
+	return func(s *jsonschema.Schema) { s.Minimum, s.Maximum = &low, &high }
+}
+
+func matching(pattern string) func(*jsonschema.Schema) {
+	return func(s *jsonschema.Schema) { s.Pattern = pattern }
+}
+
+func oneOf[T ~string](values ...T) func(*jsonschema.Schema) {
+	return func(s *jsonschema.Schema) {
+		for _, v := range values {
+			s.Enum = append(s.Enum, string(v))
+		}
+	}
+}
+
+// outputSchema is the schema of answers: an Out, or an error. It allows fields
+// that are not in it, so that a later version may tell more.
+func outputSchema[Out any]() *jsonschema.Schema {
+	s := schemaOf[Out]()
+	failure := schemaOf[failedCall]()
+	s.Properties["error"] = failure.Properties["error"]
+	s.AnyOf = []*jsonschema.Schema{{Required: s.Required}, {Required: []string{"error"}}}
+	s.Required = nil
+	open(s)
+	return s
+}
+
+// open removes additionalProperties: false from s and all within it.
+func open(s *jsonschema.Schema) {
+	if s == nil {
+		return
+	}
+	if s.Type == "object" && len(s.Properties) > 0 {
+		s.AdditionalProperties = nil
+	}
+	for _, p := range s.Properties {
+		open(p)
+	}
+	open(s.Items)
+	open(s.AdditionalProperties)
+}
+
+// schemaOf infers the schema of T. Not every client understands a list of types:
+// what is optional is left out here, never null.
+func schemaOf[T any]() *jsonschema.Schema {
+	s, err := jsonschema.For[T](nil)
+	if err != nil {
+		panic(err) // a type of this package that is no JSON; every test would find it
+	}
+	plain(s)
+	return s
+}
+
+// plain takes out of s and all within it what says nothing: null for what is
+// optional, and the range of a Go integer.
+func plain(s *jsonschema.Schema) {
+	if s == nil {
+		return
+	}
+	s.Minimum, s.Maximum = nil, nil
+	if i := slices.Index(s.Types, "null"); i >= 0 && len(s.Types) == 2 {
+		s.Type, s.Types = s.Types[1-i], nil
+	}
+	for _, p := range s.Properties {
+		plain(p)
+	}
+	plain(s.Items)
+	plain(s.AdditionalProperties)
+}
+
+// withoutNulls removes arguments that are null: many clients send every argument
+// that there is, and mean "not given". What cannot be read is left to the schema.
+func withoutNulls(arguments json.RawMessage) json.RawMessage {
+	if !bytes.Contains(arguments, []byte("null")) {
+		return arguments
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(arguments, &fields) != nil {
+		return arguments
+	}
+	for name, value := range fields {
+		if string(bytes.TrimSpace(value)) == "null" {
+			delete(fields, name)
+		}
+	}
+	cleaned, err := json.Marshal(fields)
+	if err != nil {
+		return arguments
+	}
+	return cleaned
+}
+
+// failedCall is the answer of a call that failed.
+type failedCall struct {
+	Error callError `json:"error"`
+}
+
+// callError says why a call failed and what to do about it.
+type callError struct {
+	Reason            string   `json:"reason" jsonschema:"stable, upper snake case, for programs"`
+	Message           string   `json:"message" jsonschema:"what happened"`
+	Hint              string   `json:"hint,omitempty" jsonschema:"what to do next"`
+	Fields            []string `json:"fields,omitempty" jsonschema:"which arguments are wrong, and why"`
+	RetryAfterSeconds float64  `json:"retry_after_seconds,omitempty" jsonschema:"trying again helps after so long"`
+	RequestID         string   `json:"request_id,omitempty" jsonschema:"the command may have started: call again with this request_id to learn its id; it does not run twice"`
+}
+
+// Error gives the message and the hint.
+func (e *callError) Error() string { return strings.TrimSuffix(e.Message, ".") + ". " + e.Hint }
+
+// refuse makes an error of this room's own.
+func refuse(reason, hint, format string, args ...any) *callError {
+	return &callError{Reason: reason, Message: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// tellError is what is told of an error.
+func tellError(err error) *failedCall {
+	if e, ok := errors.AsType[*callError](err); ok {
+		return &failedCall{*e}
+	}
+	e, ok := errors.AsType[*client.Error](err)
+	if !ok {
+		return &failedCall{callError{Reason: "INTERNAL", Message: err.Error()}}
+	}
+	told := callError{Reason: e.Reason, Message: e.Message, Hint: e.Hint, RetryAfterSeconds: e.RetryAfter.Seconds()}
+	switch e.Reason {
+	case "":
+		told.Reason = e.Code.String()
+	case client.ReasonUnreachable, client.ReasonCallEnded, client.ReasonProtocol:
+		told.RequestID = e.Metadata["request_id"] // nobody refused it, so that it may have arrived
+	}
+	if hint, ok := hints[e.Reason]; ok {
+		told.Hint = hint
+	}
+	for _, f := range e.Fields {
+		told.Fields = append(told.Fields, f.Path+": "+f.Message)
+	}
+	return &failedCall{told}
+}
+
+// hints are what to do about some errors, in the words of the tools instead of
+// those of the service.
+var hints = map[string]string{
+	"UNKNOWN_HOST":       "list_hosts shows the hosts there are",
+	"MISSING_HOST":       "Give host; list_hosts shows the hosts there are",
+	reasonUnknownCommand: "list_running_commands and list_command_history show the ids there are",
+	reasonUnknownSession: "Give host instead of sessionName",
+	reasonNotRunning:     "get_command_status shows where it is",
+	"STDIN_CLOSED":       "Start the command with stdin_open, or give all of its input as stdin",
+}
+
+// refusedArguments tells of arguments that the schema does not allow as of any
+// other error. The SDK checks them before the tool is called, and no tool of ours
+// makes such an error.
+func refusedArguments(r *mcp.CallToolResult) *mcp.CallToolResult {
+	said := strings.TrimPrefix(r.GetError().Error(), `validating "arguments": `)
+	said = strings.ReplaceAll(strings.ReplaceAll(said, "validating root: ", ""), "validating /properties/", "argument ")
+	failure := &failedCall{callError{Reason: "INVALID_ARGUMENT", Message: said, Hint: "The tool's input schema says which arguments there are"}}
+	result := failure.result()
+	result.StructuredContent = failure
+	return result
+}
+
+// result is the error in words.
+func (f *failedCall) result() *mcp.CallToolResult {
+	e := f.Error
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", e.Reason, e.Message)
+	if e.Hint != "" {
+		fmt.Fprintf(&b, "\nWhat to do: %s", e.Hint)
+	}
+	for _, field := range e.Fields {
+		fmt.Fprintf(&b, "\n- %s", field)
+	}
+	if e.RetryAfterSeconds > 0 {
+		fmt.Fprintf(&b, "\nTry again in %s.", seconds(e.RetryAfterSeconds))
+	}
+	if e.RequestID != "" {
+		fmt.Fprintf(&b, "\nThe command may have started all the same. Call execute_command again with the same arguments and request_id %q: "+
+			"it gives the id of that command, and runs nothing twice.", e.RequestID)
+	}
+	return &mcp.CallToolResult{Content: words(b.String()), IsError: true}
+}
