@@ -1,6 +1,6 @@
 # make help lists what there is. Nothing needs to be installed by hand: the tools of the build are pinned in
-# tools/go.mod and tools/package.json and are built into bin/ when a target first needs them; what the tests need
-# of the system is installed or named by tools/setup.sh.
+# tools/go.mod, tools/package.json and tools/mcp/package.json and are built into bin/ or installed beside these files
+# when a target first needs them; what the tests need of the system is installed or named by tools/setup.sh.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -82,6 +82,10 @@ bench-many: setup ## 1,000 durable commands at once on one sshd, and a kill -9 i
 bench-cancel: setup ## 320 cancels of mixed trees, measured on the host
 	$(GO) test -count=1 -v -timeout 30m -run '^TestCancels$$' ./internal/test/chaos -args -chaos.cancels 320 $(ARGS)
 
+.PHONY: mcp-check
+mcp-check: setup tools/mcp/node_modules/.package-lock.json ## telexec-mcp against the MCP Inspector and the conformance suite
+	$(GO) test -count=1 -v -timeout 10m $(ARGS) ./internal/test/mcpcheck
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@for dir in $$(grep -rl '^func Fuzz' --include='*_test.go' cmd internal pkg | xargs -rn1 dirname | sort -u); do \
@@ -162,6 +166,11 @@ tools/node_modules/.package-lock.json: tools/package.json tools/package-lock.jso
 	cd tools && npm ci --silent
 	@touch $@
 
+# With a node of its own, for these need a newer one than most systems have. Nothing of it needs an install script.
+tools/mcp/node_modules/.package-lock.json: tools/mcp/package.json tools/mcp/package-lock.json
+	cd tools/mcp && npm ci --silent --ignore-scripts
+	@touch $@
+
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin cover tools/node_modules
+	rm -rf bin cover tools/node_modules tools/mcp/node_modules
