@@ -19,7 +19,7 @@ import (
 
 // served starts the program as an HTTP server and gives its URL, which ends in
 // /mcp. The user's own token in the environment must not be used for others.
-func served(t *testing.T, e *testenv.Env, args ...string) (*program, string) {
+func served(t *testing.T, e *testenv.Env, args ...string) (*running, string) {
 	t.Helper()
 	p := start(t, forService(e), append([]string{"--http", "0"}, args...)...)
 	return p, p.stderr.after(t, "telexec-mcp: serving MCP on ")

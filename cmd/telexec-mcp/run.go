@@ -17,7 +17,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -25,6 +24,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/telexec/telexec/internal/mcptool"
+	"github.com/telexec/telexec/internal/program"
 	"github.com/telexec/telexec/pkg/client"
 )
 
@@ -43,9 +43,9 @@ type options struct {
 	Tools   toolOptions    `embed:"" group:"What is offered:"`
 	HTTP    httpOptions    `embed:"" group:"MCP over HTTP:"`
 
-	LogLevel slog.Level  `default:"warn" placeholder:"LEVEL" help:"What is logged on standard error, at least: debug, info, warn or error (default ${default})."`
-	Help     helpFlag    `short:"h" help:"Show help."`
-	Version  versionFlag `help:"Print the version of this program."`
+	LogLevel slog.Level          `default:"warn" placeholder:"LEVEL" help:"What is logged on standard error, at least: debug, info, warn or error (default ${default})."`
+	Help     program.HelpFlag    `short:"h" help:"Show help."`
+	Version  program.VersionFlag `help:"Print the version of this program."`
 }
 
 type serviceOptions struct {
@@ -103,36 +103,6 @@ With --http it is a server for many:
 It keeps nothing itself: commands live in the service, go on when this program ends, and any instance knows them.
 
 Exit codes: 0 when standard input has ended or a signal has ended the program; 2 for wrong usage; 1 for every other failure.`
-
-// helpFlag shows help and ends parsing.
-type helpFlag bool
-
-// BeforeReset is called by kong before it complains about anything missing.
-func (helpFlag) BeforeReset(ctx *kong.Context) error {
-	if err := ctx.PrintUsage(false); err != nil {
-		return err
-	}
-	return errShown
-}
-
-// versionFlag prints the version as soon as it is seen, whatever else is there.
-type versionFlag bool
-
-// IsBool says that the flag takes no value.
-func (versionFlag) IsBool() bool { return true }
-
-// BeforeReset prints the version and ends parsing.
-func (versionFlag) BeforeReset(ctx *kong.Context) error {
-	v, commit := buildVersion()
-	if _, err := fmt.Fprintln(ctx.Stdout, strings.TrimSpace("telexec-mcp "+v+" "+commit)); err != nil {
-		return err
-	}
-	return errShown
-}
-
-// errShown ends parsing when all that was asked for, help or the version, was
-// shown.
-var errShown = errors.New("shown")
 
 // The exit codes of failures.
 const (
@@ -196,7 +166,7 @@ func serve(ctx context.Context, env Env, args []string) error {
 	}
 	_, err = parser.Parse(args)
 	switch {
-	case errors.Is(err, errShown):
+	case errors.Is(err, program.ErrShown):
 		return nil
 	case errors.Is(err, syscall.EPIPE):
 		return err // nobody reads the help to its end
@@ -212,9 +182,8 @@ func serve(ctx context.Context, env Env, args []string) error {
 		return err
 	}
 	defer service.Close()
-	version, _ := buildVersion()
 	server, err := mcptool.New(mcptool.Options{
-		Client: service, Version: version, Logger: log,
+		Client: service, Version: program.Version(), Logger: log,
 		Toolsets: o.Tools.Toolsets, ReadOnly: o.Tools.ReadOnly, Hosts: o.Tools.HostAllow,
 	})
 	if err != nil {
@@ -260,7 +229,7 @@ func (o *options) dial(env Env, log *slog.Logger) (*client.Client, error) {
 		TLS:       s.TLS,
 		CAFile:    firstOf(s.CAFile, env.Getenv("TELEXEC_CA_FILE")),
 		Insecure:  s.Insecure,
-		UserAgent: "telexec-mcp/" + thisVersion(),
+		UserAgent: "telexec-mcp/" + program.Version(),
 		OnRetry: func(err *client.Error, delay time.Duration) {
 			log.Info("trying again", "error", err.Message, "delay", delay)
 		},
@@ -299,19 +268,3 @@ func firstOf(values ...string) string {
 	}
 	return ""
 }
-
-// buildVersion gives what the Go linker knows about this program.
-func buildVersion() (v, commit string) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown", ""
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			commit = s.Value
-		}
-	}
-	return info.Main.Version, commit
-}
-
-func thisVersion() string { v, _ := buildVersion(); return v }

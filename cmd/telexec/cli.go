@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/alecthomas/kong"
+	"github.com/telexec/telexec/internal/program"
 )
 
 // cli is the grammar. Its order is that of --help.
@@ -46,34 +44,8 @@ type globals struct {
 	JSON  bool `name:"json" short:"j" help:"Print JSON: one document, or one per line for lists and streams."`
 	Quiet bool `short:"q" help:"No remarks of telexec's own on standard error, only errors."`
 
-	Help         helpFlag    `short:"h" help:"Show help."`
-	PrintVersion versionFlag `name:"version" help:"Print the version of this program."`
-}
-
-// helpFlag shows help and ends parsing.
-type helpFlag bool
-
-// BeforeReset is called by kong before it complains about anything missing.
-func (helpFlag) BeforeReset(ctx *kong.Context) error {
-	if err := ctx.PrintUsage(false); err != nil {
-		return err
-	}
-	return errShown
-}
-
-// versionFlag prints the version as soon as it is seen, whatever else is there.
-type versionFlag bool
-
-// IsBool says that the flag takes no value.
-func (versionFlag) IsBool() bool { return true }
-
-// BeforeReset prints the version and ends parsing.
-func (versionFlag) BeforeReset(ctx *kong.Context) error {
-	v, commit := buildVersion()
-	if _, err := fmt.Fprintln(ctx.Stdout, strings.TrimSpace("telexec "+v+" "+commit)); err != nil {
-		return err
-	}
-	return errShown
+	Help         program.HelpFlag    `short:"h" help:"Show help."`
+	PrintVersion program.VersionFlag `name:"version" help:"Print the version of this program."`
 }
 
 type helpCmd struct {

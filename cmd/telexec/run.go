@@ -26,6 +26,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/telexec/telexec/internal/program"
 	"github.com/telexec/telexec/pkg/client"
 )
 
@@ -67,10 +68,6 @@ type app struct {
 	path string // the subcommand as it is called, "telexec hosts check"; empty before it is known
 }
 
-// errShown ends parsing when all that was asked for, help or the version, was
-// shown.
-var errShown = errors.New("shown")
-
 // newParser gives the grammar, bound to c.
 func newParser(env Env, c *cli) (*kong.Kong, error) {
 	return kong.New(c,
@@ -101,7 +98,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 	a.opts = c.globals
 	a.out.configure(&a.opts)
 	switch {
-	case errors.Is(err, errShown):
+	case errors.Is(err, program.ErrShown):
 		return nil
 	case errors.Is(err, syscall.EPIPE):
 		return err // nobody reads the help to its end
@@ -174,7 +171,7 @@ func (a *app) dial(patience time.Duration) (*client.Client, error) {
 		Insecure:  a.opts.Insecure,
 		RetryFor:  min(retryFor, patience),
 		ResumeFor: retryFor,
-		UserAgent: "telexec-cli/" + thisVersion(),
+		UserAgent: "telexec-cli/" + program.Version(),
 		OnRetry: func(err *client.Error, delay time.Duration) {
 			a.out.note("%s; trying again in %s", strings.TrimSuffix(err.Message, "."), humanDuration(delay))
 		},

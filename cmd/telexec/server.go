@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"time"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/program"
 	"github.com/telexec/telexec/pkg/client"
 )
 
@@ -58,7 +58,7 @@ const serverVersion = 2 * time.Second
 
 // Run shows both versions; that of the service only if it can be had.
 func (c *versionCmd) Run(ctx context.Context, a *app) error {
-	own, commit := buildVersion()
+	own, commit := program.Build()
 	a.opts.RetryFor = 0
 	var info *telexecv1.GetServerInfoResponse
 	serverErr := a.session(ctx, func(ctx context.Context, cl *client.Client) (err error) {
@@ -109,19 +109,3 @@ func version(v, commit, goVersion string) string {
 	}
 	return v + ", " + goVersion
 }
-
-// buildVersion gives what the Go linker knows about this program.
-func buildVersion() (v, commit string) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown", ""
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			commit = s.Value
-		}
-	}
-	return info.Main.Version, commit
-}
-
-func thisVersion() string { v, _ := buildVersion(); return v }

@@ -44,6 +44,7 @@ import (
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/gateway"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/program"
 	"github.com/telexec/telexec/internal/rpcserver"
 	"github.com/telexec/telexec/internal/sshconn"
 	"github.com/telexec/telexec/internal/sshexec"
@@ -72,14 +73,12 @@ type env struct {
 // cli is the command line.
 type cli struct {
 	config.Flags `embed:""`
-	Version      bool `help:"Print the version and exit."`
+	Help         program.HelpFlag    `short:"h" help:"Show help."`
+	Version      program.VersionFlag `help:"Print the version of this program."`
 }
 
 // errUsage marks a command line that makes no sense.
 var errUsage = errors.New("run \"telexecd --help\" for the flags")
-
-// errDone says that there is nothing more to do: help was shown.
-var errDone = errors.New("done")
 
 // exitCode gives 0 for success, 2 for a wrong command line, 1 for the rest.
 func exitCode(err error) int {
@@ -96,15 +95,10 @@ func exitCode(err error) int {
 // stopped. Its error is meant for people.
 func run(ctx context.Context, e env, args []string) error {
 	flags, err := parse(e, args)
-	if errors.Is(err, errDone) {
+	if errors.Is(err, program.ErrShown) {
 		return nil
 	}
 	if err != nil {
-		return err
-	}
-	if flags.Version {
-		version, commit := build()
-		_, err := fmt.Fprintln(e.Stdout, strings.TrimSpace("telexecd "+version+" "+commit))
 		return err
 	}
 	cfg, err := config.Load(flags.Flags, e.Getenv)
@@ -126,42 +120,24 @@ func plain(err error) error {
 }
 
 func parse(e env, args []string) (c cli, err error) {
-	done := false
 	parser, err := kong.New(&c, kong.Name("telexecd"),
 		kong.Description("Runs commands on remote hosts over SSH and never loses one. Flags win over TELEXEC_* variables, which win over the configuration file."),
-		kong.Writers(e.Stdout, e.Stderr),
-		kong.Exit(func(int) { done = true })) // of --help
+		kong.NoDefaultHelp(),
+		kong.Writers(e.Stdout, e.Stderr))
 	if err != nil {
 		return c, err
 	}
 	_, err = parser.Parse(args)
-	if done {
-		return c, errDone
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, program.ErrShown) {
 		return c, fmt.Errorf("%w; %w", err, errUsage)
 	}
-	return c, nil
-}
-
-// build gives version and commit of this program.
-func build() (version, commit string) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown", ""
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			commit = s.Value
-		}
-	}
-	return info.Main.Version, commit
+	return c, err
 }
 
 // serve makes all parts and runs them.
 func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 	log := telemetry.NewLogger(e.Stderr, cfg.Log.Level, telemetry.Format(cfg.Log.Format))
-	version, commit := build()
+	version, commit := program.Build()
 	metrics := telemetry.NewMetrics(version)
 
 	if err := prepareDataDir(cfg.DataDir); err != nil {

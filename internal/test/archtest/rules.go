@@ -19,6 +19,7 @@ var Project = Rules{
 		"gen/openapi":        {ground, nil, "the generated REST document"},
 		"gen/telexec/v1":     {ground, nil, "generated from proto/"},
 		"internal/fault":     {ground, nil, "the one error type"},
+		"internal/program":   {ground, nil, "what all programs have: a version, --help"},
 		"internal/telemetry": {ground, nil, "logs and metrics, of whatever is told"},
 
 		"internal/command": {words, []string{"internal/fault", "internal/secret"}, "the domain: the standard library, fault and secret, nothing else"},
@@ -43,10 +44,10 @@ var Project = Rules{
 		"internal/store/storetest":   {workers, []string{"internal/command", "internal/fault", "internal/secret", "internal/store"}, "the suite that every store passes"},
 
 		"cmd/telexecd": {doors, []string{"gen/openapi", "gen/telexec/v1", "internal/access", "internal/api", "internal/command", "internal/config", "internal/engine",
-			"internal/fault", "internal/gateway", "internal/inventory", "internal/rpcserver", "internal/sshconn", "internal/sshexec", "internal/store/sqlite",
+			"internal/fault", "internal/gateway", "internal/inventory", "internal/program", "internal/rpcserver", "internal/sshconn", "internal/sshexec", "internal/store/sqlite",
 			"internal/telemetry"}, "where the rooms meet"},
-		"cmd/telexec":     {doors, []string{"gen/telexec/v1", "pkg/client"}, "a pure client: whatever it can, anybody's program can"},
-		"cmd/telexec-mcp": {doors, []string{"internal/mcptool", "pkg/client"}, "serves mcptool; nothing of the service is in it"},
+		"cmd/telexec":     {doors, []string{"gen/telexec/v1", "internal/program", "pkg/client"}, "a pure client: whatever it can, anybody's program can"},
+		"cmd/telexec-mcp": {doors, []string{"internal/mcptool", "internal/program", "pkg/client"}, "serves mcptool; nothing of the service is in it"},
 
 		"internal/openapi":       {testing, []string{"gen/telexec/v1", "internal/fault", "internal/rpcserver"}, "makes the REST document; part of the build"},
 		"internal/test/archtest": {testing, nil, "reads files only"},
@@ -96,7 +97,7 @@ var Project = Rules{
 		// Libraries, each in its room.
 		{Name: "buf.build/gen/go/bufbuild/protovalidate", Rooms: []string{"internal/rpcserver"}, Tests: true, Why: "requests are checked by the interceptor"},
 		{Name: "buf.build/go/protovalidate", Rooms: []string{"internal/rpcserver"}, Tests: true, Why: "requests are checked by the interceptor"},
-		{Name: "github.com/alecthomas/kong", Rooms: []string{"cmd/*"}, Why: "flags belong to the programs"},
+		{Name: "github.com/alecthomas/kong", Rooms: []string{"cmd/*", "internal/program"}, Why: "flags belong to the programs"},
 		{Name: "github.com/goccy/go-yaml", Rooms: []string{"internal/config"}, Tests: true, Why: "one room reads the file"},
 		{Name: "github.com/google/jsonschema-go", Rooms: []string{"internal/mcptool"}, Tests: true, Why: "tools tell the form of their arguments and answers"},
 		{Name: "github.com/grpc-ecosystem/grpc-gateway", Rooms: []string{"internal/gateway"}, Tests: true, Why: "the REST door"},
