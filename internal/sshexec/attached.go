@@ -135,7 +135,7 @@ func (p *attached) awaitStart(limit time.Duration) *fault.Error {
 	}
 	if f.Reason == fault.ReasonStartFailed || f.Reason == fault.ReasonExecRefused || f.Reason == fault.ReasonNoExitStatus {
 		if said != "" {
-			f.Message += fmt.Sprintf("; it said: %s", strings.ToValidUTF8(said, "\uFFFD"))
+			f.Message += itSaid(said)
 		}
 		f.WithHint("Check that the account has a POSIX shell and no forced command: ssh %s@%s 'exec /bin/sh -c true'",
 			p.host.User, p.host.Name)

@@ -1,6 +1,7 @@
 package sshexec
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/telexec/telexec/internal/command"
@@ -89,13 +90,17 @@ func (d *durable) unstarted(why []string) *fault.Error {
 		said := strings.TrimSpace(d.said)
 		d.mu.Unlock()
 		if said != "" {
-			f.Message += "; it said: " + strings.ToValidUTF8(said, "\uFFFD")
+			f.Message += itSaid(said)
 		}
 		return f
 	}
 	return fault.New(fault.FailedPrecondition, fault.ReasonStartFailed, "%s could not start the command", host.Name).
 		WithHint("Nothing of it ran; look whether the host is out of processes or memory, and run it again")
 }
+
+// itSaid quotes a host in a message, which is telexec's own otherwise: a reader,
+// or a model, must see where the words of the host begin and end.
+func itSaid(words string) string { return fmt.Sprintf("; it said: %q", words) }
 
 func noSpace(host string) *fault.Error {
 	return fault.New(fault.FailedPrecondition, fault.ReasonNoSpace, "there is no space on %s to start the command", host).

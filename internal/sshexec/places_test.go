@@ -62,7 +62,7 @@ func TestNotDurable(t *testing.T) {
 		err := h.runner.Probe(t.Context(), h.inv)
 		reason := fault.ReasonNotDurable
 		if name == "none" {
-			reason, why = fault.ReasonStartFailed, "exit code 1; it said: This account is currently not available."
+			reason, why = fault.ReasonStartFailed, `exit code 1; it said: "This account is currently not available."`
 		}
 		if why == "" && err != nil || why != "" && (fault.ReasonOf(err) != reason || !strings.Contains(err.Error(), why)) {
 			t.Errorf("%s: %v", name, err)

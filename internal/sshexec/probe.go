@@ -232,7 +232,7 @@ func (r *Runner) runsNothing(ctx context.Context, host inventory.Host) *fault.Er
 		WithHint("Give the account a login shell; if it runs only certain commands, say shell: none in the host's configuration").
 		WithOp("sshexec.probe")
 	if words := strings.TrimSpace(first.words); words != "" {
-		f.Message += "; it said: " + strings.ToValidUTF8(words, "\uFFFD")
+		f.Message += itSaid(words)
 	}
 	return f
 }
