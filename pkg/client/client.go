@@ -146,12 +146,16 @@ type Client struct {
 
 // Dial prepares a client. It does not connect: the first call does, and a
 // service that is not there is its error. What Dial refuses, with code
-// InvalidArgument, is a bad address, a bad CA file, and plain text to another
-// machine without Options.Insecure.
+// InvalidArgument, is a bad address, a bad CA file, a token that cannot be one, and
+// plain text to another machine without Options.Insecure.
 func Dial(o Options) (*Client, error) {
 	target, secure, addressErr := parseServer(o.Server)
 	if addressErr != nil {
 		return nil, addressErr
+	}
+	if strings.ContainsFunc(string(o.Token), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, optionError("the token holds a character that no token has: a blank, the end of a line, or one beyond ASCII").
+			withHint("Look at where it comes from: a token is one word")
 	}
 	secure = secure || o.TLS || o.CAFile != "" || o.TLSConfig != nil
 	if !secure && !o.Insecure && !loopback(target) {
