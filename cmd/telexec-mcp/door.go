@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 //
 //	sameOrigin     web pages only of allowed origins; their preflights end here
 //	authenticated  a token that the service knows
+//	smallBatch     no more than a few calls in one request
 //	taskNamed      a header that names the same task as the body
 //
 // The SDK behind it refuses what reaches loopback under another name (DNS
@@ -166,8 +168,44 @@ func (d *door) verify(ctx context.Context, token client.Token) (*auth.TokenInfo,
 	return &auth.TokenInfo{UserID: info.GetPrincipal(), Extra: map[string]any{mcptool.TokenKey: token}}, nil
 }
 
-// taskMethods are those of the Tasks extension that name a task.
-var taskMethods = map[string]bool{"tasks/get": true, "tasks/update": true, "tasks/cancel": true}
+// maxBatch is how many calls a request may hold: their answers, of up to 3 MB each,
+// are all made before the first is sent. Revisions from 2025-06-18 on have no batches.
+const maxBatch = 16
+
+// smallBatch refuses requests that hold many calls.
+func (d *door) smallBatch(next http.Handler) http.Handler {
+	return withBody(next, func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+		if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '[' {
+			return true
+		}
+		var batch []json.RawMessage
+		if json.Unmarshal(body, &batch) == nil && len(batch) <= maxBatch {
+			return true
+		}
+		d.log.Info("refused: a large batch", "remote", r.RemoteAddr)
+		http.Error(w, fmt.Sprintf("Bad Request: a batch may hold %d messages; send one request for each", maxBatch), http.StatusBadRequest)
+		return false
+	})
+}
+
+// withBody reads the body of a request, and goes on where check says so.
+func withBody(next http.Handler, check func(http.ResponseWriter, *http.Request, []byte) bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+				http.Error(w, fmt.Sprintf("Request Entity Too Large: a request may have %d bytes", tooLarge.Limit), http.StatusRequestEntityTooLarge)
+				return
+			}
+			http.Error(w, "Bad Request: it cannot be read: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		if check(w, r, body) {
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			next.ServeHTTP(w, r)
+		}
+	})
+}
 
 // taskNamed refuses a request about a task whose header Mcp-Name is not the
 // task's id. From protocol 2026-07-28 on what stands between client and server
@@ -175,29 +213,19 @@ var taskMethods = map[string]bool{"tasks/get": true, "tasks/update": true, "task
 // the methods that it knows; an error from anywhere behind it comes out as HTTP
 // 200, where this one must be 400.
 func (d *door) taskNamed(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return withBody(next, func(w http.ResponseWriter, r *http.Request, body []byte) bool {
 		// That Mcp-Method is the body's the SDK checks for every method.
-		if r.Header.Get("Mcp-Protocol-Version") < "2026-07-28" || !taskMethods[r.Header.Get("Mcp-Method")] {
-			next.ServeHTTP(w, r)
-			return
+		if r.Header.Get("Mcp-Protocol-Version") < mcptool.TasksSince || !slices.Contains(mcptool.TaskMethods, r.Header.Get("Mcp-Method")) {
+			return true
 		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err != nil {
-			code := http.StatusBadRequest
-			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-				code = http.StatusRequestEntityTooLarge
-			}
-			http.Error(w, "the request cannot be read: "+err.Error(), code)
-			return
+		mismatch := taskNameMismatch(r.Header.Get("Mcp-Name"), body)
+		if mismatch == nil {
+			return true
 		}
-		if mismatch := taskNameMismatch(r.Header.Get("Mcp-Name"), body); mismatch != nil {
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusBadRequest)
-			_, _ = w.Write(mismatch)
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		next.ServeHTTP(w, r)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write(mismatch)
+		return false
 	})
 }
 

@@ -99,7 +99,7 @@ func newHandler(server *mcp.Server, service *client.Client, origins map[string]b
 	})
 	d := &door{service: service, origins: origins, log: log}
 	mux := http.NewServeMux()
-	mux.Handle(mcpPath, d.authenticated(d.taskNamed(streamable)))
+	mux.Handle(mcpPath, d.authenticated(d.smallBatch(d.taskNamed(streamable))))
 	mux.HandleFunc("GET "+healthPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, "ok\n")

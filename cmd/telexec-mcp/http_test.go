@@ -19,7 +19,7 @@ import (
 
 // served starts the program as an HTTP server and gives its URL, which ends in
 // /mcp. The user's own token in the environment must not be used for others.
-func served(t *testing.T, e *testenv.Env, args ...string) (*running, string) {
+func served(t *testing.T, e *testenv.Env, args ...string) (*process, string) {
 	t.Helper()
 	p := start(t, forService(e), append([]string{"--http", "0"}, args...)...)
 	return p, p.stderr.after(t, "telexec-mcp: serving MCP on ")
@@ -157,8 +157,11 @@ func TestHTTP(t *testing.T) {
 		{"another path", "GET", base + "/", "", nil, 404, "", nil},
 		{"a path below", "POST", url + "/x", listTools, []string{"Authorization", bearer}, 404, "", nil},
 		{"GET, which a stateless server does not have", "GET", url, "", []string{"Authorization", bearer}, 405, "", []string{"Allow", "POST"}},
+		{"a small batch", "POST", url, "[" + listTools + "]", []string{"Authorization", bearer}, 200, "list_hosts", nil},
+		{"a large batch", "POST", url, " [" + strings.Repeat(listTools+",", 16) + listTools + "]", []string{"Authorization", bearer}, 400, "a batch may hold 16", nil},
+		{"half a batch", "POST", url, "[" + listTools, []string{"Authorization", bearer}, 400, "", nil},
 		{"too much", "POST", url, strings.Repeat(" ", maxBody+1), []string{"Authorization", bearer}, 413, fmt.Sprint(maxBody), nil},
-		{"too much about a task", "POST", url, strings.Repeat(" ", maxBody+1), []string{"Authorization", bearer, "Mcp-Protocol-Version", "2026-07-28", "Mcp-Method", "tasks/get"}, 413, "too large", nil},
+		{"too much about a task", "POST", url, strings.Repeat(" ", maxBody+1), []string{"Authorization", bearer, "Mcp-Protocol-Version", "2026-07-28", "Mcp-Method", "tasks/get"}, 413, "a request may have", nil},
 		{"no JSON about a task", "POST", url, "hello", []string{"Authorization", bearer, "Mcp-Protocol-Version", "2026-07-28", "Mcp-Method", "tasks/get"}, 400, "malformed", nil},
 		{"no JSON", "POST", url, "hello", []string{"Authorization", bearer}, 400, "malformed", nil},
 		{"too many headers", "POST", url, listTools, []string{"X", strings.Repeat("x", 2*maxHeader)}, 431, "", nil},

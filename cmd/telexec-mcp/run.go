@@ -199,6 +199,9 @@ func serve(ctx context.Context, env Env, args []string) error {
 func (o *options) check() error {
 	h := o.HTTP
 	switch {
+	case o.Tools.Toolsets != nil && len(o.Tools.Toolsets) == 0, o.Tools.HostAllow != nil && len(o.Tools.HostAllow) == 0:
+		// Empty would mean all: a variable that is not set must not open everything.
+		return usageError("--toolsets and --host-allow need a value; leave them out to allow all")
 	case h.Addr != "" && (o.Service.Token != "" || o.Service.TokenFile != ""):
 		return usageError("--token and --token-file are not for --http: there every caller shows his own token, and may do what it allows").
 			withHint(`Give the token to the agent's program, for its header "Authorization: Bearer TOKEN"; see telexec-mcp --help`)

@@ -29,8 +29,8 @@ const nowhere = "127.0.0.1:1"
 // patience is how long a test waits for what must come.
 const patience = 30 * time.Second
 
-// running is one run of the program, over real pipes.
-type running struct {
+// process is one run of the program, over real pipes.
+type process struct {
 	stdin  *os.File // to write to
 	stdout *os.File // to read from
 	stderr *lines
@@ -39,12 +39,12 @@ type running struct {
 }
 
 // start runs the program. What is left of it at the end of the test is stopped.
-func start(t *testing.T, env map[string]string, args ...string) *running {
+func start(t *testing.T, env map[string]string, args ...string) *process {
 	t.Helper()
 	inR, inW := pipes(t)
 	outR, outW := pipes(t)
 	ctx, stop := context.WithCancel(t.Context())
-	p := &running{stdin: inW, stdout: outR, stderr: newLines(), stop: stop, code: make(chan int, 1)}
+	p := &process{stdin: inW, stdout: outR, stderr: newLines(), stop: stop, code: make(chan int, 1)}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		p.code <- run(ctx, Env{Stdin: inR, Stdout: outW, Stderr: p.stderr, Getenv: func(name string) string { return env[name] }}, args)
@@ -73,7 +73,7 @@ func pipes(t *testing.T) (r, w *os.File) {
 }
 
 // exit waits for the end of the program.
-func (p *running) exit(t *testing.T) int {
+func (p *process) exit(t *testing.T) int {
 	t.Helper()
 	select {
 	case code := <-p.code:

@@ -17,6 +17,9 @@ import (
 // command goes on whether its answer was written or not.
 const lastAnswers = time.Second
 
+// maxOpen is how many calls may be under way at once: more than any agent makes.
+const maxOpen = 256
+
 // serveStdio serves MCP on in and out until in or ctx ends, which is no error.
 // A client that cannot be written to is one.
 func serveStdio(ctx context.Context, server *mcp.Server, in io.Reader, out io.Writer) error {
@@ -24,14 +27,28 @@ func serveStdio(ctx context.Context, server *mcp.Server, in io.Reader, out io.Wr
 	if err != nil {
 		return err
 	}
-	session, err := server.Connect(ctx, newPipe(conn), nil)
+	p := newPipe(conn)
+	session, err := server.Connect(ctx, p, nil)
 	if err != nil {
 		return err
 	}
 	// To close it is, for the reader, the end of the input; answers can be written still.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	return session.Wait()
+	ended := make(chan error, 1) // sent to once; nobody may wait for it any more
+	go func() { ended <- session.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	case <-p.noMore:
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(2 * lastAnswers):
+		return nil // a client that does not read its answers cannot keep the program
+	}
 }
 
 // pipe is the SDK's connection over two streams, but for its end: the SDK drops
@@ -47,13 +64,20 @@ type pipe struct {
 	mu   sync.Mutex
 	open map[jsonrpc.ID]struct{} // calls that were read and are not answered
 
+	// slots has an element for each open call, at most maxOpen: a client that does
+	// not read its answers is not read any more either. Read fills it, Write empties it.
+	slots chan struct{}
+
+	// noMore is closed by Read, once, when the input has ended.
+	noMore chan struct{}
+
 	// idle is sent to when the last open call was answered. Its capacity of one
 	// lets the writer go on where nobody waits; Read drains it.
 	idle chan struct{}
 }
 
 func newPipe(conn mcp.Connection) *pipe {
-	return &pipe{Connection: conn, open: make(map[jsonrpc.ID]struct{}), idle: make(chan struct{}, 1)}
+	return &pipe{Connection: conn, open: make(map[jsonrpc.ID]struct{}), slots: make(chan struct{}, maxOpen), noMore: make(chan struct{}), idle: make(chan struct{}, 1)}
 }
 
 // Connect makes the pipe its own transport: there is one connection, once.
@@ -63,6 +87,7 @@ func (p *pipe) Connect(context.Context) (mcp.Connection, error) { return p, nil 
 func (p *pipe) Read(ctx context.Context) (jsonrpc.Message, error) {
 	msg, err := p.Connection.Read(ctx)
 	if err != nil {
+		close(p.noMore) // the SDK reads no more behind an error
 		p.settle()
 		if !errors.Is(err, io.EOF) {
 			err = failure("standard input is no MCP: %v", err).withHint("It takes messages from an agent's program, one per line; see telexec-mcp --help")
@@ -72,8 +97,15 @@ func (p *pipe) Read(ctx context.Context) (jsonrpc.Message, error) {
 	// A subscription is answered only by its end.
 	if req, ok := msg.(*jsonrpc.Request); ok && req.IsCall() && req.Method != "subscriptions/listen" {
 		p.mu.Lock()
+		_, again := p.open[req.ID]
 		p.open[req.ID] = struct{}{}
 		p.mu.Unlock()
+		if !again {
+			select {
+			case p.slots <- struct{}{}:
+			case <-ctx.Done():
+			}
+		}
 	}
 	return msg, nil
 }
@@ -86,7 +118,10 @@ func (p *pipe) Write(ctx context.Context, msg jsonrpc.Message) error {
 	}
 	if resp, ok := msg.(*jsonrpc.Response); ok {
 		p.mu.Lock()
-		delete(p.open, resp.ID)
+		if _, ok := p.open[resp.ID]; ok {
+			delete(p.open, resp.ID)
+			<-p.slots
+		}
 		if len(p.open) == 0 {
 			select {
 			case p.idle <- struct{}{}:

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -223,6 +224,52 @@ func TestProcess(t *testing.T) {
 		if err := cmd.Wait(); err != nil {
 			t.Error(err)
 		}
+	})
+	for name, end := range map[string]func(*exec.Cmd, io.WriteCloser){
+		"end of input": func(_ *exec.Cmd, in io.WriteCloser) { in.Close() },
+		"signal":       func(cmd *exec.Cmd, _ io.WriteCloser) { _ = cmd.Process.Signal(syscall.SIGTERM) },
+	} {
+		// The answers fill the pipe, so that the program is stuck in writing.
+		t.Run("a client that does not read, "+name, func(t *testing.T) {
+			cmd, in, _, _ := begin(t)
+			for i := range 12 {
+				_, _ = io.WriteString(in, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/list"}`+"\n", i+2))
+			}
+			end(cmd, in)
+			if err := cmd.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	// What is not read is not made either: the input of such a client is not taken.
+	t.Run("a client that writes and does not read", func(t *testing.T) {
+		cmd, in, _, _ := begin(t)
+		var sent atomic.Int64
+		stuck := make(chan struct{}) // closed when writing has failed: the program is gone
+		go func() {
+			defer close(stuck)
+			for i := range 200_000 {
+				if _, err := io.WriteString(in, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/list"}`+"\n", i+2)); err != nil {
+					return
+				}
+				sent.Add(1)
+			}
+		}()
+		for last := int64(-1); last != sent.Load(); { // no more is taken
+			last = sent.Load()
+			select {
+			case <-stuck:
+			case <-time.After(500 * time.Millisecond):
+			}
+		}
+		if n := sent.Load(); n < 256 || n > 10_000 {
+			t.Errorf("%d calls were taken", n)
+		}
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		<-stuck
 	})
 	t.Run("a client that was killed", func(t *testing.T) {
 		cmd, in, _, closeOut := begin(t)

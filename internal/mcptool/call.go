@@ -14,8 +14,9 @@ const (
 	// longest is how long a call may wait, whatever it is asked: clients give up
 	// at 60 s, and the answer must have reached them before.
 	longest = 50 * time.Second
-	// margin is what a call that has waited keeps for its answer.
-	margin = 500 * time.Millisecond
+	// margin is what a call that has waited keeps for its answer. The service keeps
+	// a twentieth of a call's time for its own, and must not have to cut a wait.
+	margin = longest / 20
 	// simpleLimit is for calls that wait for nothing but the service.
 	simpleLimit = 20 * time.Second
 	// defaultWait is how long execute_command waits.
@@ -93,7 +94,7 @@ func (a *adapter) status(ctx context.Context, req *telexecv1.GetStatusRequest) (
 func (a *adapter) unknown(ctx context.Context, cmd *telexecv1.Command) error {
 	a.log.WarnContext(ctx, "refused a command on a host that --host-allow leaves out", "command", cmd.GetId(), "host", cmd.GetHost())
 	return refuse(reasonUnknownCommand, "list_running_commands and list_command_history show the ids there are",
-		"there is no command %s", cmd.GetId())
+		"there is no command %q", cmd.GetId())
 }
 
 // Reasons of the service that this room answers in a way of its own.
@@ -101,9 +102,10 @@ const (
 	reasonUnknownCommand = "UNKNOWN_COMMAND"
 	reasonUnknownSession = "UNKNOWN_SESSION"
 	reasonNotRunning     = "NOT_RUNNING"
+	reasonBeyondEnd      = "OFFSET_BEYOND_END"
 )
 
-// output asks for so much of each stream that a budget of text can be filled from
+// outputFor asks for so much of each stream that a budget of text can be filled from
 // it although what is removed costs nothing.
 func outputFor(budget int) *telexecv1.OutputOptions {
 	return &telexecv1.OutputOptions{LimitBytes: int32(min(max(2*budget, 16<<10), 1<<20))}

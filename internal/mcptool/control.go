@@ -156,7 +156,11 @@ func cancelAnswer(resp *telexecv1.CancelResponse) answer[cancelFacts] {
 		Message:      report.GetMessage(), Signal: report.GetSignal(), Killed: report.GetEnded(),
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s\nCancel: %s. %s", out.sentence(), strings.ReplaceAll(out.Outcome, "_", " "), out.Message)
+	fmt.Fprintf(&text, "%s\nCancel: %s", out.sentence(), strings.ReplaceAll(out.Outcome, "_", " "))
+	if out.Message != "" {
+		fmt.Fprintf(&text, "; %s", out.Message)
+	}
+	text.WriteString(".")
 	for _, p := range report.GetLeft() {
 		out.Left = append(out.Left, processFacts{p.GetPid(), p.GetUser(), p.GetCommand(), p.GetWhy()})
 		fmt.Fprintf(&text, "\nLeft: process %d of %s: %s (%s)", p.GetPid(), p.GetUser(), oneLine(p.GetCommand()), p.GetWhy())

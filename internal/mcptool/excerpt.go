@@ -36,17 +36,27 @@ func budgetOr(asked, otherwise int) int {
 	return min(max(asked, minBudget), maxBudget)
 }
 
-// share divides a budget between the streams: each gets half, and what one does
-// not need the other one may have.
-func share(budget int, stdout, stderr int64) (forStdout, forStderr int) {
-	half := int64(budget / 2)
+// share divides a budget between the streams by what each needs: each gets half,
+// and what one does not need the other one may have.
+func share(budget, stdout, stderr int) (forStdout, forStderr int) {
+	half := budget / 2
 	switch {
 	case stderr <= half:
-		return budget - int(stderr), int(stderr)
+		return budget - stderr, stderr
 	case stdout <= half:
-		return int(stdout), budget - int(stdout)
+		return stdout, budget - stdout
 	}
-	return budget / 2, budget / 2
+	return half, half
+}
+
+// need is how much text the service gave of a stream, or more than any budget where
+// it did not give all.
+func (f format) need(c *telexecv1.StreamContent) int {
+	if len(c.GetTail()) > 0 || c.GetSize() > c.GetOffset()+int64(len(c.GetData())) {
+		return math.MaxInt
+	}
+	text, _ := f.show(c.GetData(), math.MaxInt, c.GetComplete())
+	return len(text)
 }
 
 // excerpt is the part of a stream that is shown: a beginning and, behind a gap,
@@ -54,25 +64,28 @@ func share(budget int, stdout, stderr int64) (forStdout, forStderr int) {
 type excerpt struct {
 	stream     streamName
 	head, tail string
+	exact      bool // it is base64, in which no mark may stand
+	paged      bool // it is a page: what is behind it is for the next one
 	info       streamInfo
 }
 
 // streamInfo says which bytes of a stream are shown.
 type streamInfo struct {
-	Bytes         int64 `json:"bytes" jsonschema:"size of the stream so far"`
-	Offset        int64 `json:"offset" jsonschema:"offset of the first byte shown"`
-	OmittedOffset int64 `json:"omitted_offset,omitempty" jsonschema:"where what was left out in the middle begins; read it with get_command_output and this offset"`
-	OmittedBytes  int64 `json:"omitted_bytes,omitempty" jsonschema:"how many bytes were left out in the middle"`
-	NextOffset    int64 `json:"next_offset" jsonschema:"where to go on reading: the offset behind the last byte shown"`
-	Complete      bool  `json:"complete,omitempty" jsonschema:"no more bytes will ever come behind next_offset"`
-	Removed       int64 `json:"removed_bytes,omitempty" jsonschema:"bytes at the beginning that are not stored any more"`
+	Bytes         int64  `json:"bytes" jsonschema:"size of the stream so far"`
+	Offset        int64  `json:"offset" jsonschema:"offset of the first byte shown"`
+	OmittedOffset int64  `json:"omitted_offset,omitempty" jsonschema:"where what was left out in the middle begins; read it with get_command_output and this offset"`
+	OmittedBytes  int64  `json:"omitted_bytes,omitempty" jsonschema:"how many bytes were left out in the middle"`
+	NextOffset    int64  `json:"next_offset" jsonschema:"where to go on reading: the offset behind the last byte shown"`
+	Complete      bool   `json:"complete,omitempty" jsonschema:"no more bytes will ever come behind next_offset"`
+	Note          string `json:"note,omitempty" jsonschema:"what is not shown although it was asked for"`
+	Removed       int64  `json:"removed_bytes,omitempty" jsonschema:"bytes at the beginning that are not stored any more"`
 }
 
 // excerptOf fits what the service gave of a stream into a budget: all of it, or
 // its beginning and its end.
 func excerptOf(name streamName, c *telexecv1.StreamContent, budget int, f format) excerpt {
 	begin, data, tail := c.GetOffset(), c.GetData(), c.GetTail()
-	e := excerpt{stream: name, info: streamInfo{Bytes: c.GetSize(), Offset: begin, Removed: c.GetEarliestOffset()}}
+	e := excerpt{stream: name, exact: f == formatBase64, info: streamInfo{Bytes: c.GetSize(), Offset: begin, Removed: c.GetEarliestOffset()}}
 	whole := len(tail) == 0
 	if whole {
 		final := c.GetComplete()
@@ -82,7 +95,7 @@ func excerptOf(name streamName, c *telexecv1.StreamContent, budget int, f format
 			return e
 		}
 	}
-	if f == formatBase64 { // a beginning and an end would be two texts
+	if e.exact { // a beginning and an end would be two texts
 		var used int
 		e.head, used = f.show(data, budget, false)
 		e.leaveOut(begin+int64(used), c.GetSize())
@@ -97,7 +110,7 @@ func excerptOf(name streamName, c *telexecv1.StreamContent, budget int, f format
 		rest, restAt = tail[cut:], c.GetTailOffset()+int64(cut)
 	}
 	if !c.GetComplete() {
-		rest = wholeRunes(rest)
+		rest = f.settled(rest)
 	}
 	e.tail, first = f.showEnd(rest, budget-len(e.head))
 	e.leaveOut(begin+int64(used), restAt+int64(first))
@@ -108,6 +121,11 @@ func excerptOf(name streamName, c *telexecv1.StreamContent, budget int, f format
 // leaveOut notes what is not shown.
 func (e *excerpt) leaveOut(from, to int64) {
 	e.info.OmittedOffset, e.info.OmittedBytes = from, to-from
+}
+
+// more reports whether there is more behind the excerpt, and a way to it.
+func (e excerpt) more() bool {
+	return e.info.NextOffset > e.info.Offset && e.info.NextOffset < e.info.Bytes
 }
 
 // cleanStart is where to begin in data that was cut anywhere: behind the first end
@@ -125,22 +143,16 @@ func cleanStart(data []byte) int {
 	return 0
 }
 
-// wholeRunes leaves out the beginning of a character at the end of data.
-func wholeRunes(data []byte) []byte {
-	for back := 1; back < utf8.UTFMax && back <= len(data); back++ {
-		if at := len(data) - back; utf8.RuneStart(data[at]) {
-			if !utf8.FullRune(data[at:]) {
-				return data[:at]
-			}
-			break
-		}
-	}
-	return data
+// settled leaves out the beginning of a character or control sequence at the end of
+// data that will go on.
+func (f format) settled(data []byte) []byte {
+	_, used := f.show(data, math.MaxInt, false)
+	return data[:used]
 }
 
 // text is the excerpt in one piece, with a mark where something was left out.
 func (e excerpt) text() string {
-	if e.info.OmittedBytes == 0 {
+	if e.info.OmittedBytes == 0 || e.exact {
 		return e.head + e.tail
 	}
 	return e.head + fmt.Sprintf("\n[… %d bytes left out, from offset %d on …]\n", e.info.OmittedBytes, e.info.OmittedOffset) + e.tail

@@ -46,8 +46,10 @@ func TestExcerpt(t *testing.T) {
 		{"cut inside of a sequence", stored(strings.Repeat("x", 400)+"\x1b[32mgreen\n"+strings.Repeat("\x1b[0m", 85), 700, true), 256, formatText,
 			strings.Repeat("x", 128) + "\n[… 283 bytes left out, from offset 128 on …]\n", 128, 283, 751},
 		{"a character that is still coming", stored("a\xe2\x9c", 100, false), 256, formatText, "a", 0, 0, 1},
+		{"an end that is still coming", stored(strings.Repeat("x", 1000)+"A\x1b[3", 2000, false), 256, formatText,
+			strings.Repeat("x", 128) + "\n[… 745 bytes left out, from offset 128 on …]\n" + strings.Repeat("x", 127) + "A", 128, 745, 1001},
 		{"a sequence that is still coming", stored("a\x1b[3", 100, false), 256, formatText, "a", 0, 0, 1},
-		{"base64 is one piece", content(long), 256, formatBase64, base64.StdEncoding.EncodeToString([]byte(long[:192])) + "\n[… 10808 bytes left out, from offset 192 on …]\n", 192, 10808, 192},
+		{"base64 is one piece, without a mark in it", content(long), 256, formatBase64, base64.StdEncoding.EncodeToString([]byte(long[:192])), 192, 10808, 192},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := excerptOf(streamStdout, tt.content, tt.budget, tt.format)
@@ -92,7 +94,7 @@ func TestExcerptsTellTheTruth(t *testing.T) {
 
 func TestShare(t *testing.T) {
 	for _, tt := range []struct {
-		stdout, stderr       int64
+		stdout, stderr       int
 		forStdout, forStderr int
 	}{
 		{0, 0, 1000, 0}, {5000, 100, 900, 100}, {100, 5000, 100, 900}, {5000, 5000, 500, 500}, {500, 500, 500, 500},
@@ -106,7 +108,7 @@ func TestShare(t *testing.T) {
 func TestHeadAndTailLines(t *testing.T) {
 	data := "one\ntwo\nthree\nfour"
 	for n, want := range map[int]string{1: "one\n", 2: "one\ntwo\n", 4: data, 9: data} {
-		if got := firstLines([]byte(data), n); string(got) != want {
+		if got := headLines([]byte(data), n); string(got) != want {
 			t.Errorf("the first %d lines are %q, want %q", n, got, want)
 		}
 	}
@@ -114,9 +116,19 @@ func TestHeadAndTailLines(t *testing.T) {
 		for n, want := range map[int]string{1: "four", 2: "three\nfour", 4: data, 9: data} {
 			in := &outputArgs{TailLines: n, Format: formatText}
 			e := in.lastLines(streamStdout, content(data+end), 1000)
-			if e.head != want+end || e.info.Offset != int64(len(data)-len(want)) || e.info.NextOffset != int64(len(data+end)) {
+			if e.info.Note != "" || e.head != want+end || e.info.Offset != int64(len(data)-len(want)) || e.info.NextOffset != int64(len(data+end)) {
 				t.Errorf("the last %d lines are %q, want %q: %+v", n, e.head, want+end, e.info)
 			}
+		}
+	}
+	for n, noted := range map[int]bool{10: false, 100: true} {
+		in := &outputArgs{TailLines: n, HeadLines: n, Format: formatText}
+		long := content(strings.Repeat("0123456789\n", 1000))
+		if e := in.lastLines(streamStdout, long, 256); (e.info.Note != "") != noted {
+			t.Errorf("the last %d lines: %+v", n, e.info)
+		}
+		if e := in.firstLines(streamStdout, long, 256); (e.info.Note != "") != noted || e.paged != noted {
+			t.Errorf("the first %d lines: %+v", n, e.info)
 		}
 	}
 	in := &outputArgs{TailLines: 1, Format: formatText}
@@ -128,7 +140,7 @@ func TestHeadAndTailLines(t *testing.T) {
 // TestLines: however the chunks fall, the lines are the same.
 func TestLines(t *testing.T) {
 	data := "first\r\n\x1b[32msecond\x1b[0m\n\n✓ third\nprompt> "
-	want := []matchFacts{{streamStderr, 0, "first"}, {streamStderr, 7, "second"}, {streamStderr, 23, ""}, {streamStderr, 24, "✓ third"}}
+	want := []matchFacts{{Stream: streamStderr, Offset: 0, Line: "first"}, {Stream: streamStderr, Offset: 7, Line: "second"}, {Stream: streamStderr, Offset: 23, Line: ""}, {Stream: streamStderr, Offset: 24, Line: "✓ third"}}
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 200 {
 		l := lines{stream: streamStderr}
@@ -141,30 +153,42 @@ func TestLines(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Fatalf("%v, want %v", got, want)
 		}
-		if u := l.unfinished(); u != (matchFacts{streamStderr, 34, "prompt> "}) {
+		if u := l.unfinished(); u != (matchFacts{Stream: streamStderr, Offset: 34, Line: "prompt> "}) {
 			t.Fatalf("%+v", u)
 		}
 	}
 }
 
-// TestLinesWithoutEnd: a line that does not end is given in pieces, and costs no
-// more memory than one of them.
+// TestLinesWithoutEnd: a line that does not end is given in pieces, which overlap so
+// that nothing hides where it is cut, and costs no more memory than one of them.
 func TestLinesWithoutEnd(t *testing.T) {
-	var l lines
-	var got int
-	for i := range 100 {
-		for m := range l.add(int64(i)*1000, []byte(strings.Repeat("x", 1000))) {
-			if m.Offset != int64(got) || len(m.Line) != maxLine {
-				t.Fatalf("a piece of %d at %d, want one at %d", len(m.Line), m.Offset, got)
+	l := lines{stream: streamStdout}
+	whole := []byte(strings.Repeat("x", 100_000))
+	const secret = "password=hunter2"
+	for at := maxLine - 8; at < len(whole)-100; at += maxLine - overlap {
+		copy(whole[at:], secret)
+	}
+	want, got, seen := strings.Count(string(whole), secret), map[int64]bool{}, 0
+	for at := 0; at < len(whole); at += 1000 {
+		for m := range l.add(int64(at), whole[at:at+1000]) {
+			if m.Line != string(whole[m.Offset:][:len(m.Line)]) || len(m.Line) != maxLine {
+				t.Fatalf("a piece of %d at %d", len(m.Line), m.Offset)
 			}
-			got += len(m.Line)
+			for i := strings.Index(m.Line, secret); i >= 0 && !got[m.Offset+int64(i)]; i = strings.Index(m.Line, secret) {
+				got[m.Offset+int64(i)] = true
+				m.Line = m.Line[:i] + strings.Repeat("-", len(secret)) + m.Line[i+len(secret):]
+			}
+			seen = int(m.Offset) + maxLine
 		}
 		if cap(l.rest) > 2*maxLine {
 			t.Fatalf("%d bytes are held", cap(l.rest))
 		}
 	}
-	if got+len(l.rest) != 100_000 {
-		t.Errorf("%d bytes of 100000", got+len(l.rest))
+	if found := len(got) + strings.Count(string(l.rest), secret); found != want || want < 5 {
+		t.Errorf("%d of %d are found", len(got), want)
+	}
+	if seen+len(l.rest)-overlap != len(whole) {
+		t.Errorf("%d bytes of %d", seen+len(l.rest)-overlap, len(whole))
 	}
 }
 

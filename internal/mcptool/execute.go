@@ -41,6 +41,7 @@ type executeFacts struct {
 	commandFacts
 	outputFacts
 	StderrSoFar string `json:"stderr_so_far,omitempty" jsonschema:"what was printed on standard error, where stderr says ASYNC because the command has not ended"`
+	Stale       string `json:"stale,omitempty" jsonschema:"the service could not be asked again, and why: this is not the newest state; ask get_command_status"`
 	Replayed    bool   `json:"replayed,omitempty" jsonschema:"an earlier call with this request_id had started it"`
 	Next        string `json:"next,omitempty" jsonschema:"what to do now"`
 }
@@ -99,10 +100,10 @@ func (a *adapter) start(ctx context.Context, c *call, in startArgs) (answer[star
 	if err != nil {
 		return answer[startedFacts]{}, err
 	}
-	out := startedFacts{commandFacts: facts(resp.GetCommand()), Replayed: resp.GetReplayed()}
+	out := startedFacts{commandFacts: facts(resp.GetCommand()), Replayed: resp.GetReplayed() && in.RequestID != ""}
 	text := out.sentence()
 	if !out.Ended {
-		out.Next = next(resp.GetCommand())
+		out.Next = a.next(resp.GetCommand())
 		text += "\n" + out.Next
 	}
 	return answer[startedFacts]{data: out, text: text, failed: unsuccessful(resp.GetCommand())}, nil
@@ -111,6 +112,9 @@ func (a *adapter) start(ctx context.Context, c *call, in startArgs) (answer[star
 // mayStart refuses hosts that are not allowed. A session's host is known only to
 // the service, so that with a list of hosts there are no sessions to run in.
 func (a *adapter) mayStart(ctx context.Context, in *startArgs) error {
+	if in.SessionName == "" && in.Host == "" && len(a.hosts) > 0 {
+		return refuse("MISSING_HOST", hints["MISSING_HOST"], "there is no host to run on")
+	}
 	if in.SessionName == "" {
 		return a.mayRun(ctx, in.Host)
 	}
@@ -134,39 +138,53 @@ func (a *adapter) execute(ctx context.Context, c *call, in executeArgs) (answer[
 		wait = duration(*in.WaitSeconds)
 	}
 	wait = clamp(ctx, wait)
-	resp, err := a.executeAndWait(ctx, c, &in, wait)
+	resp, lost, err := a.executeAndWait(ctx, c, &in, wait)
 	if err != nil {
 		return answer[executeFacts]{}, err
 	}
 	if cmd := resp.GetCommand(); !ended(cmd) && c.followsTasks() {
 		return answer[executeFacts]{task: a.createdTask(ctx, cmd)}, nil
 	}
-	return executeAnswer(resp, budgetOr(in.MaxBytes, defaultBudget), in.Format), nil
+	ans := a.executeAnswer(resp, budgetOr(in.MaxBytes, defaultBudget), in.Format)
+	ans.data.Replayed = resp.GetReplayed() && in.RequestID != "" // else it was only our client that asked twice
+	if lost != nil {
+		failure := tellError(lost).Error
+		ans.data.Stale = failure.Reason + ": " + failure.Message
+		ans.text = "This is not its newest state: the service could not be asked again. " + ans.data.Stale + "\n" + ans.text
+	}
+	return ans, nil
 }
 
-// executeAndWait is one Execute, or where the caller wants to see progress an
-// Execute that does not wait and a watch.
-func (a *adapter) executeAndWait(ctx context.Context, c *call, in *executeArgs, wait time.Duration) (*telexecv1.ExecuteResponse, error) {
-	req := in.request(wait)
+// firstWait is how long the call that starts a command waits itself. Most are over
+// by then; of the others the id is known from then on, whatever happens to the
+// connection.
+const firstWait = 2 * time.Second
+
+// executeAndWait starts a command and waits for its end. Once there is an id no
+// failure may hide it: where the service cannot be asked any more, what was known
+// last is the answer, with lost saying why it is no newer.
+func (a *adapter) executeAndWait(ctx context.Context, c *call, in *executeArgs, wait time.Duration) (resp *telexecv1.ExecuteResponse, lost, err error) {
+	began := time.Now()
+	first, report := firstWait, c.progress()
+	if report != nil {
+		first = 0 // whoever wants to see how it goes sees it from the beginning
+	}
+	req := in.request(min(wait, first))
 	req.Output = outputFor(budgetOr(in.MaxBytes, defaultBudget))
-	report := c.progress()
-	if report == nil || wait == 0 {
-		return a.client.Execute(ctx, req)
+	resp, err = a.client.Execute(ctx, req)
+	left := wait - time.Since(began)
+	if err != nil || ended(resp.GetCommand()) || left <= 0 {
+		return resp, nil, err
 	}
-	req.Wait = durationpb.New(0)
-	resp, err := a.client.Execute(ctx, req)
-	if err != nil || ended(resp.GetCommand()) {
-		return resp, err
-	}
-	w := &watch{adapter: a, id: resp.GetCommand().GetId(), wait: wait, report: report}
+	w := &watch{adapter: a, id: resp.GetCommand().GetId(), wait: left, report: report}
 	if _, err := w.run(ctx); err != nil {
-		return nil, err
+		return resp, err, nil
 	}
 	status, err := a.client.GetStatus(ctx, &telexecv1.GetStatusRequest{CommandId: w.id, Output: req.GetOutput()})
 	if err != nil {
-		return nil, err
+		return resp, err, nil
 	}
-	return &telexecv1.ExecuteResponse{Command: status.GetCommand(), Stdout: status.GetStdout(), Stderr: status.GetStderr(), Replayed: resp.GetReplayed()}, nil
+	return &telexecv1.ExecuteResponse{Command: status.GetCommand(), Stdout: status.GetStdout(), Stderr: status.GetStderr(), Replayed: resp.GetReplayed()}, nil, nil
 }
 
 // asyncExitCode is what `timeout` exits with; together with "ASYNC:<id>" on
@@ -175,14 +193,14 @@ func (a *adapter) executeAndWait(ctx context.Context, c *call, in *executeArgs, 
 const asyncExitCode = 124
 
 // executeAnswer tells the result, or how far the command is.
-func executeAnswer(resp *telexecv1.ExecuteResponse, budget int, f format) answer[executeFacts] {
+func (a *adapter) executeAnswer(resp *telexecv1.ExecuteResponse, budget int, f format) answer[executeFacts] {
 	cmd := resp.GetCommand()
-	output, excerpts := outputOf(resp.GetStdout(), resp.GetStderr(), budget, f.orText())
-	out := executeFacts{commandFacts: facts(cmd), outputFacts: output, Replayed: resp.GetReplayed()}
+	output, excerpts := outputFrom(&telexecv1.GetStatusResponse{Stdout: resp.GetStdout(), Stderr: resp.GetStderr()}, nil, nil, budget, f.orText())
+	out := executeFacts{commandFacts: facts(cmd), outputFacts: output}
 	var text strings.Builder
 	text.WriteString(out.sentence())
 	if !out.Ended {
-		out.Next = next(cmd)
+		out.Next = a.next(cmd)
 		text.WriteString("\n" + out.Next)
 		out.StderrSoFar, out.Stderr = out.Stderr, "ASYNC:"+cmd.GetId()
 		out.ExitCode = new(int32(asyncExitCode))
@@ -191,9 +209,16 @@ func executeAnswer(resp *telexecv1.ExecuteResponse, budget int, f format) answer
 	return answer[executeFacts]{data: out, text: text.String(), failed: unsuccessful(cmd)}
 }
 
-// next says what to do about a command that has not ended.
-func next(cmd *telexecv1.Command) string {
-	return "It goes on; do not start it again. To wait for it: get_command_status {\"command_id\": \"" + cmd.GetId() + "\", \"wait_seconds\": 50}. To end it: cancel_command."
+// next says what to do about a command that has not ended, with the tools there are.
+func (a *adapter) next(cmd *telexecv1.Command) string {
+	said := "It goes on; do not start it again."
+	if a.offers(observe, false) {
+		said += " To wait for it: get_command_status {\"command_id\": \"" + cmd.GetId() + "\", \"wait_seconds\": 50}."
+	}
+	if a.offers(control, true) {
+		said += " To end it: cancel_command."
+	}
+	return said
 }
 
 // orText is the format, text where none was given.

@@ -6,9 +6,13 @@ import (
 	"math"
 )
 
-// maxLine is where a line that does not end is cut, so that output without lines
-// costs no memory.
-const maxLine = 16 << 10
+const (
+	// maxLine is where a line that does not end is cut, so that output without lines
+	// costs no memory.
+	maxLine = 16 << 10
+	// overlap is how much of a piece of a line the next piece begins with.
+	overlap = 1 << 10
+)
 
 // lines cuts a stream into lines as its chunks come.
 type lines struct {
@@ -36,20 +40,27 @@ func (l *lines) add(offset int64, data []byte) iter.Seq[matchFacts] {
 			line := data[:end]
 			if len(l.rest) > 0 {
 				line = append(l.rest, line...)
-				l.rest = l.rest[:0]
 			}
-			if !yield(matchFacts{l.stream, at, lineText(line)}) {
+			if !yield(matchFacts{Stream: l.stream, Offset: at, Line: lineText(line)}) {
 				return
 			}
-			at += int64(len(line) + behind)
 			data = data[end+behind:]
+			if behind == 0 { // what stands across the cut must be found as well
+				at += int64(len(line) - overlap)
+				l.rest = append(l.rest[:0], line[len(line)-overlap:]...)
+				continue
+			}
+			at += int64(len(line) + 1)
+			l.rest = l.rest[:0]
 		}
 	}
 }
 
-// unfinished gives the line that has not ended, for prompts and last lines.
+// unfinished gives the line that has not ended, for prompts and last lines; of a long
+// one its end, for it is looked at with every chunk.
 func (l *lines) unfinished() matchFacts {
-	return matchFacts{l.stream, l.next - int64(len(l.rest)), lineText(l.rest)}
+	rest := l.rest[max(len(l.rest)-overlap, 0):]
+	return matchFacts{Stream: l.stream, Offset: l.next - int64(len(rest)), Line: lineText(rest)}
 }
 
 // lineText is a line as people see it.

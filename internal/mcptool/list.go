@@ -6,6 +6,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,9 +24,9 @@ const (
 	maxList     = 200
 	// maxRow is how much of a command line a list shows.
 	maxRow = 120
-	// maxScanned is how many commands of other hosts a list that is narrowed to some
-	// hosts passes over before it gives what it has and a token to go on.
-	maxScanned = 2000
+	// maxFetches is how many pages of the service are looked at for one page of a list
+	// that is narrowed to some hosts. Then it gives what it has, and a token to go on.
+	maxFetches = 40
 )
 
 type runningArgs struct {
@@ -89,6 +90,7 @@ type hostFacts struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	Reachable   string            `json:"reachable" jsonschema:"yes, no, or unknown: the service has not tried since it started (try with check)"`
 	Failure     *failureFacts     `json:"failure,omitempty" jsonschema:"why it could not be reached the last time"`
+	Unchecked   string            `json:"unchecked,omitempty" jsonschema:"why it was not checked although that was asked for"`
 	Running     int32             `json:"running_commands"`
 	Queued      int32             `json:"queued_commands"`
 	MaxCommands int32             `json:"max_commands"`
@@ -133,14 +135,41 @@ func (a *adapter) listHistory(ctx context.Context, _ *call, in historyArgs) (ans
 		}
 		req.Origin = telexecv1.Origin(origin)
 	}
+	now, token := anchor(in.PageToken)
+	in.PageToken = token
 	var err error
-	if req.CreateTimeFrom, err = moment("since", in.Since); err != nil {
+	if req.CreateTimeFrom, err = moment("since", in.Since, now); err != nil {
 		return none, err
 	}
-	if req.CreateTimeTo, err = moment("before", in.Before); err != nil {
+	if req.CreateTimeTo, err = moment("before", in.Before, now); err != nil {
 		return none, err
 	}
-	return a.list(ctx, req, in.pageArgs)
+	ans, err := a.list(ctx, req, in.pageArgs)
+	if err == nil && ans.data.NextPageToken != "" && (in.Since != "" || in.Before != "") {
+		ans = anchored(ans, now)
+	}
+	return ans, err
+}
+
+// A page token may hold the moment that relative times count from: "24h" must mean
+// the same on every page, which the service's own token insists on.
+const anchorMark = "~"
+
+// anchor takes a page token apart.
+func anchor(pageToken string) (now time.Time, token string) {
+	micros, rest, ok := strings.Cut(pageToken, anchorMark)
+	if n, err := strconv.ParseInt(micros, 36, 64); ok && err == nil {
+		return time.UnixMicro(n), rest
+	}
+	return time.Now(), pageToken
+}
+
+// anchored puts the moment into the page token of an answer.
+func anchored(ans answer[listFacts], now time.Time) answer[listFacts] {
+	token := ans.data.NextPageToken
+	ans.data.NextPageToken = strconv.FormatInt(now.UnixMicro(), 36) + anchorMark + token
+	ans.text = strings.Replace(ans.text, token, ans.data.NextPageToken, 1)
+	return ans
 }
 
 // names lists the values of an enumeration as tools write them.
@@ -155,7 +184,7 @@ func names(values map[string]int32, prefix string) string {
 }
 
 // moment reads a time, or a duration before now.
-func moment(name, s string) (*timestamppb.Timestamp, error) {
+func moment(name, s string, now time.Time) (*timestamppb.Timestamp, error) {
 	if s == "" {
 		return nil, nil
 	}
@@ -163,7 +192,7 @@ func moment(name, s string) (*timestamppb.Timestamp, error) {
 		return timestamppb.New(t), nil
 	}
 	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
-		return timestamppb.New(time.Now().Add(-ago)), nil
+		return timestamppb.New(now.Add(-ago)), nil
 	}
 	return nil, refuse("INVALID_ARGUMENT", "Give RFC 3339, as 2026-01-31T08:00:00Z, or how long ago, as 90m or 24h", "cannot read %s %q", name, s)
 }
@@ -171,6 +200,9 @@ func moment(name, s string) (*timestamppb.Timestamp, error) {
 // list gives one page of commands on hosts that the caller may know.
 func (a *adapter) list(ctx context.Context, req *telexecv1.ListCommandsRequest, page pageArgs) (answer[listFacts], error) {
 	out := listFacts{Commands: []rowFacts{}}
+	if req.GetHost() == "" && len(a.hosts) == 1 && !strings.ContainsAny(a.hosts[0], `*?[\`) {
+		req.Host = a.hosts[0] // then the service need not give others
+	}
 	rows, err := visible(page, func(token string, size int32) ([]*telexecv1.Command, string, error) {
 		req.PageToken, req.PageSize = token, size
 		resp, err := a.client.ListCommandsPage(ctx, req)
@@ -210,7 +242,7 @@ func rowOf(c *telexecv1.Command) rowFacts {
 // oneLine writes a text so that it cannot look like anything but a line of a list.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+		if hidden(r) || unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
 			return ' '
 		}
 		return r
@@ -226,15 +258,14 @@ func visible[T any](page pageArgs, fetch func(token string, size int32) ([]T, st
 	}
 	var all []T
 	token := page.PageToken
-	for scanned := 0; ; {
+	for fetches := 1; ; fetches++ {
 		// Never more than there is room for: what follows belongs to the next token.
 		items, following, err := fetch(token, int32(limit-len(all)))
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, slices.Collect(filter(items, may))...)
-		scanned += len(items)
-		if token = following; token == "" || len(all) >= limit || scanned >= maxScanned {
+		if token = following; token == "" || len(all) >= limit || fetches >= maxFetches {
 			*next = token
 			return all, nil
 		}
@@ -281,6 +312,9 @@ func (a *adapter) listHosts(ctx context.Context, _ *call, in hostsArgs) (answer[
 		if h.Failure != nil {
 			fmt.Fprintf(&text, " (%s)", h.Failure.Reason)
 		}
+		if h.Unchecked != "" {
+			fmt.Fprintf(&text, " (not checked: %s)", h.Unchecked)
+		}
 		fmt.Fprintf(&text, "  running %d of %d, queued %d", h.Running, h.MaxCommands, h.Queued)
 		for _, key := range slices.Sorted(maps.Keys(h.Labels)) {
 			fmt.Fprintf(&text, "  %s=%s", key, oneLine(h.Labels[key]))
@@ -320,11 +354,14 @@ func (a *adapter) check(ctx context.Context, all []hostFacts) {
 			case slots <- struct{}{}:
 				defer func() { <-slots }()
 			case <-ctx.Done():
+				all[i].Unchecked = "its turn did not come in time; ask for fewer hosts at once"
 				return
 			}
 			resp, err := a.client.CheckHost(ctx, &telexecv1.CheckHostRequest{Host: all[i].Name, Timeout: durationpb.New(checkTimeout)})
 			switch {
-			case err != nil:
+			case err != nil: // of the call: what is known of the host is not touched
+				e := tellError(err).Error
+				all[i].Unchecked = e.Reason + ": " + e.Message
 			case resp.GetOk():
 				all[i].Reachable, all[i].Failure = "yes", nil
 			default:

@@ -1,17 +1,22 @@
 package mcptool
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	"github.com/modelcontextprotocol/go-sdk/auth"
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
 )
 
 // all are the tools, and whether each acts.
@@ -109,26 +114,6 @@ func TestNewRefuses(t *testing.T) {
 	for _, o := range []Options{{Toolsets: []string{"nope"}}, {Hosts: []string{"web["}}, {Hosts: []string{""}}} {
 		if _, err := New(o); err == nil {
 			t.Errorf("%+v is taken", o)
-		}
-	}
-}
-
-// TestNoCallWaitsLong: whatever is asked, the service is asked for less than 50 s.
-func TestNoCallWaitsLong(t *testing.T) {
-	s := &service{}
-	session := s.serve(t, Options{})
-	for arguments, want := range map[string]time.Duration{
-		`{"host":"web1","command":"true"}`:                      30 * time.Second,
-		`{"host":"web1","command":"true","wait_seconds":null}`:  30 * time.Second,
-		`{"host":"web1","command":"true","wait_seconds":0}`:     0,
-		`{"host":"web1","command":"true","wait_seconds":2.5}`:   2500 * time.Millisecond,
-		`{"host":"web1","command":"true","wait_seconds":50}`:    49*time.Second + 500*time.Millisecond,
-		`{"host":"web1","command":"true","wait_seconds":1e300}`: 49*time.Second + 500*time.Millisecond,
-		`{"host":"web1","command":"true","wait_seconds":86400}`: 49*time.Second + 500*time.Millisecond,
-	} {
-		use(t, session, "execute_command", arguments)
-		if got := asked[*telexecv1.ExecuteRequest](t, s).GetWait().AsDuration(); got > want || got < want-time.Second {
-			t.Errorf("%s waits %s, want %s", arguments, got, want)
 		}
 	}
 }
@@ -233,6 +218,83 @@ func TestCheckHosts(t *testing.T) {
 	}
 }
 
+// TestCallersTokens: whatever a caller asks for is asked with his token, by many at
+// once, and never with the adapter's.
+func TestCallersTokens(t *testing.T) {
+	s := &service{hosts: []*telexecv1.Host{{Name: "a"}, {Name: "b"}}}
+	server, err := New(Options{Client: s.dial(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.AddReceivingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
+		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) { // as the HTTP server does
+			caller, _ := req.GetParams().GetMeta()["caller"].(string)
+			extra := &mcp.RequestExtra{TokenInfo: &auth.TokenInfo{Extra: map[string]any{TokenKey: client.Token(caller)}}}
+			switch req := req.(type) {
+			case *mcp.CallToolRequest:
+				req.Extra = extra
+			case *mcp.ReadResourceRequest:
+				req.Extra = extra
+			case *mcp.ListResourcesRequest:
+				req.Extra = extra
+			}
+			return next(ctx, method, req)
+		}
+	})
+	here, there := mcp.NewInMemoryTransports()
+	serving, err := server.Connect(t.Context(), there, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "test"}, nil).Connect(t.Context(), here, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = session.Close(); _ = serving.Wait() })
+
+	arguments := map[string]string{
+		"execute_command": `{"host":"a","command":"c"}`, "execute_command_async": `{"host":"a","command":"c"}`, "list_hosts": `{"check":true}`,
+		"ssh_get_command_status": `{"sessionName":"x"}`, "ssh_cancel_running_command": `{"sessionName":"x"}`,
+		"list_running_commands": `{}`, "list_command_history": `{}`,
+		"get_command_status": `{"command_id":"` + testID + `","until_pattern":"x","wait_seconds":1}`,
+		"get_command_output": `{"command_id":"` + testID + `","pattern":"x"}`,
+	}
+	var wg sync.WaitGroup
+	for i := range 20 {
+		meta := mcp.Meta{"caller": fmt.Sprintf("caller%d", i)}
+		wg.Go(func() {
+			for name := range all {
+				in, ok := arguments[name]
+				if !ok {
+					in = `{"command_id":"` + testID + `"}`
+				}
+				if _, err := session.CallTool(t.Context(), &mcp.CallToolParams{Meta: meta, Name: name, Arguments: json.RawMessage(in)}); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			if _, err := session.ListResources(t.Context(), &mcp.ListResourcesParams{Meta: meta}); err != nil {
+				t.Error(err)
+			}
+			if _, err := session.ReadResource(t.Context(), &mcp.ReadResourceParams{Meta: meta, URI: resourceURI(testID, streamStdout)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	calls := map[string]int{}
+	for _, token := range s.tokens {
+		calls[token]++
+	}
+	for token, n := range calls {
+		if !strings.HasPrefix(token, "Bearer caller") || n != len(s.tokens)/20 {
+			t.Errorf("%d calls with %q, want %d", n, token, len(s.tokens)/20)
+		}
+	}
+	if len(calls) != 20 {
+		t.Errorf("%d callers", len(calls))
+	}
+}
+
 // FuzzArguments calls tools with whatever arguments. Every answer is a result or an
 // error of the protocol, fits the schema, is valid UTF-8 and of bounded size.
 func FuzzArguments(f *testing.F) {
@@ -271,8 +333,78 @@ func FuzzArguments(f *testing.F) {
 			t.Errorf("%s %s: %v", name, arguments, err)
 		}
 		text := result.Content[0].(*mcp.TextContent).Text
-		if !utf8.ValidString(text) || len(text) > maxBudget+len(arguments)+8<<10 {
-			t.Errorf("%s %s: %d bytes", name, arguments, len(text))
+		if !utf8.ValidString(text) {
+			t.Errorf("%s %s: %q", name, arguments, text)
+		}
+		// Arguments come back only in part. JSON may write a byte of output with six.
+		structured, _ := json.Marshal(result.StructuredContent)
+		if most := 2*len(output) + 12<<10; len(text) > most || len(structured) > 6*most {
+			t.Errorf("%s %s: %d bytes of text, %d of JSON", name, arguments, len(text), len(structured))
 		}
 	})
+}
+
+// TestParamsThatAreMissing: no request, however little is in it, ends the adapter.
+func TestParamsThatAreMissing(t *testing.T) {
+	s := &service{}
+	server, err := New(Options{Client: s.dial(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, there := mcp.NewInMemoryTransports()
+	serving, err := server.Connect(t.Context(), there, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := here.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(); _ = serving.Wait() })
+	send := func(id int64, method, params string) *jsonrpc.Response {
+		t.Helper()
+		msg, err := jsonrpc.DecodeMessage([]byte(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":%q%s}`, id, method, params)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Write(t.Context(), msg); err != nil {
+			t.Fatalf("%s%s: %v", method, params, err)
+		}
+		answer, err := conn.Read(t.Context())
+		if err != nil {
+			t.Fatalf("%s%s: %v", method, params, err)
+		}
+		return answer.(*jsonrpc.Response)
+	}
+	send(1, "initialize", `,"params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}`)
+	id := int64(1)
+	for _, method := range []string{
+		methodTaskGet, methodTaskCancel, methodTaskUpdate, "tools/call", "tools/list", "resources/list", "resources/read", "resources/templates/list",
+		"prompts/list", "prompts/get", "completion/complete", "logging/setLevel", "ping", "subscriptions/listen", "server/discover",
+	} {
+		for _, params := range []string{"", `,"params":null`, `,"params":{}`, `,"params":[]`, `,"params":{"_meta":null}`, `,"params":{"taskId":null,"name":null,"uri":null}`} {
+			id++
+			if answer := send(id, method, params); answer.ID.Raw() != id {
+				t.Errorf("%s%s: answer to %v", method, params, answer.ID.Raw())
+			}
+		}
+	}
+}
+
+// TestDearPatterns: a pattern that takes minutes for a line is refused before it
+// is tried; those that people write are not.
+func TestDearPatterns(t *testing.T) {
+	for pattern, fine := range map[string]bool{
+		"(" + strings.Repeat("x?", 490) + "){1000}y":     false,
+		"((a{100}){100}){100}":                           false,
+		"(x+x+)+y":                                       true,
+		`^\d{4}-\d{2}-\d{2}T.*(ERROR|WARN) [a-z]{1,64}:`: true,
+		"[[:alpha:]]{500}":                               true,
+		strings.Repeat("a", 999):                         true,
+		"(":                                              false,
+	} {
+		if _, err := compile(pattern); (err == nil) != fine {
+			t.Errorf("%.40s: %v", pattern, err)
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
@@ -59,8 +60,11 @@ func (p *progressReport) tell(ctx context.Context, resp *telexecv1.GetStatusResp
 	p.send(ctx, line, percent, known)
 }
 
-// tellLine reports a line of output.
+// tellLine reports the last line of output, if there is one.
 func (p *progressReport) tellLine(ctx context.Context, line string) {
+	if line == "" {
+		line = "no output yet"
+	}
 	percent, known := percentIn(line)
 	p.send(ctx, line, percent, known)
 }
@@ -124,11 +128,8 @@ func cut(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
-	for most > 0 && !isRuneStart(s[most]) {
+	for most > 0 && !utf8.RuneStart(s[most]) {
 		most--
 	}
 	return s[:most] + "…"
 }
-
-// isRuneStart reports whether a character may begin with b.
-func isRuneStart(b byte) bool { return b&0xC0 != 0x80 }

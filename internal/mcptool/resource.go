@@ -13,8 +13,8 @@ import (
 )
 
 // The output of commands as resources: telexec://commands/{id}/stdout, and with
-// ?offset=N from there on. A resource is text within a budget, as in the tools; one
-// that was cut ends with a line that says where to go on.
+// ?offset=N from there on. A resource is text within a budget and between marks, as
+// in the tools; one that was cut ends with a line that says where to go on.
 const (
 	resourceScheme = "telexec"
 	resourceHost   = "commands"
@@ -43,7 +43,10 @@ func resourceURI(id string, stream streamName) string {
 }
 
 // listResources shows the newest commands.
-func (a *adapter) listResources(ctx context.Context, _ *mcp.ListResourcesRequest) (*mcp.ListResourcesResult, error) {
+func (a *adapter) listResources(ctx context.Context, req *mcp.ListResourcesRequest) (*mcp.ListResourcesResult, error) {
+	if req.Params != nil && req.Params.Cursor != "" {
+		return nil, invalidParams("there is one page only, and no cursor for another")
+	}
 	ctx, cancel := context.WithTimeout(ctx, simpleLimit)
 	defer cancel()
 	var next string
@@ -52,7 +55,7 @@ func (a *adapter) listResources(ctx context.Context, _ *mcp.ListResourcesRequest
 		return resp.GetCommands(), resp.GetNextPageToken(), err
 	}, func(c *telexecv1.Command) bool { return a.may(c.GetHost()) }, &next)
 	if err != nil {
-		return nil, err
+		return nil, protocolError(err)
 	}
 	result := &mcp.ListResourcesResult{Resources: []*mcp.Resource{}, Cacheable: mcp.Cacheable{CacheScope: private}}
 	for _, c := range rows {
@@ -87,19 +90,20 @@ func (a *adapter) readResource(ctx context.Context, req *mcp.ReadResourceRequest
 		if e := tellError(err).Error; e.Reason == reasonUnknownCommand {
 			return nil, mcp.ResourceNotFoundError(uri)
 		}
-		return nil, err
+		return nil, protocolError(err)
 	}
 	content := resp.GetStdout()
 	if in.Stream == streamStderr {
 		content = resp.GetStderr()
 	}
 	e := page(in.Stream, content, content.GetData(), resourceBudget, formatText)
-	text := e.head
-	if e.info.NextOffset < e.info.Bytes {
-		text += fmt.Sprintf("\n[shown are the bytes %d to %d of %d; go on with %s?offset=%d]\n",
-			e.info.Offset, e.info.NextOffset, e.info.Bytes, resourceURI(in.CommandID, in.Stream), e.info.NextOffset)
+	var text strings.Builder
+	text.WriteString(facts(resp.GetCommand()).sentence())
+	quote(&text, in.CommandID, e)
+	if e.more() {
+		fmt.Fprintf(&text, "\nThere is more: %s?offset=%d", resourceURI(in.CommandID, in.Stream), e.info.NextOffset)
 	}
-	return &mcp.ReadResourceResult{Contents: []*mcp.ResourceContents{{URI: uri, MIMEType: resourceType, Text: text}}}, nil
+	return &mcp.ReadResourceResult{Contents: []*mcp.ResourceContents{{URI: uri, MIMEType: resourceType, Text: text.String()}}}, nil
 }
 
 // parseResource reads a URI.

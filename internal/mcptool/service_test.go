@@ -3,10 +3,12 @@ package mcptool
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"net"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -36,6 +38,11 @@ type service struct {
 	command        *telexecv1.Command // what all calls tell of; nil: a completed one
 	stdout, stderr string
 	outcome        telexecv1.CancelOutcome
+	life           func(since time.Duration) *telexecv1.Command // of a command over time; nil: command
+	hang           bool                                         // GetStatus never answers
+	refuse         func() error                                 // of GetStatus, behind its wait
+	stream         func(out grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
+	began          time.Time
 	commands       []*telexecv1.Command // of lists
 	hosts          []*telexecv1.Host
 
@@ -71,7 +78,7 @@ func (s *service) serve(t testing.TB, o Options) *mcp.ClientSession {
 func (s *service) dial(t testing.TB) *client.Client {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.UnaryInterceptor(s.note))
+	server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.UnaryInterceptor(s.note), grpc.StreamInterceptor(s.noteStream))
 	telexecv1.RegisterCommandServiceServer(server, s)
 	telexecv1.RegisterHostServiceServer(server, s)
 	telexecv1.RegisterAdminServiceServer(server, s)
@@ -96,6 +103,14 @@ func (s *service) note(ctx context.Context, req any, _ *grpc.UnaryServerInfo, ha
 	return handler(ctx, req)
 }
 
+func (s *service) noteStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	s.mu.Lock()
+	s.tokens = append(s.tokens, md.Get("authorization")...)
+	s.mu.Unlock()
+	return handler(srv, stream)
+}
+
 // asked is the last request of a type.
 func asked[T proto.Message](t testing.TB, s *service) T {
 	t.Helper()
@@ -112,6 +127,9 @@ func asked[T proto.Message](t testing.TB, s *service) T {
 }
 
 func (s *service) told() *telexecv1.Command {
+	if s.life != nil {
+		return s.life(time.Since(s.began))
+	}
 	if s.command != nil {
 		return s.command
 	}
@@ -124,15 +142,42 @@ func content(s string) *telexecv1.StreamContent {
 	return &telexecv1.StreamContent{Size: int64(len(s)), Data: []byte(s), NextOffset: int64(len(s)), Complete: true}
 }
 
-func (s *service) Execute(context.Context, *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
+// wait waits as the service does: until the command is newer or has ended, or the
+// time or the call is over.
+func (s *service) wait(ctx context.Context, wait time.Duration, version int64) {
+	over := time.After(wait)
+	for c := s.told(); !ended(c) && c.GetVersion() <= version; c = s.told() {
+		select {
+		case <-over:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (s *service) Execute(ctx context.Context, req *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
+	s.began = time.Now()
+	s.wait(ctx, req.GetWait().AsDuration(), math.MaxInt64)
 	return &telexecv1.ExecuteResponse{Command: s.told(), Stdout: content(s.stdout), Stderr: content(s.stderr)}, nil
 }
 
-func (s *service) GetStatus(context.Context, *telexecv1.GetStatusRequest) (*telexecv1.GetStatusResponse, error) {
+func (s *service) GetStatus(ctx context.Context, req *telexecv1.GetStatusRequest) (*telexecv1.GetStatusResponse, error) {
+	s.wait(ctx, req.GetWait().AsDuration(), req.GetIfVersionGreaterThan())
+	if s.hang {
+		<-ctx.Done()
+	}
+	if s.refuse != nil {
+		return nil, s.refuse()
+	}
 	return &telexecv1.GetStatusResponse{Command: s.told(), Stdout: content(s.stdout), Stderr: content(s.stderr)}, nil
 }
 
 func (s *service) StreamOutput(_ *telexecv1.StreamOutputRequest, out grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+	if s.stream != nil {
+		return s.stream(out)
+	}
 	return out.Send(&telexecv1.StreamOutputResponse{Event: &telexecv1.StreamOutputResponse_Ended{Ended: s.told()}})
 }
 

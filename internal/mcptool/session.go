@@ -60,9 +60,9 @@ func (a *adapter) sessionStatus(ctx context.Context, _ *call, in sessionArgs) (a
 	if err != nil {
 		return answer[sessionFacts]{}, err
 	}
-	status := statusAnswer(resp, outcome{why: whyAtOnce}, statusBudget, formatText)
+	status := a.statusAnswer(resp, outcome{why: whyAtOnce}, &statusArgs{})
 	out.Status, out.Task = status.data.State, &status.data
-	return answer[sessionFacts]{data: out, text: status.text, failed: status.failed}, nil
+	return answer[sessionFacts]{data: out, text: status.text}, nil
 }
 
 func (a *adapter) cancelSession(ctx context.Context, _ *call, in cancelSessionArgs) (answer[sessionCancelFacts], error) {

@@ -18,7 +18,6 @@ import (
 // long as the service knows the command.
 const (
 	tasksExtension = "io.modelcontextprotocol/tasks"
-	tasksSince     = "2026-07-28" // the revision of MCP that the extension builds on
 
 	methodTaskGet    = "tasks/get"
 	methodTaskUpdate = "tasks/update"
@@ -29,7 +28,9 @@ const (
 	defaultTaskWait = time.Second
 	// pollInterval is how often a client should ask.
 	pollInterval = 2 * time.Second
-	headerName   = "Mcp-Name"
+	// leastKept is said where the service cannot say how long it keeps commands: it is
+	// how long it knows request ids.
+	leastKept = 24 * time.Hour
 )
 
 // Task states of the extension.
@@ -49,7 +50,7 @@ type task struct {
 	StatusMessage  string              `json:"statusMessage,omitempty"`
 	CreatedAt      string              `json:"createdAt"`
 	LastUpdatedAt  string              `json:"lastUpdatedAt"`
-	TTLMs          *int64              `json:"ttlMs"` // from createdAt; null: for ever
+	TTLMs          int64               `json:"ttlMs"` // from createdAt
 	PollIntervalMs int64               `json:"pollIntervalMs,omitempty"`
 	Result         *mcp.CallToolResult `json:"result,omitempty"`
 }
@@ -72,10 +73,17 @@ type taskParams struct {
 	InputResponses map[string]json.RawMessage `json:"inputResponses,omitempty"`
 }
 
+// TasksSince is the revision of MCP that the Tasks extension builds on. Revisions
+// are dates, and sort as text.
+const TasksSince = "2026-07-28"
+
+// TaskMethods are the methods of the Tasks extension. Each names a task in taskId.
+var TaskMethods = []string{methodTaskGet, methodTaskUpdate, methodTaskCancel}
+
 // addTaskMethods makes the methods known. They are served in receive, where the
 // request can be seen and not only its parameters.
 func addTaskMethods(s *mcp.Server) {
-	for _, method := range []string{methodTaskGet, methodTaskUpdate, methodTaskCancel} {
+	for _, method := range TaskMethods {
 		err := mcp.AddReceivingCustomMethod(s, method, func(context.Context, *mcp.ServerSession, *taskParams) (*task, error) {
 			return nil, &jsonrpc.Error{Code: jsonrpc.CodeInternalError, Message: method + " was not served"}
 		})
@@ -87,11 +95,11 @@ func addTaskMethods(s *mcp.Server) {
 
 // followsTasks reports whether the caller can be given a task.
 func (c *call) followsTasks() bool {
-	return c.acts && knowsTasks(c.request.ProtocolVersion(), c.request.ClientCapabilities())
+	return c.hasTasks() && knowsTasks(c.request.ProtocolVersion(), c.request.ClientCapabilities())
 }
 
 func knowsTasks(version string, capabilities *mcp.ClientCapabilities) bool {
-	if version < tasksSince || capabilities == nil { // dates: they sort as text
+	if version < TasksSince || capabilities == nil {
 		return false
 	}
 	_, ok := capabilities.Extensions[tasksExtension]
@@ -100,6 +108,9 @@ func knowsTasks(version string, capabilities *mcp.ClientCapabilities) bool {
 
 // serveTask answers the methods of tasks.
 func (a *adapter) serveTask(ctx context.Context, method string, req *mcp.ServerRequest[*taskParams]) (mcp.Result, error) {
+	if req.Params == nil { // of which the SDK could not read the metadata either
+		return nil, invalidParams("params are missing")
+	}
 	if !knowsTasks(req.ProtocolVersion(), req.ClientCapabilities()) {
 		return nil, &jsonrpc.Error{
 			Code:    mcp.CodeMissingRequiredClientCapabilities,
@@ -107,20 +118,20 @@ func (a *adapter) serveTask(ctx context.Context, method string, req *mcp.ServerR
 			Data:    json.RawMessage(`{"requiredCapabilities":{"extensions":{"` + tasksExtension + `":{}}}}`),
 		}
 	}
-	if req.Params == nil || !isCommandID(req.Params.TaskID) {
-		return nil, invalidTask("there is no such task")
+	if !isCommandID(req.Params.TaskID) {
+		return nil, invalidParams("there is no such task")
 	}
 	id := req.Params.TaskID
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
 	resp, err := a.status(ctx, &telexecv1.GetStatusRequest{CommandId: id, Output: outputFor(defaultBudget)})
 	if err != nil {
-		return nil, taskError(err)
+		return nil, protocolError(err)
 	}
 	switch method {
 	case methodTaskCancel:
 		if _, err := a.client.Cancel(ctx, &telexecv1.CancelRequest{CommandId: id, Reason: "the client cancelled its task"}); err != nil {
-			return nil, taskError(err)
+			return nil, protocolError(err)
 		}
 		return &acknowledgement{ResultType: "complete"}, nil
 	case methodTaskUpdate:
@@ -129,22 +140,22 @@ func (a *adapter) serveTask(ctx context.Context, method string, req *mcp.ServerR
 	t := a.taskOf(ctx, resp.GetCommand())
 	t.ResultType = "complete"
 	if t.Status == taskCompleted {
-		t.Result, err = resultOf(resp)
+		t.Result, err = a.resultOf(resp)
 	}
 	return t, err
 }
 
-// invalidTask is what is said of a task that does not exist.
-func invalidTask(message string) error {
+// invalidParams is what is said of a task or a place that does not exist.
+func invalidParams(message string) error {
 	return &jsonrpc.Error{Code: jsonrpc.CodeInvalidParams, Message: message}
 }
 
-// taskError is what is told of an error of the service, where there is no result to
-// put it in.
-func taskError(err error) error {
+// protocolError is what is told of an error of the service, where there is no result
+// to put it in.
+func protocolError(err error) error {
 	e := tellError(err).Error
-	if e.Reason == reasonUnknownCommand {
-		return invalidTask(e.Message)
+	if e.Reason == reasonUnknownCommand || e.Reason == reasonBeyondEnd {
+		return invalidParams(e.Message)
 	}
 	data, marshalErr := json.Marshal(e)
 	if marshalErr != nil {
@@ -166,7 +177,7 @@ func (a *adapter) taskOf(ctx context.Context, cmd *telexecv1.Command) *task {
 	f := facts(cmd)
 	t := &task{
 		TaskID: f.CommandID, Status: taskWorking, StatusMessage: f.sentence(), CreatedAt: f.CreateTime, LastUpdatedAt: f.LastActivity,
-		TTLMs: a.keptFor(ctx), PollIntervalMs: pollInterval.Milliseconds(),
+		TTLMs: a.keptFor(ctx, cmd), PollIntervalMs: pollInterval.Milliseconds(),
 	}
 	if t.LastUpdatedAt == "" {
 		t.LastUpdatedAt = t.CreatedAt
@@ -180,19 +191,29 @@ func (a *adapter) taskOf(ctx context.Context, cmd *telexecv1.Command) *task {
 	return t
 }
 
-// keptFor is how long the service knows a command at least, in milliseconds. The
-// history is kept from a command's end on; nil where the service does not say.
-func (a *adapter) keptFor(ctx context.Context) *int64 {
-	info, err := a.client.GetServerInfo(ctx)
-	if kept := info.GetLimits().GetHistoryRetention(); err == nil && kept.AsDuration() > 0 {
-		return new(kept.AsDuration().Milliseconds())
+// keptFor is how long from its creation on the service knows a command at least, in
+// milliseconds: its history is kept from the end of a command on, so that it grows
+// while the command runs.
+func (a *adapter) keptFor(ctx context.Context, cmd *telexecv1.Command) int64 {
+	kept := time.Duration(a.kept.Load())
+	if kept == 0 {
+		kept = leastKept
+		if info, err := a.client.GetServerInfo(ctx); err == nil {
+			kept = info.GetLimits().GetHistoryRetention().AsDuration()
+			a.kept.Store(int64(kept))
+		}
 	}
-	return nil
+	until := time.Now()
+	if cmd.GetEndTime() != nil {
+		until = cmd.GetEndTime().AsTime()
+	}
+	age := until.Sub(cmd.GetCreateTime().AsTime()).Truncate(time.Hour) // so that it does not change with every question
+	return (max(age, 0) + kept).Milliseconds()
 }
 
 // resultOf is the result of a task: what execute_command would have answered.
-func resultOf(resp *telexecv1.GetStatusResponse) (*mcp.CallToolResult, error) {
-	ans := executeAnswer(&telexecv1.ExecuteResponse{Command: resp.GetCommand(), Stdout: resp.GetStdout(), Stderr: resp.GetStderr()}, defaultBudget, formatText)
+func (a *adapter) resultOf(resp *telexecv1.GetStatusResponse) (*mcp.CallToolResult, error) {
+	ans := a.executeAnswer(&telexecv1.ExecuteResponse{Command: resp.GetCommand(), Stdout: resp.GetStdout(), Stderr: resp.GetStderr()}, defaultBudget, formatText)
 	data, err := json.Marshal(ans.data)
 	if err != nil {
 		return nil, err

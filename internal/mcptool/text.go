@@ -3,6 +3,7 @@ package mcptool
 import (
 	"encoding/base64"
 	"math"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -155,6 +156,8 @@ func (f format) next(data []byte, budget int, final bool) (text []byte, n int) {
 			return nil, 1
 		}
 		return []byte("\n"), 1
+	case r == 0x2028, r == 0x2029: // ends of lines and paragraphs
+		return []byte("\n"), n
 	case hidden(r):
 		return nil, n
 	}
@@ -162,19 +165,22 @@ func (f format) next(data []byte, budget int, final bool) (text []byte, n int) {
 }
 
 // hidden reports whether r is a control, or one of the characters that a person
-// does not see, or sees elsewhere, while a model reads them: Unicode tags,
-// bidirectional embeddings, overrides and isolates. Joiners and variation
-// selectors, which belong to the spelling of words and emoji, are not hidden.
+// does not see, or sees elsewhere, while a model reads them: the format characters of
+// Unicode (tags, bidirectional controls, spaces without width), fillers, and those
+// selectors of variants that bytes can be smuggled in. What belongs to the spelling
+// of words and emoji is not hidden: the two joiners, U+FE0E and U+FE0F, and the
+// number signs of Arabic and its kin, which are seen.
 func hidden(r rune) bool {
 	switch {
-	case r == '\n' || r == '\t':
+	case r == '\n', r == '\t', r == 0x200C, r == 0x200D:
 		return false
 	case r < ' ', 0x7F <= r && r <= 0x9F,
-		0x202A <= r && r <= 0x202E, 0x2066 <= r && r <= 0x2069,
-		0xE0000 <= r && r <= 0xE007F:
+		r == 0x115F, r == 0x1160, r == 0x3164, r == 0xFFA0,
+		0x180B <= r && r <= 0x180F, 0xFE00 <= r && r <= 0xFE0D,
+		0xE0000 <= r && r <= 0xE0FFF:
 		return true
 	}
-	return false
+	return unicode.Is(unicode.Cf, r) && !unicode.Is(unicode.Prepended_Concatenation_Mark, r)
 }
 
 // sequenceLength returns the length of the control sequence (ECMA-48, ISO 2022) at

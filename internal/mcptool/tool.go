@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -72,8 +73,9 @@ func declare[In, Out any](a *adapter, d declaration, handle handler[In, Out]) to
 		Description:  d.description,
 		Annotations:  d.nature.annotations(d.title),
 		InputSchema:  inputSchema[In](),
-		OutputSchema: outputSchema[Out](),
+		OutputSchema: outputSchema[Out](d.name != teacher),
 	}
+	a.arguments[d.name] = strings.Join(t.InputSchema.(*jsonschema.Schema).PropertyOrder, ", ")
 	limit := d.limit
 	if limit == 0 {
 		limit = simpleLimit
@@ -129,7 +131,7 @@ var constraints = map[string]func(*jsonschema.Schema){
 	"format":                oneOf(formatText, formatTerminal, formatBase64),
 	"stream":                oneOf(streamStdout, streamStderr),
 	"encoding":              oneOf(formatText, formatBase64),
-	"command_id":            matching(`^[0-7][0-9A-HJKMNP-TV-Z]{25}$`),
+	"command_id":            matching(commandID.String()),
 }
 
 // maxInteger is the largest that JSON carries everywhere (RFC 8259, section 6).
@@ -155,10 +157,38 @@ func oneOf[T ~string](values ...T) func(*jsonschema.Schema) {
 	}
 }
 
+// teacher is the tool whose schema says what the facts of a command mean. They are
+// in most answers, and to say it in each would triple the list of tools.
+const teacher = "execute_command"
+
+// commandFields are the facts of a command.
+var commandFields = schemaOf[commandFacts]().Properties
+
+// forget takes out of s, and all within it, what is said of the facts of a command.
+func forget(s *jsonschema.Schema) {
+	if s == nil {
+		return
+	}
+	for name, p := range s.Properties {
+		if fact := commandFields[name]; fact != nil && fact.Description == p.Description {
+			p.Description = ""
+			for _, inner := range p.Properties {
+				inner.Description = ""
+			}
+		}
+		forget(p)
+	}
+	forget(s.Items)
+}
+
 // outputSchema is the schema of answers: an Out, or an error. It allows fields
-// that are not in it, so that a later version may tell more.
-func outputSchema[Out any]() *jsonschema.Schema {
+// that are not in it, so that a later version may tell more. known leaves out what
+// the teacher says already.
+func outputSchema[Out any](known bool) *jsonschema.Schema {
 	s := schemaOf[Out]()
+	if known {
+		forget(s)
+	}
 	failure := schemaOf[failedCall]()
 	s.Properties["error"] = failure.Properties["error"]
 	s.AnyOf = []*jsonschema.Schema{{Required: s.Required}, {Required: []string{"error"}}}
@@ -247,12 +277,22 @@ type callError struct {
 	RequestID         string   `json:"request_id,omitempty" jsonschema:"the command may have started: call again with this request_id to learn its id; it does not run twice"`
 }
 
+// maxSaid is how much of a message is told: it may repeat an argument.
+const maxSaid = 500
+
+// brief makes a message fit to be shown: it may repeat what a host or a caller has
+// written.
+func brief(message string) string { return cut(oneLine(message), maxSaid) }
+
 // Error gives the message and the hint.
 func (e *callError) Error() string { return strings.TrimSuffix(e.Message, ".") + ". " + e.Hint }
 
+// maxFields is how many wrong arguments are told at once.
+const maxFields = 10
+
 // refuse makes an error of this room's own.
 func refuse(reason, hint, format string, args ...any) *callError {
-	return &callError{Reason: reason, Message: fmt.Sprintf(format, args...), Hint: hint}
+	return &callError{Reason: reason, Message: brief(fmt.Sprintf(format, args...)), Hint: hint}
 }
 
 // tellError is what is told of an error.
@@ -262,9 +302,9 @@ func tellError(err error) *failedCall {
 	}
 	e, ok := errors.AsType[*client.Error](err)
 	if !ok {
-		return &failedCall{callError{Reason: "INTERNAL", Message: err.Error()}}
+		return &failedCall{callError{Reason: "INTERNAL", Message: brief(err.Error())}}
 	}
-	told := callError{Reason: e.Reason, Message: e.Message, Hint: e.Hint, RetryAfterSeconds: e.RetryAfter.Seconds()}
+	told := callError{Reason: e.Reason, Message: brief(e.Message), Hint: brief(e.Hint), RetryAfterSeconds: e.RetryAfter.Seconds()}
 	switch e.Reason {
 	case "":
 		told.Reason = e.Code.String()
@@ -274,30 +314,50 @@ func tellError(err error) *failedCall {
 	if hint, ok := hints[e.Reason]; ok {
 		told.Hint = hint
 	}
-	for _, f := range e.Fields {
-		told.Fields = append(told.Fields, f.Path+": "+f.Message)
+	for _, f := range e.Fields[:min(len(e.Fields), maxFields)] {
+		if f.Message == e.Message {
+			continue // it is said already
+		}
+		told.Fields = append(told.Fields, brief(f.Path+": "+f.Message))
+	}
+	if len(told.Fields) > 0 && told.Reason == "INVALID_ARGUMENT" {
+		told.Hint = "" // it only points to the fields
 	}
 	return &failedCall{told}
 }
 
+// noToken does not say where there might be one: a model is not to look for it.
+const noToken = "Whoever has set this adapter up must give it a token that the service knows"
+
 // hints are what to do about some errors, in the words of the tools instead of
 // those of the service.
 var hints = map[string]string{
-	"UNKNOWN_HOST":       "list_hosts shows the hosts there are",
-	"MISSING_HOST":       "Give host; list_hosts shows the hosts there are",
-	reasonUnknownCommand: "list_running_commands and list_command_history show the ids there are",
-	reasonUnknownSession: "Give host instead of sessionName",
-	reasonNotRunning:     "get_command_status shows where it is",
-	"STDIN_CLOSED":       "Start the command with stdin_open, or give all of its input as stdin",
+	"UNKNOWN_HOST":         "list_hosts shows the hosts there are",
+	"MISSING_HOST":         "Give host; list_hosts shows the hosts there are",
+	"EMPTY_COMMAND":        "Give command, a shell command line",
+	"NO_CREDENTIALS":       noToken,
+	"BAD_CREDENTIALS":      noToken,
+	reasonUnknownCommand:   "list_running_commands and list_command_history show the ids there are",
+	reasonUnknownSession:   "Give host instead of sessionName",
+	"NOT_SUPPORTED":        "Give host instead of sessionName",
+	reasonBeyondEnd:        "Go on from next_offset of the answer before",
+	client.ReasonCallEnded: "A command that was started goes on: get_command_status tells where it is",
+	reasonNotRunning:       "get_command_status shows where it is",
+	"STDIN_CLOSED":         "Start the command with stdin_open, or give all of its input as stdin",
 }
+
+// outOfBounds is how the SDK says that a number is too small or too large.
+var outOfBounds = regexp.MustCompile(`(minimum|maximum): \S+ is (?:less|greater) than (\d+(?:\.\d*[1-9])?)(?:\.0+)?`)
 
 // refusedArguments tells of arguments that the schema does not allow as of any
 // other error. The SDK checks them before the tool is called, and no tool of ours
 // makes such an error.
-func refusedArguments(r *mcp.CallToolResult) *mcp.CallToolResult {
+func (a *adapter) refusedArguments(tool string, r *mcp.CallToolResult) *mcp.CallToolResult {
 	said := strings.TrimPrefix(r.GetError().Error(), `validating "arguments": `)
 	said = strings.ReplaceAll(strings.ReplaceAll(said, "validating root: ", ""), "validating /properties/", "argument ")
-	failure := &failedCall{callError{Reason: "INVALID_ARGUMENT", Message: said, Hint: "The tool's input schema says which arguments there are"}}
+	said = outOfBounds.ReplaceAllString(said, "it must be at $1 $2")
+	said = strings.NewReplacer("at minimum", "at least", "at maximum", "at most").Replace(said)
+	failure := &failedCall{callError{Reason: "INVALID_ARGUMENT", Message: brief(said), Hint: "The arguments are " + a.arguments[tool]}}
 	result := failure.result()
 	result.StructuredContent = failure
 	return result

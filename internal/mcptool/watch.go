@@ -31,6 +31,9 @@ type outcome struct {
 	match *matchFacts
 }
 
+// maxMatch is how much of a line that matches is told.
+const maxMatch = 1 << 10
+
 // What ends a wait.
 const (
 	whyAtOnce  = "at_once"
@@ -81,23 +84,24 @@ func (w *watch) run(ctx context.Context) (outcome, error) {
 	case ended(cmd) && w.until.pattern == nil:
 		return outcome{why: whyEnded}, nil
 	case w.until.pattern != nil || w.until.newBytes > 0:
-		return w.read(ctx, cmd)
+		return w.read(ctx, cmd, w.wait-time.Since(began))
 	}
 	before := lifeOf(cmd)
 	for {
 		left := w.wait - time.Since(began)
-		idle := idleFor(cmd)
+		idle, known := silentFor(cmd)
+		known = known && w.until.silence > 0
 		switch {
 		case ended(cmd):
 			return outcome{why: whyEnded}, nil
 		case w.until.state && lifeOf(cmd) != before:
 			return outcome{why: whyState}, nil
-		case w.until.silence > 0 && started(cmd) && idle >= w.until.silence:
+		case known && idle >= w.until.silence:
 			return outcome{why: whySilence}, nil
 		case left <= 0:
 			return outcome{why: whyTime}, nil
 		}
-		if w.until.silence > 0 && started(cmd) {
+		if known {
 			left = min(left, w.until.silence-idle)
 		}
 		if w.report != nil {
@@ -139,8 +143,11 @@ func lifeOf(c *telexecv1.Command) life {
 	return l
 }
 
-// started reports whether silence means anything yet.
-func started(c *telexecv1.Command) bool { return c.GetStartTime() != nil }
+// silentFor is how long a command has printed nothing. It is not known of one that
+// has not started, or whose host cannot be reached just now.
+func silentFor(c *telexecv1.Command) (idle time.Duration, known bool) {
+	return idleFor(c), c.GetStartTime() != nil && c.GetConnection() != telexecv1.Connection_CONNECTION_RECONNECTING
+}
 
 // Why reading has ended; causes of a context.
 var (
@@ -148,20 +155,23 @@ var (
 	errSilent = errors.New("the output is silent")
 )
 
-// read follows the output from where it counts until it does what was waited for.
-func (w *watch) read(ctx context.Context, cmd *telexecv1.Command) (outcome, error) {
+// read follows the output from where it counts until it does what was waited for,
+// or the time is over.
+func (w *watch) read(ctx context.Context, cmd *telexecv1.Command, wait time.Duration) (outcome, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	time.AfterFunc(w.wait, func() { stop(errTime) }) // harmless once ctx has ended
+	over := time.AfterFunc(wait, func() { stop(errTime) })
+	defer over.Stop()
+	silence := time.AfterFunc(wait, func() { stop(errSilent) }) // no sooner than it is set below
+	silence.Stop()
+	defer silence.Stop()
+
 	r := newReader(w, cmd)
-	var silence *time.Timer
-	if w.until.silence > 0 {
-		silence = time.AfterFunc(max(w.until.silence-idleFor(cmd), 0), func() { stop(errSilent) })
-		defer silence.Stop()
+	req := &telexecv1.StreamOutputRequest{CommandId: w.id, Follow: true, StdoutOffset: r.stdout.next, StderrOffset: r.stderr.next}
+	if w.report != nil {
+		req.Heartbeat = durationpb.New(reportEvery)
 	}
-	for event, err := range w.adapter.client.StreamOutput(ctx, &telexecv1.StreamOutputRequest{
-		CommandId: w.id, Follow: true, StdoutOffset: r.stdout.next, StderrOffset: r.stderr.next,
-	}) {
+	for event, err := range w.adapter.client.StreamOutput(ctx, req) {
 		if err != nil {
 			switch context.Cause(ctx) {
 			case errTime:
@@ -171,16 +181,14 @@ func (w *watch) read(ctx context.Context, cmd *telexecv1.Command) (outcome, erro
 			}
 			return outcome{}, err
 		}
-		if seen, ok := r.see(event); ok {
+		if seen, ok := r.see(ctx, event); ok {
 			return seen, nil
 		}
-		if c := event.GetChunk(); c != nil {
-			if silence != nil && r.isNew(c) {
-				silence.Reset(w.until.silence)
-			}
-			if w.report != nil {
-				w.report.tellLine(ctx, r.recent)
-			}
+		if w.until.silence > 0 {
+			r.listen(silence, event)
+		}
+		if w.report != nil {
+			w.report.tellLine(ctx, r.recent)
 		}
 	}
 	return outcome{why: whyEnded}, nil
@@ -188,19 +196,37 @@ func (w *watch) read(ctx context.Context, cmd *telexecv1.Command) (outcome, erro
 
 // reader is what a watch has read so far.
 type reader struct {
-	until          conditions
-	stdout, stderr lines
-	sinceStdout    int64 // from here on bytes are new
-	sinceStderr    int64
-	fresh          int64 // new bytes so far
-	before         life
-	nowStdout      int64 // sizes when the watch began
-	nowStderr      int64
-	recent         string // the last line that is not blank
+	until                conditions
+	stdout, stderr       lines
+	sinceStdout          int64 // from here on bytes count as new
+	sinceStderr          int64
+	fresh                int64 // new bytes so far
+	command              *telexecv1.Command
+	nowStdout, nowStderr int64  // sizes when the watch began: up to there it reads what is old
+	listening            bool   // the timer for silence runs
+	recent               string // the last line that is not blank
+}
+
+// listen keeps the timer for silence: it runs once the command can be heard, that
+// is, has started, is connected, and all that is old has been read; and it begins
+// anew with whatever is printed.
+func (r *reader) listen(silence *time.Timer, event *telexecv1.StreamOutputResponse) {
+	idle, known := silentFor(r.command)
+	caughtUp := r.stdout.next >= r.nowStdout && r.stderr.next >= r.nowStderr
+	switch {
+	case !known || !caughtUp:
+		silence.Stop()
+		r.listening = false
+	case !r.listening:
+		silence.Reset(max(r.until.silence-idle, 0))
+		r.listening = true
+	case event.GetChunk() != nil:
+		silence.Reset(r.until.silence)
+	}
 }
 
 func newReader(w *watch, cmd *telexecv1.Command) *reader {
-	r := &reader{until: w.until, before: lifeOf(cmd), nowStdout: cmd.GetStdoutBytes(), nowStderr: cmd.GetStderrBytes()}
+	r := &reader{until: w.until, command: cmd, nowStdout: cmd.GetStdoutBytes(), nowStderr: cmd.GetStderrBytes()}
 	r.sinceStdout, r.sinceStderr = orElse(w.stdout, r.nowStdout), orElse(w.stderr, r.nowStderr)
 	r.stdout, r.stderr = lines{next: r.sinceStdout}, lines{next: r.sinceStderr}
 	if w.until.pattern != nil { // all of it, where nothing was said
@@ -225,35 +251,23 @@ func (r *reader) of(s telexecv1.Stream) *lines {
 	return &r.stdout
 }
 
-// isNew reports whether a chunk was printed since the watch began.
-func (r *reader) isNew(c *telexecv1.OutputChunk) bool {
-	now := r.nowStdout
-	if c.GetStream() == telexecv1.Stream_STREAM_STDERR {
-		now = r.nowStderr
-	}
-	return c.GetOffset()+int64(len(c.GetData())) > now
-}
-
 // see looks at an event and reports whether it ends the watch.
-func (r *reader) see(event *telexecv1.StreamOutputResponse) (outcome, bool) {
+func (r *reader) see(ctx context.Context, event *telexecv1.StreamOutputResponse) (outcome, bool) {
 	switch {
 	case event.GetChunk() != nil:
-		return r.seeChunk(event.GetChunk())
+		return r.seeChunk(ctx, event.GetChunk())
 	case event.GetGap() != nil:
 		l := r.of(event.GetGap().GetStream())
 		*l = lines{stream: l.stream, next: event.GetGap().GetTo()}
 	case event.GetEnded() != nil:
 		return outcome{why: whyEnded}, true
 	case event.GetCommand() != nil:
-		cmd := event.GetCommand()
-		if r.until.state && !ended(cmd) && lifeOf(cmd) != r.before {
-			return outcome{why: whyState}, true
-		}
+		r.command = event.GetCommand()
 	}
 	return outcome{}, false
 }
 
-func (r *reader) seeChunk(c *telexecv1.OutputChunk) (outcome, bool) {
+func (r *reader) seeChunk(ctx context.Context, c *telexecv1.OutputChunk) (outcome, bool) {
 	l, since := r.of(c.GetStream()), r.sinceStdout
 	if c.GetStream() == telexecv1.Stream_STREAM_STDERR {
 		since = r.sinceStderr
@@ -262,20 +276,30 @@ func (r *reader) seeChunk(c *telexecv1.OutputChunk) (outcome, bool) {
 		r.fresh += end - max(since, c.GetOffset())
 	}
 	for m := range l.add(c.GetOffset(), c.GetData()) {
+		if ctx.Err() != nil {
+			return outcome{}, false // the stream tells why
+		}
 		if r.matches(m) {
-			return outcome{whyPattern, &m}, true
+			return found(m), true
 		}
 		if strings.TrimSpace(m.Line) != "" {
 			r.recent = m.Line
 		}
 	}
 	if m := l.unfinished(); r.matches(m) { // a prompt has no end of line
-		return outcome{whyPattern, &m}, true
+		m.Unfinished = true
+		return found(m), true
 	}
 	if r.until.newBytes > 0 && r.fresh >= r.until.newBytes {
 		return outcome{why: whyBytes}, true
 	}
 	return outcome{}, false
+}
+
+// found is the outcome of a line that matches.
+func found(m matchFacts) outcome {
+	m.Line = cut(m.Line, maxMatch)
+	return outcome{whyPattern, &m}
 }
 
 // matches reports whether a line is what was waited for.

@@ -159,9 +159,8 @@ func TestTwoAgents(t *testing.T) {
 		t.Errorf("cancel: %+v", f)
 	}
 	for _, a := range []*agent{one, two} {
-		if result, err := a.session.CallTool(t.Context(), &mcp.CallToolParams{Name: "get_command_status", Arguments: map[string]any{"command_id": id}}); err != nil ||
-			!strings.Contains(result.Content[0].(*mcp.TextContent).Text, "cancelled") {
-			t.Errorf("%v, %v", result, err)
+		if f := a.call("get_command_status", map[string]any{"command_id": id}); f.State != "cancelled" || !f.Ended {
+			t.Errorf("%+v", f)
 		}
 	}
 }
