@@ -172,39 +172,56 @@ func (d *door) verify(ctx context.Context, token client.Token) (*auth.TokenInfo,
 // are all made before the first is sent. Revisions from 2025-06-18 on have no batches.
 const maxBatch = 16
 
-// smallBatch refuses requests that hold many calls.
-func (d *door) smallBatch(next http.Handler) http.Handler {
-	return withBody(next, func(w http.ResponseWriter, r *http.Request, body []byte) bool {
-		if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '[' {
-			return true
+// refusal is an answer to a request that is not served.
+type refusal struct {
+	code        int
+	contentType string
+	body        []byte
+}
+
+// plainRefusal is one in words.
+func plainRefusal(code int, format string, args ...any) *refusal {
+	text := http.StatusText(code) + ": " + fmt.Sprintf(format, args...) + "\n"
+	return &refusal{code, "text/plain; charset=utf-8", []byte(text)}
+}
+
+// checked reads the body of a request, and goes on where no check refuses it.
+func (d *door) checked(next http.Handler, checks ...func(http.Header, []byte) *refusal) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		var refused *refusal
+		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			refused = plainRefusal(http.StatusRequestEntityTooLarge, "a request may have %d bytes", tooLarge.Limit)
+		} else if err != nil {
+			refused = plainRefusal(http.StatusBadRequest, "it cannot be read: %v", err)
 		}
-		var batch []json.RawMessage
-		if json.Unmarshal(body, &batch) == nil && len(batch) <= maxBatch {
-			return true
+		for _, check := range checks {
+			if refused == nil {
+				refused = check(r.Header, body)
+			}
 		}
-		d.log.Info("refused: a large batch", "remote", r.RemoteAddr)
-		http.Error(w, fmt.Sprintf("Bad Request: a batch may hold %d messages; send one request for each", maxBatch), http.StatusBadRequest)
-		return false
+		if refused != nil {
+			d.log.Info("refused: "+http.StatusText(refused.code), "remote", r.RemoteAddr)
+			w.Header().Set("Content-Type", refused.contentType)
+			w.WriteHeader(refused.code)
+			_, _ = w.Write(refused.body)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
 	})
 }
 
-// withBody reads the body of a request, and goes on where check says so.
-func withBody(next http.Handler, check func(http.ResponseWriter, *http.Request, []byte) bool) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err != nil {
-			if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-				http.Error(w, fmt.Sprintf("Request Entity Too Large: a request may have %d bytes", tooLarge.Limit), http.StatusRequestEntityTooLarge)
-				return
-			}
-			http.Error(w, "Bad Request: it cannot be read: "+err.Error(), http.StatusBadRequest)
-			return
-		}
-		if check(w, r, body) {
-			r.Body = io.NopCloser(bytes.NewReader(body))
-			next.ServeHTTP(w, r)
-		}
-	})
+// smallBatch refuses requests that hold many calls. What is no JSON the SDK tells.
+func smallBatch(_ http.Header, body []byte) *refusal {
+	if !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("[")) {
+		return nil
+	}
+	var batch []json.RawMessage
+	if json.Unmarshal(body, &batch) != nil || len(batch) <= maxBatch {
+		return nil
+	}
+	return plainRefusal(http.StatusBadRequest, "a batch may hold %d messages; send one request for each", maxBatch)
 }
 
 // taskNamed refuses a request about a task whose header Mcp-Name is not the
@@ -212,21 +229,16 @@ func withBody(next http.Handler, check func(http.ResponseWriter, *http.Request, 
 // may route by the headers, so they must say the same as the body. The SDK checks
 // the methods that it knows; an error from anywhere behind it comes out as HTTP
 // 200, where this one must be 400.
-func (d *door) taskNamed(next http.Handler) http.Handler {
-	return withBody(next, func(w http.ResponseWriter, r *http.Request, body []byte) bool {
-		// That Mcp-Method is the body's the SDK checks for every method.
-		if r.Header.Get("Mcp-Protocol-Version") < mcptool.TasksSince || !slices.Contains(mcptool.TaskMethods, r.Header.Get("Mcp-Method")) {
-			return true
-		}
-		mismatch := taskNameMismatch(r.Header.Get("Mcp-Name"), body)
-		if mismatch == nil {
-			return true
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusBadRequest)
-		_, _ = w.Write(mismatch)
-		return false
-	})
+func taskNamed(h http.Header, body []byte) *refusal {
+	// That Mcp-Method is the body's the SDK checks for every method.
+	if h.Get("Mcp-Protocol-Version") < mcptool.TasksSince || !slices.Contains(mcptool.TaskMethods, h.Get("Mcp-Method")) {
+		return nil
+	}
+	mismatch := taskNameMismatch(h.Get("Mcp-Name"), body)
+	if mismatch == nil {
+		return nil
+	}
+	return &refusal{http.StatusBadRequest, "application/json", mismatch}
 }
 
 // taskNameMismatch gives the JSON-RPC error for a request that is about another

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -99,7 +100,7 @@ func newHandler(server *mcp.Server, service *client.Client, origins map[string]b
 	})
 	d := &door{service: service, origins: origins, log: log}
 	mux := http.NewServeMux()
-	mux.Handle(mcpPath, d.authenticated(d.smallBatch(d.taskNamed(streamable))))
+	mux.Handle(mcpPath, d.authenticated(d.checked(streamable, smallBatch, taskNamed)))
 	mux.HandleFunc("GET "+healthPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, "ok\n")
@@ -115,7 +116,7 @@ func listenAddr(o httpOptions) (string, error) {
 		addr = ":" + addr
 	}
 	host, port, err := net.SplitHostPort(addr)
-	if err != nil || port == "" || strings.Trim(port, "0123456789") != "" {
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
 		return "", usageError("cannot serve on %q", o.Addr).withHint("Give --http as a port or as host:port: 7090, 127.0.0.1:7090")
 	}
 	if host == "" {

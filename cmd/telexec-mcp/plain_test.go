@@ -32,7 +32,7 @@ var (
 		// A command that has just started is told as either; nobody can know which.
 		{regexp.MustCompile(`(on \S+: |"state": ")starting\b`), "${1}running"},
 		// These are not there where there is too little to tell.
-		{regexp.MustCompile(`(on \S+: [a-z ]+(?:, (?:exit code|signal) \w+)?) after [0-9.]+ s`), "$1"},
+		{regexp.MustCompile(`(on \S+: [a-z_]+(?:, (?:exit code|signal) \w+)?) after [0-9.]+ s`), "$1"},
 		{regexp.MustCompile(`\nIts last output was [0-9.]+ s ago\.`), ""},
 	}
 )

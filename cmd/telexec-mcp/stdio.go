@@ -62,7 +62,7 @@ type pipe struct {
 	mcp.Connection
 
 	mu   sync.Mutex
-	open map[jsonrpc.ID]struct{} // calls that were read and are not answered
+	open map[jsonrpc.ID]int // calls that were read and are not answered, by id: clients use one again at once
 
 	// slots has an element for each open call, at most maxOpen: a client that does
 	// not read its answers is not read any more either. Read fills it, Write empties it.
@@ -77,7 +77,7 @@ type pipe struct {
 }
 
 func newPipe(conn mcp.Connection) *pipe {
-	return &pipe{Connection: conn, open: make(map[jsonrpc.ID]struct{}), slots: make(chan struct{}, maxOpen), noMore: make(chan struct{}), idle: make(chan struct{}, 1)}
+	return &pipe{Connection: conn, open: make(map[jsonrpc.ID]int), slots: make(chan struct{}, maxOpen), noMore: make(chan struct{}), idle: make(chan struct{}, 1)}
 }
 
 // Connect makes the pipe its own transport: there is one connection, once.
@@ -96,16 +96,14 @@ func (p *pipe) Read(ctx context.Context) (jsonrpc.Message, error) {
 	}
 	// A subscription is answered only by its end.
 	if req, ok := msg.(*jsonrpc.Request); ok && req.IsCall() && req.Method != "subscriptions/listen" {
-		p.mu.Lock()
-		_, again := p.open[req.ID]
-		p.open[req.ID] = struct{}{}
-		p.mu.Unlock()
-		if !again {
-			select {
-			case p.slots <- struct{}{}:
-			case <-ctx.Done():
-			}
+		select {
+		case p.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
+		p.mu.Lock()
+		p.open[req.ID]++
+		p.mu.Unlock()
 	}
 	return msg, nil
 }
@@ -118,8 +116,10 @@ func (p *pipe) Write(ctx context.Context, msg jsonrpc.Message) error {
 	}
 	if resp, ok := msg.(*jsonrpc.Response); ok {
 		p.mu.Lock()
-		if _, ok := p.open[resp.ID]; ok {
-			delete(p.open, resp.ID)
+		if n := p.open[resp.ID]; n > 0 {
+			if p.open[resp.ID]--; n == 1 {
+				delete(p.open, resp.ID)
+			}
 			<-p.slots
 		}
 		if len(p.open) == 0 {

@@ -29,10 +29,11 @@ type commandFacts struct {
 	Queue          *queueFacts       `json:"queue,omitempty" jsonschema:"where it stands while it is queued"`
 	Percent        *float64          `json:"percent,omitempty" jsonschema:"progress, where the output tells it"`
 	StdinOpen      bool              `json:"stdin_open,omitempty" jsonschema:"send_command_input can write to it"`
-	DurationSecs   float64           `json:"duration_seconds,omitempty"`
+	CancelReason   string            `json:"cancel_reason,omitempty" jsonschema:"what was said by whoever cancelled it"`
+	DurationSecs   float64           `json:"duration_seconds,omitempty" jsonschema:"from start_time to end_time, or to now"`
 	CreateTime     string            `json:"create_time" jsonschema:"RFC 3339"`
-	StartTime      string            `json:"start_time,omitempty"`
-	EndTime        string            `json:"end_time,omitempty"`
+	StartTime      string            `json:"start_time,omitempty" jsonschema:"when the service learned that it had started"`
+	EndTime        string            `json:"end_time,omitempty" jsonschema:"when the service learned that it had ended: later than it did, where the host or the service was away"`
 	LastActivity   string            `json:"last_activity_time,omitempty" jsonschema:"last output or change of state"`
 	CreatedBy      string            `json:"created_by,omitempty" jsonschema:"who asked for it, and through which door"`
 	Durable        bool              `json:"durable,omitempty" jsonschema:"it outlives the connection to its host and a restart of the service"`
@@ -68,6 +69,7 @@ func facts(c *telexecv1.Command) commandFacts {
 		Labels:         c.GetLabels(),
 	}
 	f.Cancelling = !f.Ended && c.GetCancellation() != nil
+	f.CancelReason = brief(c.GetCancellation().GetReason())
 	f.Failure = failureOf(c.GetFailure())
 	if q := c.GetQueue(); q != nil {
 		f.Queue = &queueFacts{Position: q.GetPosition(), EstimatedWait: q.GetEstimatedWait().AsDuration().Seconds(), WaitsFor: q.GetWaitsFor()}
@@ -95,6 +97,9 @@ func shortened(line string) string {
 func failureOf(f *telexecv1.Failure) *failureFacts {
 	if f == nil {
 		return nil
+	}
+	if strings.HasPrefix(f.GetReason(), "HOST_KEY_") { // the service tells how to accept a key
+		return &failureFacts{Reason: f.GetReason(), Message: brief(f.GetMessage()), Hint: "Tell the person who runs telexec: whether this key is right is not yours to decide"}
 	}
 	// Messages may quote what a host has said.
 	return &failureFacts{Reason: f.GetReason(), Message: brief(f.GetMessage()), Hint: brief(f.GetHint())}
@@ -137,7 +142,7 @@ func seconds(s float64) string {
 // sentence says where a command is, in one line.
 func (f commandFacts) sentence() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Command %s on %s: %s", f.CommandID, f.Host, strings.ReplaceAll(f.State, "_", " "))
+	fmt.Fprintf(&b, "Command %s on %s: %s", f.CommandID, f.Host, f.State)
 	if f.ExitCode != nil {
 		fmt.Fprintf(&b, ", exit code %d", *f.ExitCode)
 	}
@@ -160,6 +165,9 @@ func (f commandFacts) sentence() string {
 		b.WriteString("; its host cannot be reached just now, and it goes on there")
 	}
 	b.WriteString(".")
+	if f.CancelReason != "" {
+		fmt.Fprintf(&b, "\nWhoever cancelled it gave this reason: %q", f.CancelReason)
+	}
 	if f.Failure != nil {
 		fmt.Fprintf(&b, "\n%s: %s", f.Failure.Reason, f.Failure.Message)
 		if f.Failure.Hint != "" {
@@ -189,6 +197,7 @@ func outputFrom(resp *telexecv1.GetStatusResponse, stdoutFrom, stderrFrom *int64
 		return excerptOf(name, c, budget, f)
 	}
 	out, err := part(streamStdout, stdout, stdoutFrom, forStdout), part(streamStderr, stderr, stderrFrom, forStderr)
+	out.info.More, err.info.More = out.paged && out.more(), err.paged && err.more()
 	return outputFacts{out.text(), err.text(), &out.info, &err.info}, []excerpt{out, err}
 }
 
@@ -202,7 +211,7 @@ func quote(b *strings.Builder, id string, excerpts ...excerpt) {
 	mark := "=== " + nonce()
 	introduced := false
 	for _, e := range excerpts {
-		if e.head+e.tail == "" && e.info.OmittedBytes == 0 && e.info.Removed == 0 && e.info.NextOffset == e.info.Offset {
+		if e.head+e.tail == "" && e.info.OmittedBytes == 0 && e.info.Removed == 0 && e.info.NextOffset == e.info.Offset && e.info.Note == "" {
 			continue
 		}
 		if !introduced {
@@ -229,13 +238,13 @@ func nothing(excerpts []excerpt) string {
 	var behind []string
 	for _, e := range excerpts {
 		if e.info.Offset > 0 {
-			behind = append(behind, fmt.Sprintf("offset %d of %s", e.info.Offset, e.stream))
+			behind = append(behind, fmt.Sprintf("offset %d of %s on, which has %s so far", e.info.Offset, e.stream, count(e.info.Bytes, "byte")))
 		}
 	}
 	if len(behind) == 0 {
 		return "No output."
 	}
-	return "No output from " + strings.Join(behind, " and ") + " on."
+	return "No output from " + strings.Join(behind, ", nor from ") + "."
 }
 
 // count is a number of things.

@@ -3,6 +3,7 @@ package mcptool
 import (
 	"context"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -64,7 +65,7 @@ func (a *adapter) mayRun(ctx context.Context, host string) error {
 		return nil
 	}
 	a.log.WarnContext(ctx, "refused a host that --host-allow leaves out", "host", host)
-	return refuse("HOST_NOT_ALLOWED", "Take one that list_hosts shows", "this adapter does not allow the host %q", host)
+	return refuse("HOST_NOT_ALLOWED", "Take one that list_hosts shows", "this adapter does not allow the host %q, only %s", host, strings.Join(a.hosts, ", "))
 }
 
 // mayTouch refuses commands on such hosts, as if they did not exist. Where all

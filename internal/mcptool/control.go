@@ -183,7 +183,7 @@ func (a *adapter) sendInput(ctx context.Context, _ *call, in inputArgs) (answer[
 	if err != nil {
 		return answer[inputFacts]{}, err
 	}
-	text := fmt.Sprintf("Sent %d bytes to command %s; it was sent %d in all.", len(data), in.CommandID, resp.GetStdinBytes())
+	text := fmt.Sprintf("Sent %s to command %s; it was sent %d in all.", count(len(data), "byte"), in.CommandID, resp.GetStdinBytes())
 	if in.EOF {
 		text += " Its input is closed."
 	}

@@ -77,6 +77,7 @@ type streamInfo struct {
 	OmittedBytes  int64  `json:"omitted_bytes,omitempty" jsonschema:"how many bytes were left out in the middle"`
 	NextOffset    int64  `json:"next_offset" jsonschema:"where to go on reading: the offset behind the last byte shown"`
 	Complete      bool   `json:"complete,omitempty" jsonschema:"no more bytes will ever come behind next_offset"`
+	More          bool   `json:"more,omitempty" jsonschema:"there is more behind next_offset already"`
 	Note          string `json:"note,omitempty" jsonschema:"what is not shown although it was asked for"`
 	Removed       int64  `json:"removed_bytes,omitempty" jsonschema:"bytes at the beginning that are not stored any more"`
 }

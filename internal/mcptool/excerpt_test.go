@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 
@@ -134,61 +133,6 @@ func TestHeadAndTailLines(t *testing.T) {
 	in := &outputArgs{TailLines: 1, Format: formatText}
 	if e := in.lastLines(streamStdout, stored("a\nb\xe2\x9c", 100, false), 1000); e.head != "b" || e.info.NextOffset != 3 {
 		t.Errorf("%q %+v", e.head, e.info)
-	}
-}
-
-// TestLines: however the chunks fall, the lines are the same.
-func TestLines(t *testing.T) {
-	data := "first\r\n\x1b[32msecond\x1b[0m\n\n✓ third\nprompt> "
-	want := []matchFacts{{Stream: streamStderr, Offset: 0, Line: "first"}, {Stream: streamStderr, Offset: 7, Line: "second"}, {Stream: streamStderr, Offset: 23, Line: ""}, {Stream: streamStderr, Offset: 24, Line: "✓ third"}}
-	r := rand.New(rand.NewPCG(3, 4))
-	for range 200 {
-		l := lines{stream: streamStderr}
-		var got []matchFacts
-		for at := 0; at < len(data); {
-			n := min(1+r.IntN(9), len(data)-at)
-			got = append(got, slices.Collect(l.add(int64(at), []byte(data[at:at+n])))...)
-			at += n
-		}
-		if !slices.Equal(got, want) {
-			t.Fatalf("%v, want %v", got, want)
-		}
-		if u := l.unfinished(); u != (matchFacts{Stream: streamStderr, Offset: 34, Line: "prompt> "}) {
-			t.Fatalf("%+v", u)
-		}
-	}
-}
-
-// TestLinesWithoutEnd: a line that does not end is given in pieces, which overlap so
-// that nothing hides where it is cut, and costs no more memory than one of them.
-func TestLinesWithoutEnd(t *testing.T) {
-	l := lines{stream: streamStdout}
-	whole := []byte(strings.Repeat("x", 100_000))
-	const secret = "password=hunter2"
-	for at := maxLine - 8; at < len(whole)-100; at += maxLine - overlap {
-		copy(whole[at:], secret)
-	}
-	want, got, seen := strings.Count(string(whole), secret), map[int64]bool{}, 0
-	for at := 0; at < len(whole); at += 1000 {
-		for m := range l.add(int64(at), whole[at:at+1000]) {
-			if m.Line != string(whole[m.Offset:][:len(m.Line)]) || len(m.Line) != maxLine {
-				t.Fatalf("a piece of %d at %d", len(m.Line), m.Offset)
-			}
-			for i := strings.Index(m.Line, secret); i >= 0 && !got[m.Offset+int64(i)]; i = strings.Index(m.Line, secret) {
-				got[m.Offset+int64(i)] = true
-				m.Line = m.Line[:i] + strings.Repeat("-", len(secret)) + m.Line[i+len(secret):]
-			}
-			seen = int(m.Offset) + maxLine
-		}
-		if cap(l.rest) > 2*maxLine {
-			t.Fatalf("%d bytes are held", cap(l.rest))
-		}
-	}
-	if found := len(got) + strings.Count(string(l.rest), secret); found != want || want < 5 {
-		t.Errorf("%d of %d are found", len(got), want)
-	}
-	if seen+len(l.rest)-overlap != len(whole) {
-		t.Errorf("%d bytes of %d", seen+len(l.rest)-overlap, len(whole))
 	}
 }
 

@@ -3,6 +3,7 @@ package mcptool
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // startArgs say what to run; they are the same however the call waits.
 type startArgs struct {
 	Host        string            `json:"host,omitempty" jsonschema:"name of the host, as list_hosts gives it; give this or sessionName"`
-	SessionName string            `json:"sessionName,omitempty" jsonschema:"name of a session to run in, instead of host"`
+	SessionName string            `json:"sessionName,omitempty" jsonschema:"name of a session to run in, instead of host (there are none yet: give host)"`
 	Command     string            `json:"command" jsonschema:"a shell command line, run by /bin/sh"`
 	Cwd         string            `json:"cwd,omitempty" jsonschema:"directory to run in; default: the login directory"`
 	Env         map[string]string `json:"env,omitempty" jsonschema:"environment variables to set; their values are not kept in the history"`
@@ -103,7 +104,7 @@ func (a *adapter) start(ctx context.Context, c *call, in startArgs) (answer[star
 	out := startedFacts{commandFacts: facts(resp.GetCommand()), Replayed: resp.GetReplayed() && in.RequestID != ""}
 	text := out.sentence()
 	if !out.Ended {
-		out.Next = a.next(resp.GetCommand())
+		out.Next = a.next(resp.GetCommand(), outputFacts{})
 		text += "\n" + out.Next
 	}
 	return answer[startedFacts]{data: out, text: text, failed: unsuccessful(resp.GetCommand())}, nil
@@ -200,7 +201,7 @@ func (a *adapter) executeAnswer(resp *telexecv1.ExecuteResponse, budget int, f f
 	var text strings.Builder
 	text.WriteString(out.sentence())
 	if !out.Ended {
-		out.Next = a.next(cmd)
+		out.Next = a.next(cmd, out.outputFacts)
 		text.WriteString("\n" + out.Next)
 		out.StderrSoFar, out.Stderr = out.Stderr, "ASYNC:"+cmd.GetId()
 		out.ExitCode = new(int32(asyncExitCode))
@@ -210,12 +211,23 @@ func (a *adapter) executeAnswer(resp *telexecv1.ExecuteResponse, budget int, f f
 }
 
 // next says what to do about a command that has not ended, with the tools there are.
-func (a *adapter) next(cmd *telexecv1.Command) string {
+// shown is what was shown of its output, which is not to be shown again.
+func (a *adapter) next(cmd *telexecv1.Command, shown outputFacts) string {
 	said := "It goes on; do not start it again."
 	if a.offers(observe, false) {
-		said += " To wait for it: get_command_status {\"command_id\": \"" + cmd.GetId() + "\", \"wait_seconds\": 50}."
+		call := fmt.Sprintf("get_command_status {\"command_id\": %q, \"wait_seconds\": 50", cmd.GetId())
+		if i := shown.StdoutInfo; i != nil && i.NextOffset > 0 {
+			call += fmt.Sprintf(", \"stdout_offset\": %d", i.NextOffset)
+		}
+		if i := shown.StderrInfo; i != nil && i.NextOffset > 0 {
+			call += fmt.Sprintf(", \"stderr_offset\": %d", i.NextOffset)
+		}
+		said += " To wait for it: " + call + "}."
 	}
 	if a.offers(control, true) {
+		if cmd.GetStdinOpen() {
+			said += " If it waits for input: send_command_input."
+		}
 		said += " To end it: cancel_command."
 	}
 	return said

@@ -115,7 +115,7 @@ func (a *adapter) listTools() []tool {
 }
 
 func (a *adapter) listRunning(ctx context.Context, _ *call, in runningArgs) (answer[listFacts], error) {
-	return a.list(ctx, &telexecv1.ListCommandsRequest{Active: true, Host: in.Host, Labels: in.Labels}, in.pageArgs)
+	return a.list(ctx, &telexecv1.ListCommandsRequest{Active: true, Host: in.Host, Labels: in.Labels}, in.pageArgs, "")
 }
 
 func (a *adapter) listHistory(ctx context.Context, _ *call, in historyArgs) (answer[listFacts], error) {
@@ -144,11 +144,11 @@ func (a *adapter) listHistory(ctx context.Context, _ *call, in historyArgs) (ans
 	if req.CreateTimeTo, err = moment("before", in.Before, now); err != nil {
 		return none, err
 	}
-	ans, err := a.list(ctx, req, in.pageArgs)
-	if err == nil && ans.data.NextPageToken != "" && (in.Since != "" || in.Before != "") {
-		ans = anchored(ans, now)
+	mark := ""
+	if in.Since != "" || in.Before != "" {
+		mark = strconv.FormatInt(now.UnixMicro(), 36) + anchorMark
 	}
-	return ans, err
+	return a.list(ctx, req, in.pageArgs, mark)
 }
 
 // A page token may hold the moment that relative times count from: "24h" must mean
@@ -162,14 +162,6 @@ func anchor(pageToken string) (now time.Time, token string) {
 		return time.UnixMicro(n), rest
 	}
 	return time.Now(), pageToken
-}
-
-// anchored puts the moment into the page token of an answer.
-func anchored(ans answer[listFacts], now time.Time) answer[listFacts] {
-	token := ans.data.NextPageToken
-	ans.data.NextPageToken = strconv.FormatInt(now.UnixMicro(), 36) + anchorMark + token
-	ans.text = strings.Replace(ans.text, token, ans.data.NextPageToken, 1)
-	return ans
 }
 
 // names lists the values of an enumeration as tools write them.
@@ -191,14 +183,20 @@ func moment(name, s string, now time.Time) (*timestamppb.Timestamp, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return timestamppb.New(t), nil
 	}
+	if days, isDays := strings.CutSuffix(s, "d"); isDays {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 {
+			return timestamppb.New(now.AddDate(0, 0, -n)), nil
+		}
+	}
 	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
 		return timestamppb.New(now.Add(-ago)), nil
 	}
-	return nil, refuse("INVALID_ARGUMENT", "Give RFC 3339, as 2026-01-31T08:00:00Z, or how long ago, as 90m or 24h", "cannot read %s %q", name, s)
+	return nil, refuse("INVALID_ARGUMENT", "Give RFC 3339, as 2026-01-31T08:00:00Z, or how long ago, as 90m, 24h or 7d", "cannot read %s %q", name, s)
 }
 
-// list gives one page of commands on hosts that the caller may know.
-func (a *adapter) list(ctx context.Context, req *telexecv1.ListCommandsRequest, page pageArgs) (answer[listFacts], error) {
+// list gives one page of commands on hosts that the caller may know. The token for
+// the next one begins with mark.
+func (a *adapter) list(ctx context.Context, req *telexecv1.ListCommandsRequest, page pageArgs, mark string) (answer[listFacts], error) {
 	out := listFacts{Commands: []rowFacts{}}
 	if req.GetHost() == "" && len(a.hosts) == 1 && !strings.ContainsAny(a.hosts[0], `*?[\`) {
 		req.Host = a.hosts[0] // then the service need not give others
@@ -211,12 +209,15 @@ func (a *adapter) list(ctx context.Context, req *telexecv1.ListCommandsRequest, 
 	if err != nil {
 		return answer[listFacts]{}, err
 	}
+	if out.NextPageToken != "" {
+		out.NextPageToken = mark + out.NextPageToken
+	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s, newest first.", count(len(rows), "command"))
 	for _, c := range rows {
 		row := rowOf(c)
 		out.Commands = append(out.Commands, row)
-		fmt.Fprintf(&text, "\n%s  %s  %s  %s", row.CommandID, row.CreateTime, row.Host, strings.ReplaceAll(row.State, "_", " "))
+		fmt.Fprintf(&text, "\n%s  %s  %s  %s", row.CommandID, row.CreateTime, row.Host, row.State)
 		if row.ExitCode != nil {
 			fmt.Fprintf(&text, " %d", *row.ExitCode)
 		}

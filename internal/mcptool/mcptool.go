@@ -14,7 +14,8 @@
 //	execute.go status.go output.go control.go list.go session.go   the tools
 //	task.go resource.go   the same commands as MCP tasks and as resources
 //	answer.go    what is told of a command, as JSON and in words
-//	excerpt.go text.go    output within a budget, safe to show to a model
+//	watch.go progress.go   waiting, and what is told meanwhile
+//	excerpt.go text.go lines.go   output within a budget, safe to show to a model, line by line
 //
 // Two rules hold for all of it. No call lasts longer than about 50 s, because
 // clients give up at 60: what takes longer is answered with the id and goes on.
@@ -138,10 +139,15 @@ func New(o Options) (*mcp.Server, error) {
 		// What one caller may read, a cache must not give to another.
 		SetCacheable: func(_ context.Context, _ mcp.Request, c *mcp.Cacheable) { c.CacheScope = private },
 	})
+	offered := 0
 	for _, t := range a.tools() {
 		if a.offers(t.toolset, t.acts) {
 			t.add(server)
+			offered++
 		}
+	}
+	if offered == 0 {
+		return nil, fmt.Errorf("a read-only adapter with the toolsets %s offers nothing", strings.Join(chosen, ", "))
 	}
 	if a.offers(observe, false) {
 		a.addResources(server)

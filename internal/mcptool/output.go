@@ -36,7 +36,7 @@ type pageFacts struct {
 	StdoutInfo *streamInfo  `json:"stdout_info,omitempty" jsonschema:"what of stdout is shown; with pattern: what was searched, from offset to next_offset"`
 	StderrInfo *streamInfo  `json:"stderr_info,omitempty" jsonschema:"as stdout_info"`
 	Matches    []matchFacts `json:"matches,omitempty" jsonschema:"the lines that match the pattern"`
-	More       bool         `json:"more,omitempty" jsonschema:"there is more: ask again with next_offset as offset"`
+	More       bool         `json:"more,omitempty" jsonschema:"there is more: see which stream_info says so, and ask again with its stream, and its next_offset as offset"`
 }
 
 func (a *adapter) outputTools() []tool {
@@ -60,6 +60,9 @@ func (a *adapter) getOutput(ctx context.Context, _ *call, in outputArgs) (answer
 		return none, refuse("INVALID_ARGUMENT", "Leave out all but one of them", "head_lines, tail_lines, and offset or pattern exclude each other")
 	}
 	if in.Pattern != "" {
+		if in.Format != formatText {
+			return none, refuse("INVALID_ARGUMENT", "Search without format, and read what was found with offset and format", "a search shows text only")
+		}
 		return a.search(ctx, in)
 	}
 	resp, err := a.status(ctx, in.request())
@@ -69,13 +72,15 @@ func (a *adapter) getOutput(ctx context.Context, _ *call, in outputArgs) (answer
 	cmd := resp.GetCommand()
 	out := pageFacts{CommandID: cmd.GetId(), State: stateName(cmd.GetState()), Ended: ended(cmd)}
 	shown := in.excerpts(resp)
-	for _, e := range shown {
+	for i := range shown {
+		e := &shown[i]
 		if e.stream == streamStdout {
 			out.Stdout, out.StdoutInfo = e.text(), &e.info
 		} else {
 			out.Stderr, out.StderrInfo = e.text(), &e.info
 		}
-		out.More = out.More || e.paged && e.more()
+		e.info.More = e.paged && e.more()
+		out.More = out.More || e.info.More
 	}
 	var text strings.Builder
 	text.WriteString(facts(cmd).sentence())
@@ -129,10 +134,21 @@ func (in *outputArgs) excerpt(name streamName, c *telexecv1.StreamContent, budge
 func page(name streamName, c *telexecv1.StreamContent, data []byte, budget int, f format) excerpt {
 	final := c.GetComplete() && len(data) == len(c.GetData())
 	text, used := f.show(data, budget, final)
-	return excerpt{stream: name, exact: f == formatBase64, paged: true, head: text, info: streamInfo{
+	e := excerpt{stream: name, exact: f == formatBase64, paged: true, head: text, info: streamInfo{
 		Bytes: c.GetSize(), Offset: c.GetOffset(), Removed: c.GetEarliestOffset(),
 		NextOffset: c.GetOffset() + int64(used), Complete: final && used == len(data),
 	}}
+	if settled := len(f.settled(data)); !final && used == settled && c.GetOffset()+int64(len(data)) == c.GetSize() {
+		e.info.wait(len(data) - settled)
+	}
+	return e
+}
+
+// wait notes bytes at the end of a stream that cannot be shown yet.
+func (i *streamInfo) wait(n int) {
+	if n > 0 {
+		i.Note = count(n, "byte") + " at the end may belong to a character or control sequence that is still to come; format base64 shows them"
+	}
 }
 
 // noRoom is what is said where fewer lines are shown than there are and were asked
@@ -145,7 +161,7 @@ func (in *outputArgs) firstLines(name streamName, c *telexecv1.StreamContent, bu
 	e := page(name, c, data, budget, in.Format)
 	e.paged = false // what comes behind the lines was not asked for
 	all := bytes.Count(data, []byte("\n")) == in.HeadLines || int64(len(c.GetData())) == c.GetSize()-c.GetOffset()
-	if e.info.NextOffset < c.GetOffset()+int64(len(data)) || !all {
+	if e.info.Note == "" && (e.info.NextOffset < c.GetOffset()+int64(len(data)) || !all) {
 		e.info.Note, e.paged = noRoom, true
 	}
 	return e
@@ -170,8 +186,10 @@ func (in *outputArgs) lastLines(name streamName, c *telexecv1.StreamContent, bud
 	if len(c.GetTail()) > 0 {
 		data, at = c.GetTail(), c.GetTailOffset()
 	}
+	waiting := 0
 	if !c.GetComplete() {
-		data = in.Format.settled(data)
+		settled := in.Format.settled(data)
+		waiting, data = len(data)-len(settled), settled
 	}
 	begin, whole := tailLines(data, in.TailLines)
 	if !whole && at > c.GetEarliestOffset() {
@@ -182,6 +200,7 @@ func (in *outputArgs) lastLines(name streamName, c *telexecv1.StreamContent, bud
 		Bytes: c.GetSize(), Offset: at + int64(begin+first), Removed: c.GetEarliestOffset(),
 		NextOffset: at + int64(len(data)), Complete: c.GetComplete(),
 	}}
+	e.info.wait(waiting)
 	if first > 0 || !whole && at > c.GetEarliestOffset() {
 		e.info.Note = noRoom
 	}
@@ -221,7 +240,7 @@ func (a *adapter) search(ctx context.Context, in outputArgs) (answer[pageFacts],
 		return none, err
 	}
 	out := pageFacts{CommandID: cmd.GetId(), State: stateName(cmd.GetState()), Ended: ended(cmd), Matches: s.found}
-	var text, list strings.Builder
+	var text, shown strings.Builder
 	text.WriteString(facts(cmd).sentence())
 	fmt.Fprintf(&text, "\n%s.", count(len(s.found), "matching line"))
 	for _, part := range s.parts {
@@ -233,15 +252,15 @@ func (a *adapter) search(ctx context.Context, in outputArgs) (answer[pageFacts],
 		}
 		fmt.Fprintf(&text, " In %s the bytes %d to %d of %d were searched.", part.stream, info.Offset, info.NextOffset, info.Bytes)
 		if s.stopped && info.NextOffset < info.Bytes {
-			out.More = true
+			out.More, info.More = true, true
 			fmt.Fprintf(&text, " There is more: go on with stream %s and offset %d.", part.stream, info.NextOffset)
 		}
 	}
 	for _, m := range s.found {
-		fmt.Fprintf(&list, "%s %d: %s\n", m.Stream, m.Offset, m.Line)
+		fmt.Fprintf(&shown, "%s %d: %s%s\n", m.Stream, m.Offset, m.Line, m.remark())
 	}
 	if len(s.found) > 0 {
-		quoteText(&text, "stream, offset: line", list.String())
+		quoteText(&text, "stream, offset: line", shown.String())
 	}
 	return answer[pageFacts]{data: out, text: text.String()}, nil
 }
@@ -321,11 +340,9 @@ func (s *search) run(ctx context.Context, a *adapter, pattern *regexp.Regexp) (*
 		}
 	}
 	for _, p := range s.parts { // lines that have not ended, and in a command that has, never will
-		m := p.unfinished()
-		if !ended(cmd) {
-			m.Unfinished = true
-		}
-		if m.Line != "" && pattern.MatchString(m.Line) && !s.take(m) {
+		last := p.open(maxLine)
+		last.open = !ended(cmd)
+		if !s.takeFrom(last, p, pattern) {
 			return cmd, nil
 		}
 		if ended(cmd) {
@@ -348,10 +365,12 @@ func (s *search) part(stream telexecv1.Stream) *searched {
 // look takes the lines of a chunk that match, and reports whether to go on.
 func (s *search) look(ctx context.Context, c *telexecv1.OutputChunk, pattern *regexp.Regexp) bool {
 	p := s.part(c.GetStream())
-	for m := range p.add(c.GetOffset(), c.GetData()) {
-		over := ctx.Err() != nil
-		if over || pattern.MatchString(m.Line) && !s.take(m) {
-			s.stopped, p.to = true, m.Offset
+	for line := range p.add(c.GetOffset(), c.GetData()) {
+		if ctx.Err() != nil {
+			s.stopped, p.to = true, line.offset
+			return false
+		}
+		if !s.takeFrom(line, p, pattern) {
 			return false
 		}
 	}
@@ -359,8 +378,30 @@ func (s *search) look(ctx context.Context, c *telexecv1.OutputChunk, pattern *re
 	return true
 }
 
+// takeFrom takes the lines of a piece that match, as far as the budget goes.
+func (s *search) takeFrom(line piece, p *searched, pattern *regexp.Regexp) bool {
+	for m := range line.matching(pattern, p.stream) {
+		if !s.take(m) {
+			p.to = line.offset
+			return false
+		}
+	}
+	return true
+}
+
 // lineOverhead is what a line costs besides its text: its stream and offset.
 const lineOverhead = 24
+
+// remark says what of a line is shown.
+func (m matchFacts) remark() string {
+	switch {
+	case m.Part:
+		return " (part of a long line)"
+	case m.Unfinished:
+		return " (not ended)"
+	}
+	return ""
+}
 
 // take adds a line if the budget has room for it. A line that alone is more than
 // the budget is cut.

@@ -128,8 +128,13 @@ func cut(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
-	for most > 0 && !utf8.RuneStart(s[most]) {
-		most--
+	return s[:runeStart(s, most)] + "…"
+}
+
+// runeStart is the last place up to at where a character begins, or the end of s.
+func runeStart(s string, at int) int {
+	for at > 0 && at < len(s) && !utf8.RuneStart(s[at]) {
+		at--
 	}
-	return s[:most] + "…"
+	return at
 }

@@ -84,7 +84,7 @@ func (s *service) dial(t testing.TB) *client.Client {
 	telexecv1.RegisterAdminServiceServer(server, s)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
-	c, err := client.Dial(client.Options{Server: "localhost", Token: "own", RetryFor: -1, DialOptions: []grpc.DialOption{
+	c, err := client.Dial(client.Options{Server: "127.0.0.1:1", Token: "own", RetryFor: -1, DialOptions: []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
 	}})
 	if err != nil {
@@ -158,7 +158,9 @@ func (s *service) wait(ctx context.Context, wait time.Duration, version int64) {
 }
 
 func (s *service) Execute(ctx context.Context, req *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
-	s.began = time.Now()
+	if s.life != nil {
+		s.began = time.Now()
+	}
 	s.wait(ctx, req.GetWait().AsDuration(), math.MaxInt64)
 	return &telexecv1.ExecuteResponse{Command: s.told(), Stdout: content(s.stdout), Stderr: content(s.stderr)}, nil
 }

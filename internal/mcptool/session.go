@@ -2,10 +2,9 @@ package mcptool
 
 import (
 	"context"
-	"errors"
+	"fmt"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
-	"github.com/telexec/telexec/pkg/client"
 )
 
 type sessionArgs struct {
@@ -53,7 +52,7 @@ func (a *adapter) sessionTools() []tool {
 func (a *adapter) sessionStatus(ctx context.Context, _ *call, in sessionArgs) (answer[sessionFacts], error) {
 	out := sessionFacts{SessionName: in.SessionName, Status: noTask}
 	resp, err := a.status(ctx, &telexecv1.GetStatusRequest{Session: in.SessionName, Output: outputFor(statusBudget)})
-	if said, ok := nothingThere(resp.GetNoTask(), err); ok {
+	if said, ok := nothingThere(in.SessionName, resp.GetNoTask(), err); ok {
 		out.Message = said
 		return answer[sessionFacts]{data: out, text: noTask + ": " + said}, nil
 	}
@@ -67,20 +66,21 @@ func (a *adapter) sessionStatus(ctx context.Context, _ *call, in sessionArgs) (a
 
 func (a *adapter) cancelSession(ctx context.Context, _ *call, in cancelSessionArgs) (answer[sessionCancelFacts], error) {
 	out := sessionCancelFacts{SessionName: in.SessionName, Status: noTask}
-	if len(a.hosts) > 0 { // whose it is must be known before anything is ended
+	req := in.request()
+	req.Session = in.SessionName
+	if len(a.hosts) > 0 { // what is ended must be what was looked at
 		resp, err := a.status(ctx, &telexecv1.GetStatusRequest{Session: in.SessionName, Output: &telexecv1.OutputOptions{Omit: true}})
-		if said, ok := nothingThere(resp.GetNoTask(), err); ok {
+		if said, ok := nothingThere(in.SessionName, resp.GetNoTask(), err); ok {
 			out.Message = said
 			return answer[sessionCancelFacts]{data: out, text: noTask + ": " + said}, nil
 		}
 		if err != nil {
 			return answer[sessionCancelFacts]{}, err
 		}
+		req.Session, req.CommandId = "", resp.GetCommand().GetId()
 	}
-	req := in.request()
-	req.Session = in.SessionName
 	resp, err := a.client.Cancel(ctx, req)
-	if said, ok := nothingThere(resp.GetNoTask(), err); ok {
+	if said, ok := nothingThere(in.SessionName, resp.GetNoTask(), err); ok {
 		out.Message = said
 		return answer[sessionCancelFacts]{data: out, text: noTask + ": " + said}, nil
 	}
@@ -93,14 +93,18 @@ func (a *adapter) cancelSession(ctx context.Context, _ *call, in cancelSessionAr
 }
 
 // nothingThere reports whether there is no command to tell of, and says why. A
-// session that does not exist is no error to an agent that only wants to know
-// whether something runs in it.
-func nothingThere(noTask bool, err error) (said string, ok bool) {
+// session that does not exist, or not for this caller, is no error to an agent that
+// only wants to know whether something runs in it.
+func nothingThere(session string, noTask bool, err error) (said string, ok bool) {
 	if noTask {
 		return "nothing runs in this session", true
 	}
-	if e, isClient := errors.AsType[*client.Error](err); isClient && e.Reason == reasonUnknownSession {
-		return e.Message, true
+	if err == nil {
+		return "", false
+	}
+	switch tellError(err).Error.Reason {
+	case reasonUnknownSession, reasonUnknownCommand:
+		return fmt.Sprintf("there is no session %q", session), true
 	}
 	return "", false
 }

@@ -124,18 +124,26 @@ func (a *adapter) serveTask(ctx context.Context, method string, req *mcp.ServerR
 	id := req.Params.TaskID
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	resp, err := a.status(ctx, &telexecv1.GetStatusRequest{CommandId: id, Output: outputFor(defaultBudget)})
-	if err != nil {
+	if method == methodTaskGet {
+		return a.getTask(ctx, id)
+	}
+	// A task that does not exist, or not for this caller, is told as such.
+	if _, err := a.status(ctx, &telexecv1.GetStatusRequest{CommandId: id, Output: &telexecv1.OutputOptions{Omit: true}}); err != nil {
 		return nil, protocolError(err)
 	}
-	switch method {
-	case methodTaskCancel:
+	if method == methodTaskCancel {
 		if _, err := a.client.Cancel(ctx, &telexecv1.CancelRequest{CommandId: id, Reason: "the client cancelled its task"}); err != nil {
 			return nil, protocolError(err)
 		}
-		return &acknowledgement{ResultType: "complete"}, nil
-	case methodTaskUpdate:
-		return &acknowledgement{ResultType: "complete"}, nil
+	}
+	return &acknowledgement{ResultType: "complete"}, nil
+}
+
+// getTask tells of a task, with its result once it has one.
+func (a *adapter) getTask(ctx context.Context, id string) (mcp.Result, error) {
+	resp, err := a.status(ctx, &telexecv1.GetStatusRequest{CommandId: id, Output: outputFor(defaultBudget)})
+	if err != nil {
+		return nil, protocolError(err)
 	}
 	t := a.taskOf(ctx, resp.GetCommand())
 	t.ResultType = "complete"

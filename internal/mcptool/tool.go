@@ -73,7 +73,7 @@ func declare[In, Out any](a *adapter, d declaration, handle handler[In, Out]) to
 		Description:  d.description,
 		Annotations:  d.nature.annotations(d.title),
 		InputSchema:  inputSchema[In](),
-		OutputSchema: outputSchema[Out](d.name != teacher),
+		OutputSchema: outputSchema[Out](d.name != a.teacher()),
 	}
 	a.arguments[d.name] = strings.Join(t.InputSchema.(*jsonschema.Schema).PropertyOrder, ", ")
 	limit := d.limit
@@ -88,6 +88,7 @@ func declare[In, Out any](a *adapter, d declaration, handle handler[In, Out]) to
 			if err != nil {
 				a.log.InfoContext(ctx, "a call failed", "tool", d.name, "error", err)
 				failure := tellError(err)
+				failure.Error.Hint = a.possible(failure.Error.Hint)
 				return failure.result(), failure, nil
 			}
 			if ans.task != nil {
@@ -159,7 +160,15 @@ func oneOf[T ~string](values ...T) func(*jsonschema.Schema) {
 
 // teacher is the tool whose schema says what the facts of a command mean. They are
 // in most answers, and to say it in each would triple the list of tools.
-const teacher = "execute_command"
+func (a *adapter) teacher() string {
+	switch {
+	case a.offers(execute, true):
+		return "execute_command"
+	case a.offers(observe, false):
+		return "get_command_status"
+	}
+	return "cancel_command"
+}
 
 // commandFields are the facts of a command.
 var commandFields = schemaOf[commandFacts]().Properties
@@ -287,6 +296,19 @@ func brief(message string) string { return cut(oneLine(message), maxSaid) }
 // Error gives the message and the hint.
 func (e *callError) Error() string { return strings.TrimSuffix(e.Message, ".") + ". " + e.Hint }
 
+// argumentOf is what tools call a field of the service's requests.
+func argumentOf(field string) string {
+	switch field {
+	case "data":
+		return "input"
+	case "session":
+		return "sessionName"
+	case "working_directory":
+		return "cwd"
+	}
+	return field
+}
+
 // maxFields is how many wrong arguments are told at once.
 const maxFields = 10
 
@@ -314,11 +336,14 @@ func tellError(err error) *failedCall {
 	if hint, ok := hints[e.Reason]; ok {
 		told.Hint = hint
 	}
+	if e.Reason == "EMPTY_COMMAND" {
+		told.Message = "there is no command to run"
+	}
 	for _, f := range e.Fields[:min(len(e.Fields), maxFields)] {
 		if f.Message == e.Message {
 			continue // it is said already
 		}
-		told.Fields = append(told.Fields, brief(f.Path+": "+f.Message))
+		told.Fields = append(told.Fields, brief(argumentOf(f.Path)+": "+f.Message))
 	}
 	if len(told.Fields) > 0 && told.Reason == "INVALID_ARGUMENT" {
 		told.Hint = "" // it only points to the fields
@@ -328,6 +353,14 @@ func tellError(err error) *failedCall {
 
 // noToken does not say where there might be one: a model is not to look for it.
 const noToken = "Whoever has set this adapter up must give it a token that the service knows"
+
+// possible is a hint that names only tools that are offered; else nothing.
+func (a *adapter) possible(hint string) string {
+	if strings.Contains(hint, "list_hosts") && !a.offers(hosts, false) || strings.Contains(hint, "list_running_commands") && !a.offers(observe, false) {
+		return ""
+	}
+	return hint
+}
 
 // hints are what to do about some errors, in the words of the tools instead of
 // those of the service.
@@ -357,7 +390,13 @@ func (a *adapter) refusedArguments(tool string, r *mcp.CallToolResult) *mcp.Call
 	said = strings.ReplaceAll(strings.ReplaceAll(said, "validating root: ", ""), "validating /properties/", "argument ")
 	said = outOfBounds.ReplaceAllString(said, "it must be at $1 $2")
 	said = strings.NewReplacer("at minimum", "at least", "at maximum", "at most").Replace(said)
-	failure := &failedCall{callError{Reason: "INVALID_ARGUMENT", Message: brief(said), Hint: "The arguments are " + a.arguments[tool]}}
+	failure := &failedCall{callError{Reason: "INVALID_ARGUMENT", Message: brief(said)}}
+	switch {
+	case strings.Contains(said, "properties"): // unknown ones, or one that is missing
+		failure.Error.Hint = "The arguments are " + a.arguments[tool]
+	case strings.HasPrefix(said, "argument command_id"):
+		failure.Error.Hint = "An id has 26 digits and capital letters, as execute_command gave it"
+	}
 	result := failure.result()
 	result.StructuredContent = failure
 	return result

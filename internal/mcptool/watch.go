@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -16,7 +15,7 @@ import (
 // conditions say what ends a wait besides the end of the command and the time.
 // The zero value is: nothing.
 type conditions struct {
-	state    bool           // the state changes, or a cancel begins
+	state    bool           // the state changes
 	pattern  *regexp.Regexp // a line of output matches
 	silence  time.Duration  // nothing was printed for so long; 0: whatever
 	newBytes int64          // so much was printed; 0: whatever
@@ -30,9 +29,6 @@ type outcome struct {
 	why   string
 	match *matchFacts
 }
-
-// maxMatch is how much of a line that matches is told.
-const maxMatch = 1 << 10
 
 // What ends a wait.
 const (
@@ -54,6 +50,8 @@ func (o outcome) sentence() string {
 		return "Its output has fallen silent."
 	case whyBytes:
 		return "As much output as was waited for has come."
+	case whyState:
+		return "Its state has changed."
 	case whyTime:
 		return "The time to wait is over, and what was waited for has not happened."
 	}
@@ -84,25 +82,28 @@ func (w *watch) run(ctx context.Context) (outcome, error) {
 	case ended(cmd) && w.until.pattern == nil:
 		return outcome{why: whyEnded}, nil
 	case w.until.pattern != nil || w.until.newBytes > 0:
-		return w.read(ctx, cmd, w.wait-time.Since(began))
+		return w.read(ctx, cmd, max(w.wait-time.Since(began), 0))
 	}
-	before := lifeOf(cmd)
+	before, heard := cmd, began // heard is when the command last printed something, or could not be heard
 	for {
 		left := w.wait - time.Since(began)
-		idle, known := silentFor(cmd)
-		known = known && w.until.silence > 0
+		if !audible(cmd) {
+			heard = time.Now()
+		}
+		quiet := time.Since(heard)
+		listens := w.until.silence > 0 && audible(cmd)
 		switch {
 		case ended(cmd):
 			return outcome{why: whyEnded}, nil
-		case w.until.state && lifeOf(cmd) != before:
+		case w.until.state && changed(before, cmd):
 			return outcome{why: whyState}, nil
-		case known && idle >= w.until.silence:
+		case listens && quiet >= w.until.silence:
 			return outcome{why: whySilence}, nil
 		case left <= 0:
 			return outcome{why: whyTime}, nil
 		}
-		if known {
-			left = min(left, w.until.silence-idle)
+		if listens {
+			left = min(left, w.until.silence-quiet)
 		}
 		if w.report != nil {
 			w.report.tell(ctx, resp)
@@ -111,7 +112,11 @@ func (w *watch) run(ctx context.Context) (outcome, error) {
 		if resp, err = w.ask(ctx, left, cmd.GetVersion()); err != nil {
 			return outcome{}, err
 		}
+		last := cmd
 		cmd = resp.GetCommand()
+		if printed(cmd) != printed(last) {
+			heard = time.Now().Add(-min(idleFor(cmd), time.Since(heard)))
+		}
 	}
 }
 
@@ -127,26 +132,27 @@ func (w *watch) ask(ctx context.Context, wait time.Duration, version int64) (*te
 	return w.adapter.client.GetStatus(ctx, req)
 }
 
-// life is what counts as a change of state. That a command which has a slot has
-// now started is none: it is what everybody expects next. Neither is a connection
-// that broke: the command goes on.
-type life struct {
-	state       telexecv1.CommandState
-	isCancelled bool
-}
-
-func lifeOf(c *telexecv1.Command) life {
-	l := life{c.GetState(), c.GetCancellation() != nil}
-	if l.state == telexecv1.CommandState_COMMAND_STATE_STARTING {
-		l.state = telexecv1.CommandState_COMMAND_STATE_RUNNING
+// changed reports whether the state of a command has changed in a way that somebody
+// waits for. That one which has a slot starts, or one that starts then runs, is what
+// everybody expects.
+func changed(before, now *telexecv1.Command) bool {
+	const starting, running = telexecv1.CommandState_COMMAND_STATE_STARTING, telexecv1.CommandState_COMMAND_STATE_RUNNING
+	switch now.GetState() {
+	case before.GetState(), starting:
+		return false
+	case running:
+		return before.GetState() != starting
 	}
-	return l
+	return true
 }
 
-// silentFor is how long a command has printed nothing. It is not known of one that
-// has not started, or whose host cannot be reached just now.
-func silentFor(c *telexecv1.Command) (idle time.Duration, known bool) {
-	return idleFor(c), c.GetStartTime() != nil && c.GetConnection() != telexecv1.Connection_CONNECTION_RECONNECTING
+// printed is how much a command has printed.
+func printed(c *telexecv1.Command) int64 { return c.GetStdoutBytes() + c.GetStderrBytes() }
+
+// audible reports whether it would be known here if the command printed something:
+// it has started, and its host can be reached.
+func audible(c *telexecv1.Command) bool {
+	return c.GetStartTime() != nil && c.GetConnection() != telexecv1.Connection_CONNECTION_RECONNECTING
 }
 
 // Why reading has ended; causes of a context.
@@ -160,14 +166,18 @@ var (
 func (w *watch) read(ctx context.Context, cmd *telexecv1.Command, wait time.Duration) (outcome, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	over := time.AfterFunc(wait, func() { stop(errTime) })
+	limit := wait
+	if limit == 0 { // then what there is is looked at, however long that takes
+		limit = searchTime
+	}
+	over := time.AfterFunc(limit, func() { stop(errTime) })
 	defer over.Stop()
 	silence := time.AfterFunc(wait, func() { stop(errSilent) }) // no sooner than it is set below
 	silence.Stop()
 	defer silence.Stop()
 
 	r := newReader(w, cmd)
-	req := &telexecv1.StreamOutputRequest{CommandId: w.id, Follow: true, StdoutOffset: r.stdout.next, StderrOffset: r.stderr.next}
+	req := &telexecv1.StreamOutputRequest{CommandId: w.id, Follow: wait > 0, StdoutOffset: r.stdout.next, StderrOffset: r.stderr.next}
 	if w.report != nil {
 		req.Heartbeat = durationpb.New(reportEvery)
 	}
@@ -185,7 +195,7 @@ func (w *watch) read(ctx context.Context, cmd *telexecv1.Command, wait time.Dura
 			return seen, nil
 		}
 		if w.until.silence > 0 {
-			r.listen(silence, event)
+			r.listen(silence)
 		}
 		if w.report != nil {
 			w.report.tellLine(ctx, r.recent)
@@ -202,31 +212,24 @@ type reader struct {
 	sinceStderr          int64
 	fresh                int64 // new bytes so far
 	command              *telexecv1.Command
-	nowStdout, nowStderr int64  // sizes when the watch began: up to there it reads what is old
-	listening            bool   // the timer for silence runs
-	recent               string // the last line that is not blank
+	nowStdout, nowStderr int64     // sizes when the watch began: up to there it reads what is old
+	heard                time.Time // when the command last printed something, or could not be heard
+	reports              bool      // somebody follows
+	recent               string    // the last line that is not blank
 }
 
-// listen keeps the timer for silence: it runs once the command can be heard, that
-// is, has started, is connected, and all that is old has been read; and it begins
-// anew with whatever is printed.
-func (r *reader) listen(silence *time.Timer, event *telexecv1.StreamOutputResponse) {
-	idle, known := silentFor(r.command)
-	caughtUp := r.stdout.next >= r.nowStdout && r.stderr.next >= r.nowStderr
-	switch {
-	case !known || !caughtUp:
+// listen keeps the timer for silence: it runs once the command can be heard and all
+// that is old has been read, and begins anew with whatever is printed.
+func (r *reader) listen(silence *time.Timer) {
+	if !audible(r.command) || r.stdout.next < r.nowStdout || r.stderr.next < r.nowStderr {
 		silence.Stop()
-		r.listening = false
-	case !r.listening:
-		silence.Reset(max(r.until.silence-idle, 0))
-		r.listening = true
-	case event.GetChunk() != nil:
-		silence.Reset(r.until.silence)
+		return
 	}
+	silence.Reset(max(r.until.silence-time.Since(r.heard), 0))
 }
 
 func newReader(w *watch, cmd *telexecv1.Command) *reader {
-	r := &reader{until: w.until, command: cmd, nowStdout: cmd.GetStdoutBytes(), nowStderr: cmd.GetStderrBytes()}
+	r := &reader{until: w.until, command: cmd, heard: time.Now(), reports: w.report != nil, nowStdout: cmd.GetStdoutBytes(), nowStderr: cmd.GetStderrBytes()}
 	r.sinceStdout, r.sinceStderr = orElse(w.stdout, r.nowStdout), orElse(w.stderr, r.nowStderr)
 	r.stdout, r.stderr = lines{next: r.sinceStdout}, lines{next: r.sinceStderr}
 	if w.until.pattern != nil { // all of it, where nothing was said
@@ -260,49 +263,77 @@ func (r *reader) see(ctx context.Context, event *telexecv1.StreamOutputResponse)
 		l := r.of(event.GetGap().GetStream())
 		*l = lines{stream: l.stream, next: event.GetGap().GetTo()}
 	case event.GetEnded() != nil:
+		for _, l := range []*lines{&r.stdout, &r.stderr} { // the whole of the last lines
+			p := l.open(maxLine)
+			p.open = !ended(event.GetEnded())
+			if m := r.match(p, l.stream); m != nil {
+				return outcome{whyPattern, m}, true
+			}
+		}
+		if !ended(event.GetEnded()) {
+			return outcome{why: whyTime}, true
+		}
 		return outcome{why: whyEnded}, true
 	case event.GetCommand() != nil:
 		r.command = event.GetCommand()
+		if !audible(r.command) {
+			r.heard = time.Now()
+		}
 	}
 	return outcome{}, false
 }
 
 func (r *reader) seeChunk(ctx context.Context, c *telexecv1.OutputChunk) (outcome, bool) {
-	l, since := r.of(c.GetStream()), r.sinceStdout
+	l, since, old := r.of(c.GetStream()), r.sinceStdout, r.nowStdout
 	if c.GetStream() == telexecv1.Stream_STREAM_STDERR {
-		since = r.sinceStderr
+		since, old = r.sinceStderr, r.nowStderr
 	}
-	if end := c.GetOffset() + int64(len(c.GetData())); end > since {
+	end := c.GetOffset() + int64(len(c.GetData()))
+	if end > since {
 		r.fresh += end - max(since, c.GetOffset())
 	}
-	for m := range l.add(c.GetOffset(), c.GetData()) {
+	if end > old {
+		r.heard = time.Now()
+	}
+	for p := range l.add(c.GetOffset(), c.GetData()) {
 		if ctx.Err() != nil {
 			return outcome{}, false // the stream tells why
 		}
-		if r.matches(m) {
-			return found(m), true
+		if m := r.match(p, l.stream); m != nil {
+			return outcome{whyPattern, m}, true
 		}
-		if strings.TrimSpace(m.Line) != "" {
-			r.recent = m.Line
-		}
+		r.remember(p)
 	}
-	if m := l.unfinished(); r.matches(m) { // a prompt has no end of line
-		m.Unfinished = true
-		return found(m), true
+	// A prompt has no end of line. What of it is new is looked at, with what it may
+	// have begun in.
+	p := l.open(len(c.GetData()) + overlap)
+	if m := r.match(p, l.stream); m != nil {
+		return outcome{whyPattern, m}, true
 	}
+	r.remember(p)
 	if r.until.newBytes > 0 && r.fresh >= r.until.newBytes {
 		return outcome{why: whyBytes}, true
 	}
 	return outcome{}, false
 }
 
-// found is the outcome of a line that matches.
-func found(m matchFacts) outcome {
-	m.Line = cut(m.Line, maxMatch)
-	return outcome{whyPattern, &m}
+// match gives the first line of a piece that is what was waited for, or nil.
+func (r *reader) match(p piece, stream streamName) *matchFacts {
+	if r.until.pattern == nil {
+		return nil
+	}
+	for m := range p.matching(r.until.pattern, stream) {
+		return &m
+	}
+	return nil
 }
 
-// matches reports whether a line is what was waited for.
-func (r *reader) matches(m matchFacts) bool {
-	return r.until.pattern != nil && r.until.pattern.MatchString(m.Line)
+// remember keeps the last line with something in it, for those who follow.
+func (r *reader) remember(p piece) {
+	if !r.reports {
+		return
+	}
+	if line := lastOf(lineText(p.raw)); line != "" {
+		r.recent = line
+	}
 }

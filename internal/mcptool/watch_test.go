@@ -162,18 +162,49 @@ func TestPatternBeforeSilence(t *testing.T) {
 	if told["why"] != "pattern" || !strings.Contains(text, "READY 4711") {
 		t.Errorf("%v: %s", told, text)
 	}
-	// It was silent for an hour when the watch began, so that it ends at once.
-	if d, told, _ := took(t, s, "get_command_status", arguments+`^nothing"}`); told["why"] != "silence" || d > time.Second {
-		t.Errorf("%v after %s", told["why"], d)
-	}
-	life = func(since time.Duration) *telexecv1.Command { // it has just printed what is old
-		c := running(since, since)
-		c.StdoutBytes = int64(len(old))
-		return c
-	}
-	s.life = life
+	// That it was silent for an hour before does not count, and what comes does.
 	if d, told, _ := took(t, s, "get_command_status", arguments+`^nothing"}`); told["why"] != "silence" || d < 11*time.Second || d > 12*time.Second {
 		t.Errorf("%v after %s, want silence 5 s behind the last dot, which came after 6", told["why"], d)
+	}
+}
+
+// TestSilenceCountsFromTheCall: what was silent before may just have been answered.
+func TestSilenceCountsFromTheCall(t *testing.T) {
+	life := func(since time.Duration) *telexecv1.Command {
+		c := running(since+time.Hour, since+time.Hour)
+		if since > 2*time.Second { // a line, at 2 s
+			c.StdoutBytes, c.LastActivityTime, c.Version = 5, timestamppb.New(time.Now().Add(2*time.Second-since)), 2
+		}
+		return c
+	}
+	if d, told, text := took(t, &service{life: life}, "get_command_status", `{"command_id":"`+testID+`","until_silence_seconds":3}`); told["why"] != "silence" || d < 5*time.Second || d > 5200*time.Millisecond {
+		t.Errorf("%v after %s: %s", told["why"], d, text)
+	}
+}
+
+// TestChangesOfState: those that somebody waits for end a wait.
+func TestChangesOfState(t *testing.T) {
+	states := func(names ...string) func(time.Duration) *telexecv1.Command { // one for each second
+		return func(since time.Duration) *telexecv1.Command {
+			c := forever(since)
+			i := min(int(since.Seconds()), len(names)-1)
+			c.State, c.Version = telexecv1.CommandState(telexecv1.CommandState_value["COMMAND_STATE_"+names[i]]), int64(i+1)
+			return c
+		}
+	}
+	for _, tt := range []struct {
+		life func(time.Duration) *telexecv1.Command
+		why  string
+		d    time.Duration
+	}{
+		{states("QUEUED", "STARTING", "RUNNING"), "state", 2 * time.Second},
+		{states("STARTING", "RUNNING", "COMPLETED"), "ended", 2 * time.Second},
+		{states("AWAITING_APPROVAL", "QUEUED", "RUNNING"), "state", time.Second},
+		{states("RUNNING"), "time", 10 * time.Second},
+	} {
+		if d, told, text := took(t, &service{life: tt.life}, "get_command_status", `{"command_id":"`+testID+`","wait_seconds":10}`); told["why"] != tt.why || d < tt.d || d > tt.d+200*time.Millisecond {
+			t.Errorf("%v after %s, want %s after %s: %s", told["why"], d, tt.why, tt.d, text)
+		}
 	}
 }
 

@@ -135,6 +135,7 @@ func TestServiceRestartsDuringACall(t *testing.T) {
 	id := a.call("execute_command_async", map[string]any{"host": env.Host, "command": "read line; echo got $line", "stdin_open": true}).CommandID
 	answered := make(chan facts, 1) // the one answer
 	go func() {
+		defer close(answered) // also where the call has failed
 		answered <- a.call("get_command_status", map[string]any{"command_id": id, "wait_seconds": 50, "until_pattern": "^got"})
 	}()
 	await(t, env, id, func(c *telexecv1.Command) bool { return c.GetStartTime() != nil })
