@@ -178,3 +178,19 @@ func TestParseResource(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsHeldBack: bytes that may still belong to something are said to be there.
+func TestWhatIsHeldBack(t *testing.T) {
+	for data, noted := range map[string]bool{"a\n\x1b]0;title": true, "a\xe2\x9c": true, "50%\r": false, "a\n": false} {
+		c := stored(data, 100, false)
+		in := &outputArgs{TailLines: 5, Format: formatText}
+		for name, e := range map[string]excerpt{"page": page(streamStdout, c, c.GetData(), 256, formatText), "tail": in.lastLines(streamStdout, c, 256)} {
+			if (e.info.Note != "") != noted {
+				t.Errorf("%s of %q: %+v", name, data, e.info)
+			}
+		}
+		if e := page(streamStdout, content(data), []byte(data), 256, formatText); e.info.Note != "" || e.info.NextOffset != int64(len(data)) {
+			t.Errorf("all of %q: %+v", data, e.info)
+		}
+	}
+}

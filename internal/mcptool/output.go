@@ -139,15 +139,16 @@ func page(name streamName, c *telexecv1.StreamContent, data []byte, budget int, 
 		NextOffset: c.GetOffset() + int64(used), Complete: final && used == len(data),
 	}}
 	if settled := len(f.settled(data)); !final && used == settled && c.GetOffset()+int64(len(data)) == c.GetSize() {
-		e.info.wait(len(data) - settled)
+		e.info.wait(data[settled:])
 	}
 	return e
 }
 
-// wait notes bytes at the end of a stream that cannot be shown yet.
-func (i *streamInfo) wait(n int) {
-	if n > 0 {
-		i.Note = count(n, "byte") + " at the end may belong to a character or control sequence that is still to come; format base64 shows them"
+// wait notes bytes at the end of a stream that cannot be shown yet. Of a progress bar
+// it is the return of the carriage, which nobody misses.
+func (i *streamInfo) wait(rest []byte) {
+	if len(rest) > 0 && string(rest) != "\r" {
+		i.Note = count(len(rest), "byte") + " at the end may belong to a character or control sequence that is still to come; format base64 shows them"
 	}
 }
 
@@ -186,10 +187,10 @@ func (in *outputArgs) lastLines(name streamName, c *telexecv1.StreamContent, bud
 	if len(c.GetTail()) > 0 {
 		data, at = c.GetTail(), c.GetTailOffset()
 	}
-	waiting := 0
+	var waiting []byte
 	if !c.GetComplete() {
-		settled := in.Format.settled(data)
-		waiting, data = len(data)-len(settled), settled
+		settled := len(in.Format.settled(data))
+		data, waiting = data[:settled], data[settled:]
 	}
 	begin, whole := tailLines(data, in.TailLines)
 	if !whole && at > c.GetEarliestOffset() {
