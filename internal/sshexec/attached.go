@@ -133,7 +133,8 @@ func (p *attached) awaitStart(limit time.Duration) *fault.Error {
 	if !ok {
 		f = p.notStarted(limit)
 	}
-	if f.Reason == fault.ReasonStartFailed || f.Reason == fault.ReasonExecRefused || f.Reason == fault.ReasonNoExitStatus {
+	unexplained := f.Hint == "" // what the script refused it has explained, and said nothing else
+	if unexplained && (f.Reason == fault.ReasonStartFailed || f.Reason == fault.ReasonExecRefused || f.Reason == fault.ReasonNoExitStatus) {
 		if said != "" {
 			f.Message += itSaid(said)
 		}

@@ -262,8 +262,9 @@ func TestPty(t *testing.T) {
 func TestPtyRefused(t *testing.T) {
 	h := start(t, sshtest.Options{ExtraConfig: []string{"PermitTTY no"}})
 	_, err := h.runner.startAttached(t.Context(), newID(), h.inv, &command.Spec{Line: "true", Pty: &command.Pty{}}, newOutput().sink)
-	if fault.ReasonOf(err) != fault.ReasonExecRefused {
-		t.Error(err)
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok || f.Reason != fault.ReasonExecRefused || !strings.Contains(f.Hint, "PermitTTY") || strings.Contains(f.Message, "it said") {
+		t.Errorf("%v: %+v", err, f)
 	}
 }
 
