@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -380,6 +382,36 @@ func TestCallersContextEndsCalls(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// TestHTTPPort: the other port of telexecd is taken easily for the one of gRPC.
+func TestHTTPPort(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n400 Bad Request")
+			_, _ = io.Copy(io.Discard, conn)
+			conn.Close()
+		}
+	})
+	t.Cleanup(func() { listener.Close(); serving.Wait() })
+	c, err := Dial(Options{Server: listener.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, err = c.GetServerInfo(t.Context())
+	if e, ok := asError(err); !ok || e.Reason != ReasonUnreachable || !strings.Contains(e.Message, "speaks HTTP") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestPlainTransportErrors(t *testing.T) {

@@ -143,6 +143,9 @@ func (c *Client) decode(ctx context.Context, err error) *Error {
 		if c.connected.Load() {
 			e.Message = fmt.Sprintf("the connection to the service at %s is lost: %s", c.server, plain(st.Message()))
 			e.Hint = "Commands go on without it; try again when the service is back"
+		} else if strings.Contains(st.Message(), "HTTP/1.1 header") { // gRPC's words for it
+			e.Message = fmt.Sprintf("what listens at %s speaks HTTP and not gRPC", c.server)
+			e.Hint = "It may be telexecd's port for REST; the one for gRPC is 7070 unless that was changed"
 		}
 	}
 	return e
