@@ -94,9 +94,6 @@ func (a *app) report(err error) int {
 			p.Hint = firstOf(a.path, "telexec") + " --help tells what may be given" // the details are in the message
 		case e.Reason == "UNKNOWN_COMMAND":
 			p.Hint = strings.TrimPrefix(e.Hint+". ", ". ") + "telexec history lists the commands"
-		case fromHTTP(e.Message):
-			p.Message = firstOf(a.server(), client.DefaultServer) + " is an HTTP port, perhaps the one for REST"
-			p.Hint = "Give the gRPC port, which is " + client.DefaultServer + " by default; telexecd tells both when it starts"
 		}
 		for _, f := range e.Fields {
 			p.Fields = append(p.Fields, field{f.Path, f.Message})
@@ -114,12 +111,6 @@ var hints = map[string]string{
 	"BAD_CREDENTIALS": "Check TELEXEC_TOKEN, --token and --token-file; the token of a service is in admin.token in its data directory",
 	"EMPTY_COMMAND":   "telexec run --help has examples",
 	"STDIN_CLOSED":    "A command that is to take input later is started with telexec run -d -i",
-}
-
-// fromHTTP reports whether gRPC has found a web server that does not speak it, as
-// its message tells.
-func fromHTTP(message string) bool {
-	return strings.Contains(message, "looked like an HTTP/1.1 header") || strings.Contains(message, "unexpected HTTP status code")
 }
 
 // problem is an error as it is shown.

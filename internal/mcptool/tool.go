@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
@@ -158,8 +159,9 @@ func oneOf[T ~string](values ...T) func(*jsonschema.Schema) {
 	}
 }
 
-// teacher is the tool whose schema says what the facts of a command mean. They are
-// in most answers, and to say it in each would triple the list of tools.
+// teacher is the tool whose schema says what the fields mean that are in most answers:
+// the facts of a command, of its output, of an error. To say it in each would triple
+// the list of tools.
 func (a *adapter) teacher() string {
 	switch {
 	case a.offers(execute, true):
@@ -170,20 +172,32 @@ func (a *adapter) teacher() string {
 	return "cancel_command"
 }
 
-// commandFields are the facts of a command.
-var commandFields = schemaOf[commandFacts]().Properties
+// field is a property of a schema, with what is said of it.
+type field struct{ name, description string }
 
-// forget takes out of s, and all within it, what is said of the facts of a command.
+// taught are the fields of the teacher's answer.
+var taught = sync.OnceValue(func() map[field]bool {
+	all := map[field]bool{}
+	var walk func(*jsonschema.Schema)
+	walk = func(s *jsonschema.Schema) {
+		for name, p := range s.Properties {
+			all[field{name, p.Description}] = true
+			walk(p)
+		}
+	}
+	walk(schemaOf[executeFacts]())
+	walk(schemaOf[failedCall]())
+	return all
+})
+
+// forget takes out of s, and all within it, what the teacher says.
 func forget(s *jsonschema.Schema) {
 	if s == nil {
 		return
 	}
 	for name, p := range s.Properties {
-		if fact := commandFields[name]; fact != nil && fact.Description == p.Description {
+		if taught()[field{name, p.Description}] {
 			p.Description = ""
-			for _, inner := range p.Properties {
-				inner.Description = ""
-			}
 		}
 		forget(p)
 	}
@@ -195,11 +209,11 @@ func forget(s *jsonschema.Schema) {
 // the teacher says already.
 func outputSchema[Out any](known bool) *jsonschema.Schema {
 	s := schemaOf[Out]()
+	failure := schemaOf[failedCall]()
+	s.Properties["error"] = failure.Properties["error"]
 	if known {
 		forget(s)
 	}
-	failure := schemaOf[failedCall]()
-	s.Properties["error"] = failure.Properties["error"]
 	s.AnyOf = []*jsonschema.Schema{{Required: s.Required}, {Required: []string{"error"}}}
 	s.Required = nil
 	open(s)

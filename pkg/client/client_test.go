@@ -409,7 +409,7 @@ func TestHTTPPort(t *testing.T) {
 	}
 	defer c.Close()
 	_, err = c.GetServerInfo(t.Context())
-	if e, ok := asError(err); !ok || e.Reason != ReasonUnreachable || !strings.Contains(e.Message, "speaks HTTP") {
+	if e, ok := asError(err); !ok || e.Reason != ReasonUnreachable || !strings.Contains(e.Message, "is an HTTP port") {
 		t.Errorf("%v", err)
 	}
 }

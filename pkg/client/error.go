@@ -143,12 +143,19 @@ func (c *Client) decode(ctx context.Context, err error) *Error {
 		if c.connected.Load() {
 			e.Message = fmt.Sprintf("the connection to the service at %s is lost: %s", c.server, plain(st.Message()))
 			e.Hint = "Commands go on without it; try again when the service is back"
-		} else if strings.Contains(st.Message(), "HTTP/1.1 header") { // gRPC's words for it
-			e.Message = fmt.Sprintf("what listens at %s speaks HTTP and not gRPC", c.server)
-			e.Hint = "It may be telexecd's port for REST; the one for gRPC is 7070 unless that was changed"
+		} else if strings.Contains(st.Message(), "looked like an HTTP/1.1 header") {
+			c.isHTTP(e)
 		}
+	} else if strings.Contains(st.Message(), "unexpected HTTP status code") {
+		c.isHTTP(e)
 	}
 	return e
+}
+
+// isHTTP makes e tell that a web server was called, which gRPC tells in its own words.
+func (c *Client) isHTTP(e *Error) {
+	e.Message = c.server + " is an HTTP port, perhaps the one for REST"
+	e.Hint = "Give the gRPC port, which is " + DefaultServer + " by default; telexecd tells both when it starts"
 }
 
 // broken reports whether e, which has no reason, can only come from the

@@ -172,7 +172,7 @@ func TestMuchOutputCostsLittle(t *testing.T) {
 	const size = 50_000_000
 	env := testenv.Start(t)
 	a := newAgent(t, env)
-	ran := a.call("execute_command", map[string]any{"host": env.Host, "command": "i=0; while [ $i -lt 500000 ]; do echo; i=$((i+1)); done | awk '{printf \"%099d\\n\", NR}'", "wait_seconds": 50})
+	ran := a.call("execute_command", map[string]any{"host": env.Host, "command": "awk 'BEGIN {for (i = 1; i <= 500000; i++) printf \"%099d\\n\", i}'", "wait_seconds": 50})
 	if !ran.Ended {
 		ran = a.call("get_command_status", map[string]any{"command_id": ran.CommandID, "wait_seconds": 50})
 	}
@@ -196,11 +196,15 @@ func TestMuchOutputCostsLittle(t *testing.T) {
 			t.Fatalf("at %d: %q, %v", offset, got, err)
 		}
 	}
+	begin := int64(size - 3_000_000) // all of it takes a minute with the race detector
+	if *long {
+		begin = 0
+	}
 	got, want := sha256.New(), sha256.New()
-	for offset := int64(0); offset < size; offset += 100 {
+	for offset := begin; offset < size; offset += 100 {
 		want.Write([]byte(line(offset)))
 	}
-	for offset := int64(0); offset < size; {
+	for offset := begin; offset < size; {
 		page := a.call("get_command_output", map[string]any{"command_id": ran.CommandID, "offset": offset, "max_bytes": 256 << 10})
 		if page.StdoutInfo.NextOffset <= offset {
 			t.Fatalf("no way on from %d: %+v", offset, page.StdoutInfo)
