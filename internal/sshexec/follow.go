@@ -61,6 +61,7 @@ type session struct {
 	fresh   int                        // streams on which it has said that the run is new
 	how     string                     // the end of the run, as it is known
 	all     [len(command.Streams)]bool // of the stream has come
+	told    chan struct{}              // closed when the script and all words so far are out
 	asked   time.Time                  // when the follower was asked how the run is; zero: it has answered
 	settled bool                       // the end is settled; what is left is to clean up
 	goBy    <-chan time.Time           // when to have the follower begin
@@ -134,7 +135,12 @@ func (s *session) follow(ctx context.Context) followed {
 	d := s.d
 	go s.read()
 	refused := make(chan error, 1) // the one answer to the exec request, if it says no
-	go s.send(d.startScript(s.nonce, s.mode), refused)
+	script, sent := d.startScript(s.nonce, s.mode), make(chan struct{})
+	s.told = sent // the follower may greet before all of the script is out
+	go func() {
+		defer close(sent)
+		s.send(script, refused)
+	}()
 	var (
 		done    = ctx.Done()
 		limit   = d.runner.startTimeout(d.run.Host)
@@ -394,9 +400,16 @@ func (s *session) wonder() error {
 	return nil
 }
 
-// tell says something to the follower, without waiting for a dead connection.
+// tell says something to the follower behind all that was said before, without
+// waiting for a dead connection. Two writes at once would mix their packets.
 func (s *session) tell(words string) {
-	go io.WriteString(s.ses.Channel, words)
+	before, done := s.told, make(chan struct{})
+	s.told = done
+	go func() {
+		defer close(done)
+		<-before
+		_, _ = io.WriteString(s.ses.Channel, words) // a connection that broke is noticed by who reads
+	}()
 }
 
 // unfound words the answer of a host that has nothing to follow.
