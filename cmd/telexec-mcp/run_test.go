@@ -209,6 +209,9 @@ func TestUsage(t *testing.T) {
 		{"serve", 2, "", "unexpected argument serve"},
 		{"--log-level loud", 2, "", "--log-level"},
 		{"--toolsets observe,nothing", 2, "", "nothing"},
+		{"--toolsets=", 2, "", "need a value"}, // a variable that is not set must not open everything
+		{"--host-allow=", 2, "", "need a value"},
+		{"--toolsets control --read-only", 2, "", "offers nothing"},
 		{"--host-allow [", 2, "", "["},
 		{"--server ftp://x", 2, "", "unknown scheme"},
 		{"--server example.com:1", 2, "", "--insecure"},
