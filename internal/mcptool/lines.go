@@ -72,7 +72,11 @@ func (l *lines) add(offset int64, data []byte) iter.Seq[piece] {
 // open gives the line that has not ended, or its last bytes where it is longer.
 func (l *lines) open(last int) piece {
 	skip := max(len(l.rest)-last, 0)
-	return piece{raw: l.rest[skip:], offset: l.next - int64(len(l.rest)-skip), part: l.part || skip > 0, open: true}
+	p := piece{raw: l.rest[skip:], offset: l.next - int64(len(l.rest)-skip), part: l.part || skip > 0, open: true}
+	if l.part {
+		p.seen = max(overlap-skip, 0)
+	}
+	return p
 }
 
 // lineText is a line as people see it. A line that a progress bar overwrites is

@@ -383,7 +383,7 @@ func (s *search) look(ctx context.Context, c *telexecv1.OutputChunk, pattern *re
 func (s *search) takeFrom(line piece, p *searched, pattern *regexp.Regexp) bool {
 	for m := range line.matching(pattern, p.stream) {
 		if !s.take(m) {
-			p.to = line.offset
+			p.to = m.Offset // not of the piece: what came before in it was told
 			return false
 		}
 	}

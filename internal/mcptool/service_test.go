@@ -42,6 +42,7 @@ type service struct {
 	hang           bool                                         // GetStatus never answers
 	refuse         func() error                                 // of GetStatus, behind its wait
 	stream         func(out grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
+	streamFrom     func(req *telexecv1.StreamOutputRequest, out grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
 	began          time.Time
 	commands       []*telexecv1.Command // of lists
 	hosts          []*telexecv1.Host
@@ -176,9 +177,12 @@ func (s *service) GetStatus(ctx context.Context, req *telexecv1.GetStatusRequest
 	return &telexecv1.GetStatusResponse{Command: s.told(), Stdout: content(s.stdout), Stderr: content(s.stderr)}, nil
 }
 
-func (s *service) StreamOutput(_ *telexecv1.StreamOutputRequest, out grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+func (s *service) StreamOutput(req *telexecv1.StreamOutputRequest, out grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
 	if s.stream != nil {
 		return s.stream(out)
+	}
+	if s.streamFrom != nil {
+		return s.streamFrom(req, out)
 	}
 	return out.Send(&telexecv1.StreamOutputResponse{Event: &telexecv1.StreamOutputResponse_Ended{Ended: s.told()}})
 }

@@ -172,8 +172,8 @@ func (w *watch) read(ctx context.Context, cmd *telexecv1.Command, wait time.Dura
 	}
 	over := time.AfterFunc(limit, func() { stop(errTime) })
 	defer over.Stop()
-	silence := time.AfterFunc(wait, func() { stop(errSilent) }) // no sooner than it is set below
-	silence.Stop()
+	silence := time.AfterFunc(limit, func() { stop(errSilent) })
+	silence.Stop() // until listen sets it
 	defer silence.Stop()
 
 	r := newReader(w, cmd)

@@ -3,6 +3,7 @@ package mcptool
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -165,6 +166,68 @@ func TestPatternBeforeSilence(t *testing.T) {
 	// That it was silent for an hour before does not count, and what comes does.
 	if d, told, _ := took(t, s, "get_command_status", arguments+`^nothing"}`); told["why"] != "silence" || d < 11*time.Second || d > 12*time.Second {
 		t.Errorf("%v after %s, want silence 5 s behind the last dot, which came after 6", told["why"], d)
+	}
+}
+
+// TestLookWithoutWaiting: what was printed is looked at, and nothing is waited for.
+func TestLookWithoutWaiting(t *testing.T) {
+	s := &service{life: forever, stream: func(out grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+		_ = out.Send(commandEvent(forever(0)))
+		<-time.After(100 * time.Millisecond)
+		_ = out.Send(chunkEvent(0, "READY\n"))
+		return out.Send(&telexecv1.StreamOutputResponse{Event: &telexecv1.StreamOutputResponse_Ended{Ended: forever(0)}})
+	}}
+	for pattern, why := range map[string]string{"^READY": "pattern", "^STEADY": "time"} {
+		if _, told, text := took(t, s, "get_command_status", `{"command_id":"`+testID+`","wait_seconds":0,"until_pattern":"`+pattern+`"}`); told["why"] != why {
+			t.Errorf("%s: %v: %s", pattern, told["why"], text)
+		}
+	}
+}
+
+// TestSearchGoesOn: a search that was stopped by its budget goes on behind what it has
+// told, also inside of a line that a progress bar has written.
+func TestSearchGoesOn(t *testing.T) {
+	var bar strings.Builder
+	for i := range 500 {
+		fmt.Fprintf(&bar, "step %03d\r", i)
+	}
+	bar.WriteString("\n")
+	s := &service{life: endsAfter(0), streamFrom: func(req *telexecv1.StreamOutputRequest, out grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+		c := endsAfter(0)(0)
+		c.StdoutBytes = int64(bar.Len())
+		_ = out.Send(commandEvent(c))
+		_ = out.Send(chunkEvent(req.GetStdoutOffset(), bar.String()[req.GetStdoutOffset():]))
+		return out.Send(&telexecv1.StreamOutputResponse{Event: &telexecv1.StreamOutputResponse_Ended{Ended: c}})
+	}}
+	session := s.serve(t, Options{})
+	seen, offset := 0, int64(0)
+	for pages := 0; ; pages++ {
+		result, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "get_command_output", Arguments: map[string]any{
+			"command_id": testID, "stream": "stdout", "pattern": "^step", "offset": offset, "max_bytes": 1000,
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var page pageFacts
+		b, _ := json.Marshal(result.StructuredContent)
+		if err := json.Unmarshal(b, &page); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range page.Matches {
+			if want := fmt.Sprintf("step %03d", seen); m.Line != want {
+				t.Fatalf("page %d: %q, want %q", pages, m.Line, want)
+			}
+			seen++
+		}
+		if !page.More {
+			break
+		}
+		if offset = page.StdoutInfo.NextOffset; pages > 100 {
+			t.Fatal("it does not get on")
+		}
+	}
+	if seen != 500 {
+		t.Errorf("%d of 500", seen)
 	}
 }
 
