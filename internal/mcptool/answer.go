@@ -185,9 +185,17 @@ type outputFacts struct {
 	StderrInfo *streamInfo `json:"stderr_info,omitempty"`
 }
 
+// snapshot is what the service says of a command at a moment: the answer of Execute,
+// and that of GetStatus.
+type snapshot interface {
+	GetCommand() *telexecv1.Command
+	GetStdout() *telexecv1.StreamContent
+	GetStderr() *telexecv1.StreamContent
+}
+
 // outputFrom fits both streams into a budget: a page of each that has an offset,
 // else its beginning and its end.
-func outputFrom(resp *telexecv1.GetStatusResponse, stdoutFrom, stderrFrom *int64, budget int, f format) (outputFacts, []excerpt) {
+func outputFrom(resp snapshot, stdoutFrom, stderrFrom *int64, budget int, f format) (outputFacts, []excerpt) {
 	stdout, stderr := resp.GetStdout(), resp.GetStderr()
 	forStdout, forStderr := share(budget, f.need(stdout), f.need(stderr))
 	part := func(name streamName, c *telexecv1.StreamContent, from *int64, budget int) excerpt {

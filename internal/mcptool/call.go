@@ -94,8 +94,7 @@ func (a *adapter) status(ctx context.Context, req *telexecv1.GetStatusRequest) (
 // does not exist.
 func (a *adapter) unknown(ctx context.Context, cmd *telexecv1.Command) error {
 	a.log.WarnContext(ctx, "refused a command on a host that --host-allow leaves out", "command", cmd.GetId(), "host", cmd.GetHost())
-	return refuse(reasonUnknownCommand, "list_running_commands and list_command_history show the ids there are",
-		"there is no command %q", cmd.GetId())
+	return refuse(reasonUnknownCommand, hints[reasonUnknownCommand], "there is no command %q", cmd.GetId())
 }
 
 // Reasons of the service that this room answers in a way of its own.

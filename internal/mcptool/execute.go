@@ -194,9 +194,9 @@ func (a *adapter) executeAndWait(ctx context.Context, c *call, in *executeArgs, 
 const asyncExitCode = 124
 
 // executeAnswer tells the result, or how far the command is.
-func (a *adapter) executeAnswer(resp *telexecv1.ExecuteResponse, budget int, f format) answer[executeFacts] {
+func (a *adapter) executeAnswer(resp snapshot, budget int, f format) answer[executeFacts] {
 	cmd := resp.GetCommand()
-	output, excerpts := outputFrom(&telexecv1.GetStatusResponse{Stdout: resp.GetStdout(), Stderr: resp.GetStderr()}, nil, nil, budget, f.orText())
+	output, excerpts := outputFrom(resp, nil, nil, budget, f.orText())
 	out := executeFacts{commandFacts: facts(cmd), outputFacts: output}
 	var text strings.Builder
 	text.WriteString(out.sentence())

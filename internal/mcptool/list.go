@@ -45,7 +45,7 @@ type historyArgs struct {
 	Host      string            `json:"host,omitempty" jsonschema:"only on this host"`
 	Origin    string            `json:"origin,omitempty" jsonschema:"only through this door: grpc, rest, websocket, mcp, cli or web"`
 	Principal string            `json:"principal,omitempty" jsonschema:"only asked for by this one"`
-	Since     string            `json:"since,omitempty" jsonschema:"only created at or after, RFC 3339, or so long ago: 90m, 24h"`
+	Since     string            `json:"since,omitempty" jsonschema:"only created at or after, RFC 3339, or so long ago: 90m, 24h, 7d"`
 	Before    string            `json:"before,omitempty" jsonschema:"only created before, as since"`
 	Labels    map[string]string `json:"labels,omitempty" jsonschema:"only with all of these labels"`
 	pageArgs

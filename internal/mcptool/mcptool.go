@@ -85,7 +85,8 @@ type adapter struct {
 	readOnly bool
 	log      *slog.Logger
 
-	arguments map[string]string // by tool, the names of its arguments
+	arguments map[string]string // by tool, offered or not, the names of its arguments
+	offered   map[string]bool   // tools
 	kept      atomic.Int64      // how long the service keeps commands, see keptFor; 0: not known yet
 }
 
@@ -117,7 +118,7 @@ func New(o Options) (*mcp.Server, error) {
 			return nil, fmt.Errorf("cannot read the host pattern %q: it is a name with * and ? and [a-z] in it", pattern)
 		}
 	}
-	a := &adapter{client: o.Client, hosts: o.Hosts, toolsets: chosen, readOnly: o.ReadOnly, log: o.Logger, arguments: map[string]string{}}
+	a := &adapter{client: o.Client, hosts: o.Hosts, toolsets: chosen, readOnly: o.ReadOnly, log: o.Logger, arguments: map[string]string{}, offered: map[string]bool{}}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -139,14 +140,12 @@ func New(o Options) (*mcp.Server, error) {
 		// What one caller may read, a cache must not give to another.
 		SetCacheable: func(_ context.Context, _ mcp.Request, c *mcp.Cacheable) { c.CacheScope = private },
 	})
-	offered := 0
 	for _, t := range a.tools() {
 		if a.offers(t.toolset, t.acts) {
 			t.add(server)
-			offered++
 		}
 	}
-	if offered == 0 {
+	if len(a.offered) == 0 {
 		return nil, fmt.Errorf("a read-only adapter with the toolsets %s offers nothing", strings.Join(chosen, ", "))
 	}
 	if a.offers(observe, false) {

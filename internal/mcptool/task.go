@@ -220,8 +220,8 @@ func (a *adapter) keptFor(ctx context.Context, cmd *telexecv1.Command) int64 {
 }
 
 // resultOf is the result of a task: what execute_command would have answered.
-func (a *adapter) resultOf(resp *telexecv1.GetStatusResponse) (*mcp.CallToolResult, error) {
-	ans := a.executeAnswer(&telexecv1.ExecuteResponse{Command: resp.GetCommand(), Stdout: resp.GetStdout(), Stderr: resp.GetStderr()}, defaultBudget, formatText)
+func (a *adapter) resultOf(resp snapshot) (*mcp.CallToolResult, error) {
+	ans := a.executeAnswer(resp, defaultBudget, formatText)
 	data, err := json.Marshal(ans.data)
 	if err != nil {
 		return nil, err

@@ -82,6 +82,7 @@ func declare[In, Out any](a *adapter, d declaration, handle handler[In, Out]) to
 		limit = simpleLimit
 	}
 	return tool{toolset: d.toolset, acts: d.nature.acts, add: func(s *mcp.Server) {
+		a.offered[d.name] = true
 		mcp.AddTool(s, t, func(ctx context.Context, req *mcp.CallToolRequest, in In) (*mcp.CallToolResult, any, error) {
 			ctx, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
@@ -370,8 +371,10 @@ const noToken = "Whoever has set this adapter up must give it a token that the s
 
 // possible is a hint that names only tools that are offered; else nothing.
 func (a *adapter) possible(hint string) string {
-	if strings.Contains(hint, "list_hosts") && !a.offers(hosts, false) || strings.Contains(hint, "list_running_commands") && !a.offers(observe, false) {
-		return ""
+	for name := range a.arguments {
+		if strings.Contains(hint, name) && !a.offered[name] {
+			return ""
+		}
 	}
 	return hint
 }

@@ -24,9 +24,9 @@ func WithToken(ctx context.Context, token Token) context.Context {
 // not said which: TELEXEC_TOKEN; else, for a service on this machine, the one in
 // admin.token, which the first start of telexecd leaves in the data directory of
 // its user. It is empty, without an error, where there is neither: the service
-// will tell. The error is a file that is there and may not be read, for it is
-// another user's; fs.ErrPermission matches it. getenv is os.Getenv, or what
-// stands in for it.
+// will tell. The error is a file that is there and cannot be read, as another
+// user's, which fs.ErrPermission matches. getenv is os.Getenv, or what stands in
+// for it.
 func FindToken(server string, getenv func(string) string) (Token, error) {
 	if t := getenv("TELEXEC_TOKEN"); t != "" {
 		return Token(t), nil
@@ -35,7 +35,7 @@ func FindToken(server string, getenv func(string) string) (Token, error) {
 		return "", nil // the token of this machine's service is nobody else's business
 	}
 	b, err := os.ReadFile(filepath.Join(dataDir(getenv), "admin.token"))
-	if errors.Is(err, fs.ErrPermission) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	return Token(strings.TrimSpace(string(b))), nil
