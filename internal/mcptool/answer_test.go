@@ -75,6 +75,10 @@ func TestTextsNameWhatIsThere(t *testing.T) {
 			t.Errorf("%s is named: %s", name, text)
 		}
 	}
+	session = s.serve(t, Options{Toolsets: []string{"execute"}, Hosts: []string{"web*"}})
+	if text, isError := use(t, session, "execute_command", `{"host":"db1","command":"c"}`); !isError || strings.Contains(text, "list_hosts") {
+		t.Errorf("a hint: %s", text)
+	}
 	if session.InitializeResult().Capabilities.Resources != nil || session.InitializeResult().Capabilities.Extensions != nil {
 		t.Errorf("%+v", session.InitializeResult().Capabilities)
 	}

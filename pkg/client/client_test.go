@@ -292,6 +292,7 @@ func TestSignalIsSentOnce(t *testing.T) {
 		// One that never left may be tried again.
 		p.listener.Close()
 		p.server.Stop()
+		synctest.Wait() // the client has noticed, so the next one cannot leave
 		tries := 0
 		c.onRetry = func(*Error, time.Duration) { tries++ }
 		if _, err := c.Signal(t.Context(), &telexecv1.SignalRequest{CommandId: testID}); err == nil || tries == 0 {
