@@ -340,8 +340,9 @@ func TestAnotherOwner(t *testing.T) {
 			id := n.execute("echo a; read x; echo b; exit 3", withInput)
 			n.prints(id, "a")
 			n.stores(id, "running", func(c command.Command) bool { return c.State == command.Running && c.Size[command.Stdout] == 2 })
+			dropped := n.dropping(id)
 			take(t, o, n, m, id)
-			n.dropped(id)
+			dropped()
 			c := in(t, o, id)
 			if c.Exit.Code != nil || c.Size[command.Stdout] > 2 || c.State == command.Completed {
 				t.Errorf("the journal has %+v", c)
@@ -365,7 +366,7 @@ func TestAnotherOwner(t *testing.T) {
 		n.crash()
 		m.restore()
 		n = start(t, o)
-		n.dropped(starting)
+		n.dropping(starting)()
 		if c := in(t, o, starting); c.State != command.Starting {
 			t.Errorf("it is %s, %+v", c.State, c.Failure)
 		}

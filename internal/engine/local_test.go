@@ -247,18 +247,23 @@ func (n *node) stores(id, what string, enough func(command.Command) bool) {
 	}
 }
 
-// dropped waits until a command has no owner any more without having ended.
-func (n *node) dropped(id string) {
+// dropping begins to watch a command. What it gives waits until the command has no
+// owner any more, without that owner having ended it. Who begins to watch only then
+// is told what the journal has, where another owner may have ended it.
+func (n *node) dropping(id string) (dropped func()) {
 	n.t.Helper()
 	w, err := n.Watch(n.t.Context(), id, engine.WatchOptions{Follow: true})
-	if err == nil {
-		defer w.Close()
-	}
-	for err == nil {
-		_, err = w.Next(n.t.Context())
-	}
-	if fault.ReasonOf(err) != fault.ReasonDraining {
-		n.t.Errorf("the watcher is told %v", err)
+	return func() {
+		n.t.Helper()
+		if err == nil {
+			defer w.Close()
+		}
+		for err == nil {
+			_, err = w.Next(n.t.Context())
+		}
+		if fault.ReasonOf(err) != fault.ReasonDraining {
+			n.t.Errorf("the watcher is told %v", err)
+		}
 	}
 }
 

@@ -2,12 +2,14 @@ package sshexec
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,9 +26,11 @@ import (
 	"github.com/telexec/telexec/internal/test/sshtest"
 )
 
-// tampering is a dialer that changes the first start of a run on its way.
+// tampering is a dialer that changes the first start of a run on its way, or the
+// first script of another mode.
 type tampering struct {
 	*dialer
+	mode   string // empty: modeStart
 	script func(script []byte) []byte
 	sent   func() // called behind it
 	done   atomic.Bool
@@ -47,7 +51,7 @@ type tampered struct {
 
 func (c *tampered) Write(b []byte) (int, error) {
 	d := c.d
-	if !bytes.Contains(b, []byte("\nmode="+command.Quote(modeStart)+"\n")) || d.done.Swap(true) {
+	if !bytes.Contains(b, []byte("\nmode="+command.Quote(cmp.Or(d.mode, modeStart))+"\n")) || d.done.Swap(true) {
 		return c.Channel.Write(b)
 	}
 	script := b
@@ -319,6 +323,68 @@ func TestVoidAgainstStart(t *testing.T) {
 		both.Wait()
 	}
 	t.Log(ran, "ran,", never, "never")
+}
+
+// Void calls off a start that has begun, and the owner of that start is told so and
+// has removed everything before void is through with its look: it never starts, and
+// that is said.
+func TestVoidOfWhatIsRemoved(t *testing.T) {
+	t.Parallel()
+	for name, look := range map[string]string{
+		"before its fence is there": "  tries=0\n",
+		"behind its fence":          "  judge\n  case $verdict in\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
+			// through gives a runner in whose first script of a mode each second
+			// string stands in front of the first.
+			through := func(mode string, edits ...string) *Runner {
+				return New(&tampering{dialer: newDialer(t), mode: mode, script: func(b []byte) []byte {
+					b = bytes.Replace(b, []byte("now=yes"), []byte("now=no"), 1)
+					for i := 0; i < len(edits); i += 2 {
+						at := []byte(edits[i])
+						if bytes.Count(b, at) != 1 {
+							t.Errorf("the script has %q %d times", at, bytes.Count(b, at))
+						}
+						b = bytes.Replace(b, at, append([]byte(edits[i+1]+"\n"), at...), 1)
+					}
+					return b
+				}}, Options{})
+			}
+			const wait = "; do sleep 0.01; done"
+			starter := through(modeStart,
+				"  claim || resume\n", `true >"$id.passed"; until [ -e "$id.go" ]`+wait,
+				"    go) ! unfollowed || go", "go) ;;", // it would be retired
+				"  if [ -n \"$1\" ] || [ -e \"$id.k\" ]", `true >"$id.clean"; until [ -e "$id.seen" ]`+wait)
+			voider := through(modeVoid,
+				"    for base; do\n      [ ! -h \"$base\" ] && cd \"$base\" && [ -O . ] && make", `until [ -e "$new/$id.passed" ]`+wait,
+				"    ! find_run \"$@\" || resume\n    if ", `until [ -e "$new/$id.st" ]`+wait,
+				"  tries=0\n", `until [ -e "$id.clean" ]`+wait, // it has looked at the fence
+				look, `true >"$id.seen"; while [ -e "$id.st" ]`+wait)
+			spec, starts := counted(t, "exit 3")
+			run := Run{ID: newID(), Host: h.inv, Spec: spec, Fence: 1, Output: newOutput().sink}
+			void := run
+			void.Fence, void.Void = 2, true
+			var starting sync.WaitGroup
+			starting.Go(func() {
+				if _, err := starter.Start(t.Context(), run); fault.ReasonOf(err) != fault.ReasonStartFailed {
+					t.Errorf("the start gives %v", err)
+				}
+			})
+			if _, err := voider.Resume(t.Context(), void); fault.ReasonOf(err) != fault.ReasonNeverStarted {
+				t.Errorf("void gives %v", err)
+			}
+			starting.Wait()
+			if n := starts(); n != 0 {
+				t.Errorf("%d starts", n)
+			}
+			// What stops a start that is still on its way, and nothing else.
+			if left := h.filesOf(run.ID); !slices.Equal(left, []string{h.file(run.ID, ".go")}) {
+				t.Errorf("left: %q", left)
+			}
+		})
+	}
 }
 
 // supervisors lists what runs in the session of the follower's shell.

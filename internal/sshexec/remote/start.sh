@@ -469,7 +469,7 @@ assess() {
   esac
 }
 
-# find_run takes us to the directory that has the run.
+# find_run takes us to the directory that has the run, which is base then.
 find_run() {
   unsure=
   for base; do
@@ -500,14 +500,30 @@ retire() {
   slay "$2"
 }
 
+# removed ends us where a run was removed while we looked at it. One that void called
+# off before it was let go has not run: whoever had begun to start it was told so,
+# and has cleaned up. Of that one stays only what stops every start.
+removed() {
+  case $called_off in *"$nl$base$nl"*)
+    make "$id.go"
+    rm -f "$id.f" "$id.k" "$id.d"
+    tell never
+    exit 0
+    ;;
+  esac
+  tell none
+  exit 0
+}
+
 # resume follows a run that is here.
 resume() {
   # Who has just claimed it has not said yet by which key it goes.
   tries=0
-  while get "$id.f"; [ -z "$rest" ] && [ $tries -lt 20 ]; do
+  while get "$id.f"; [ -z "$rest" ] && [ -e "$id.st" ] && [ $tries -lt 20 ]; do
     tries=$((tries + 1))
     sleep 0.05 || sleep 1
   done
+  [ -e "$id.st" ] || removed
   if [ "${what:-0}" -gt "$fence" ]; then
     tell superseded
     exit 0
@@ -527,6 +543,7 @@ resume() {
   note "dir $PWD"
   judge
   case $verdict in
+  gone) removed ;;
   live)
     get "$id.n"
     tell "live $key ${what:--}"
@@ -630,7 +647,7 @@ start_run() {
 
 main() {
   exec 9>&2 2>/dev/null
-  home=$PWD helpers= watcher= refused= sure=
+  home=$PWD helpers= watcher= refused= called_off=
   nl='
 '
   # The command is to have the login's own umask; reading it costs no fork.
@@ -648,11 +665,11 @@ main() {
   resume) tell none ;;
   void)
     for base; do
-      [ ! -h "$base" ] && cd "$base" && [ -O . ] && make "$id.go" && sure=yes
+      [ ! -h "$base" ] && cd "$base" && [ -O . ] && make "$id.go" && called_off=$called_off$nl$base$nl
     done
     # It may have been started while we looked.
     ! find_run "$@" || resume
-    if [ "$sure" = yes ]; then tell never; else tell none; fi
+    if [ -n "$called_off" ]; then tell never; else tell none; fi
     ;;
   *) start_run "$@" ;;
   esac

@@ -38,6 +38,26 @@ func (m *Machine) KillCommands() {
 	}
 }
 
+// killAll kills everything that runs in the machine, and waits until it is gone: on
+// a busy CPU a process may die long after it was killed, and until then it may fork.
+func (m *Machine) killAll() {
+	m.t.Helper()
+	for late := time.After(10 * time.Second); ; {
+		left := m.processes()
+		if len(left) == 0 {
+			return
+		}
+		for _, p := range left {
+			p.signal(syscall.SIGKILL)
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-late:
+			m.t.Fatalf("10 s after they were killed there are still: %+v", left)
+		}
+	}
+}
+
 // cmdPID is the process that this test has started for the server; 0: none.
 func (m *Machine) cmdPID() int {
 	if m.cmd == nil {
@@ -51,11 +71,7 @@ func (m *Machine) cmdPID() int {
 func (m *Machine) Reboot() {
 	m.t.Helper()
 	m.Stop()
-	for range 3 { // what was being forked is seen the next time
-		for _, p := range m.processes() {
-			p.signal(syscall.SIGKILL)
-		}
-	}
+	m.killAll()
 	var id [16]byte
 	_, _ = rand.Read(id[:])
 	file := filepath.Join(m.Dir, "boot_id")

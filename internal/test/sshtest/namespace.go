@@ -110,8 +110,8 @@ func (m *Machine) NextPID(pid int) {
 	m.Run("sh", "-c", "echo "+strconv.Itoa(pid-1)+" >/proc/sys/kernel/ns_last_pid")
 }
 
-// processes lists what runs in the machine, the servers too. Machines are told
-// apart by their mounts.
+// processes lists what runs in the machine, the servers too, and no zombies: they
+// have no namespaces any more. Machines are told apart by their mounts.
 func (m *Machine) processes() []process {
 	if m.holder == nil {
 		return nil
