@@ -70,6 +70,17 @@ cover: setup bin/tools/grpcurl ## coverage per room, over unit, integration and 
 bench: setup ## the benchmarks, side by side with what they are measured against
 	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 30m $(ARGS) $(PKG) | grep -v -e 'no test files' -e '^PASS$$' -e '^ok .*\[no tests to run\]'
 
+# The last commit that had one administrator and no rules.
+BASE_WITHOUT_GUARDS ?= f5d9456
+
+.PHONY: bench-guards
+bench-guards: setup ## what identity, policy and audit add to an Execute, against a build without
+	rm -rf bin/base && mkdir -p bin/base
+	git archive $(BASE_WITHOUT_GUARDS) | tar -x -C bin/base
+	cd bin/base && $(GO) build -o ../telexecd-base ./cmd/telexecd
+	rm -rf bin/base
+	$(GO) test -run '^$$' -bench '^BenchmarkGuards$$' -benchtime 500x -timeout 20m $(ARGS) ./internal/test/bench -args -bench.base '$(CURDIR)/bin/telexecd-base'
+
 .PHONY: chaos
 chaos: setup ## everything breaks at random, and no command may be lost; CHAOS_SEED=N repeats a run
 	$(GO) test -count=1 -v -timeout 40m -run '^TestChaos$$' ./internal/test/chaos -args -chaos.full $(ARGS)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/api"
+	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/engine"
 	"github.com/telexec/telexec/internal/fault"
@@ -21,7 +23,7 @@ import (
 type commands struct{ *engine.Engine }
 
 func snapshot(s engine.Snapshot) api.Snapshot {
-	a := api.Snapshot{Command: s.Command}
+	a := api.Snapshot{Command: s.Command, Gate: s.Gate}
 	if s.Queue != nil {
 		place := api.QueuePlace(*s.Queue)
 		a.Queue = &place
@@ -29,7 +31,7 @@ func snapshot(s engine.Snapshot) api.Snapshot {
 	return a
 }
 
-func (c commands) Execute(ctx context.Context, by command.Actor, spec command.Spec) (api.Snapshot, bool, error) {
+func (c commands) Execute(ctx context.Context, by access.Caller, spec command.Spec) (api.Snapshot, bool, error) {
 	s, replayed, err := c.Engine.Execute(ctx, by, spec)
 	return snapshot(s), replayed, err
 }
@@ -39,13 +41,13 @@ func (c commands) Await(ctx context.Context, id string, enough func(api.Snapshot
 	return snapshot(s), err
 }
 
-func (c commands) Get(ctx context.Context, id string) (api.Snapshot, error) {
-	s, err := c.Engine.Get(ctx, id)
+func (c commands) Get(ctx context.Context, by access.Caller, id string) (api.Snapshot, error) {
+	s, err := c.Engine.Get(ctx, by, id)
 	return snapshot(s), err
 }
 
-func (c commands) List(ctx context.Context, f command.Filter) ([]api.Snapshot, error) {
-	list, err := c.Engine.List(ctx, f)
+func (c commands) List(ctx context.Context, by access.Caller, f command.Filter) ([]api.Snapshot, error) {
+	list, err := c.Engine.List(ctx, by, f)
 	out := make([]api.Snapshot, len(list))
 	for i, s := range list {
 		out[i] = snapshot(s)
@@ -53,22 +55,49 @@ func (c commands) List(ctx context.Context, f command.Filter) ([]api.Snapshot, e
 	return out, err
 }
 
-func (c commands) Cancel(ctx context.Context, by command.Actor, id string, grace time.Duration, reason string) (api.Snapshot, command.CancelReport, error) {
+func (c commands) Cancel(ctx context.Context, by access.Caller, id string, grace time.Duration, reason string) (api.Snapshot, command.CancelReport, error) {
 	s, report, err := c.Engine.Cancel(ctx, by, id, grace, reason)
 	return snapshot(s), report, err
 }
 
-func (c commands) Signal(ctx context.Context, by command.Actor, id, signal string) (api.Snapshot, error) {
+func (c commands) Signal(ctx context.Context, by access.Caller, id, signal string) (api.Snapshot, error) {
 	s, err := c.Engine.Signal(ctx, by, id, signal)
 	return snapshot(s), err
 }
 
-func (c commands) Watch(ctx context.Context, id string, o api.WatchOptions) (api.Watcher, error) {
-	w, err := c.Engine.Watch(ctx, id, engine.WatchOptions(o))
+func (c commands) Watch(ctx context.Context, by access.Caller, id string, o api.WatchOptions) (api.Watcher, error) {
+	w, err := c.Engine.Watch(ctx, by, id, engine.WatchOptions(o))
 	if err != nil {
 		return nil, err
 	}
 	return watcher{w}, nil
+}
+
+func approvalOf(a engine.Approval) api.Approval {
+	return api.Approval{Approval: a.Approval, Snapshot: snapshot(a.Snapshot), May: a.May}
+}
+
+func approvalsOf(list []engine.Approval) []api.Approval {
+	out := make([]api.Approval, len(list))
+	for i, a := range list {
+		out[i] = approvalOf(a)
+	}
+	return out
+}
+
+func (c commands) Approval(ctx context.Context, by access.Caller, id string) (api.Approval, error) {
+	a, err := c.Engine.Approval(ctx, by, id)
+	return approvalOf(a), err
+}
+
+func (c commands) Approvals(ctx context.Context, by access.Caller, f approval.Filter, mine bool) ([]api.Approval, string, error) {
+	list, next, err := c.Engine.Approvals(ctx, by, f, mine)
+	return approvalsOf(list), next, err
+}
+
+func (c commands) Decide(ctx context.Context, by access.Caller, ballots []approval.Ballot) ([]api.Approval, error) {
+	list, err := c.Engine.Decide(ctx, by, ballots)
+	return approvalsOf(list), err
 }
 
 func (c commands) Stats() api.Stats { return api.Stats(c.Engine.Stats()) }

@@ -38,14 +38,17 @@ import (
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/api"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/config"
 	"github.com/telexec/telexec/internal/engine"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/gateway"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/policy"
 	"github.com/telexec/telexec/internal/program"
 	"github.com/telexec/telexec/internal/rpcserver"
+	"github.com/telexec/telexec/internal/seal"
 	"github.com/telexec/telexec/internal/sshconn"
 	"github.com/telexec/telexec/internal/sshexec"
 	"github.com/telexec/telexec/internal/store/sqlite"
@@ -68,11 +71,13 @@ const (
 type env struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
+	Hangups        <-chan os.Signal // each has the policy read again; nil: none ever comes
 }
 
 // cli is the command line.
 type cli struct {
 	config.Flags `embed:""`
+	Check        bool                `help:"Only check the configuration and the policy: exit code 0 where they are right, 1 with the mistakes where they are not."`
 	Help         program.HelpFlag    `short:"h" help:"Show help."`
 	Version      program.VersionFlag `help:"Print the version of this program."`
 }
@@ -105,10 +110,44 @@ func run(ctx context.Context, e env, args []string) error {
 	if err != nil {
 		return plain(err)
 	}
+	rules, err := newPolicy(cfg)
+	if err != nil {
+		return plain(err)
+	}
+	if flags.Check {
+		return plain(check(e, cfg, rules))
+	}
 	if e.Getenv("GOGC") == "" {
 		defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	}
-	return plain(serve(ctx, e, cfg))
+	load := func() (config.Config, error) { return config.Load(flags.Flags, e.Getenv) }
+	return plain(serve(ctx, e, cfg, rules, load))
+}
+
+// check makes of the configuration all that can be made without a port, the data
+// directory or a call to somebody, and tells that it is right.
+func check(e env, cfg config.Config, rules *policy.Policy) error {
+	if _, err := newIdentity(cfg, slog.New(slog.DiscardHandler)); err != nil {
+		return err
+	}
+	if _, err := openHosts(cfg, e.Getenv); err != nil {
+		return err
+	}
+	if _, err := loadTLS(cfg.TLS); err != nil {
+		return err
+	}
+	for _, w := range rules.Warnings() {
+		fmt.Fprintln(e.Stderr, "warning:", w)
+	}
+	_, err := fmt.Fprintf(e.Stdout, "the configuration is right: %d hosts, %d rules, default %s\n", len(cfg.Hosts), len(cfg.Policy.Rules), cfg.Policy.Default)
+	return err
+}
+
+func openHosts(cfg config.Config, getenv func(string) string) (*inventory.Inventory, error) {
+	return inventory.Open(inventory.Options{
+		Hosts: cfg.Hosts, SSHConfig: cfg.SSHConfig, Home: cfg.Home, User: cfg.User, SSH: cfg.SSH,
+		MaxCommands: cfg.Limits.MaxCommandsPerHost, SpoolLimit: cfg.Limits.SpoolLimit, Getenv: getenv,
+	})
 }
 
 // plain gives a fault's text for people, without the words for the log.
@@ -134,8 +173,8 @@ func parse(e env, args []string) (c cli, err error) {
 	return c, err
 }
 
-// serve makes all parts and runs them.
-func serve(ctx context.Context, e env, cfg config.Config) (err error) {
+// serve makes all parts and runs them. load reads the configuration again.
+func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, load func() (config.Config, error)) (err error) {
 	log := telemetry.NewLogger(e.Stderr, cfg.Log.Level, telemetry.Format(cfg.Log.Format))
 	version, commit := program.Build()
 	metrics := telemetry.NewMetrics(version)
@@ -143,20 +182,23 @@ func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 	if err := prepareDataDir(cfg.DataDir); err != nil {
 		return err
 	}
-	store, err := sqlite.Open(ctx, cfg.Store.SQLiteFile, sqlite.Options{Logger: log})
+	key, err := seal.OpenKey(cfg.Store.KeyFile)
+	if err != nil {
+		return err
+	}
+	store, err := sqlite.Open(ctx, cfg.Store.SQLiteFile, sqlite.Options{Logger: log, Key: key})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	var drained time.Time // when the service began to stop; zero before
-	admin, err := access.OpenAdmin(cfg.Auth.AdminTokenFile)
+	who, err := openIdentity(ctx, cfg, store, log)
 	if err != nil {
 		return err
 	}
-	hosts, err := inventory.Open(inventory.Options{
-		Hosts: cfg.Hosts, SSHConfig: cfg.SSHConfig, Home: cfg.Home, User: cfg.User, SSH: cfg.SSH,
-		MaxCommands: cfg.Limits.MaxCommandsPerHost, SpoolLimit: cfg.Limits.SpoolLimit, Getenv: e.Getenv,
-	})
+	refusals := access.NewRefusals(store, log)
+	warn(log, rules)
+	hosts, err := openHosts(cfg, e.Getenv)
 	if err != nil {
 		return err
 	}
@@ -185,8 +227,9 @@ func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 		return fmt.Errorf("the name of this machine: %w", err)
 	}
 	exec := sshexec.New(dialer{pool}, sshexec.Options{ReconnectTimeout: cfg.Limits.ReconnectTimeout})
-	eng := engine.New(engine.Options{
-		Journal: store, Runner: runner{exec}, Hosts: hosts, Node: node,
+	eng, err := engine.New(engine.Options{
+		Journal: store, Rights: who.rights, Policy: rules, Redact: cfg.Redaction.Values, Excerpt: int(cfg.Audit.OutputBytes),
+		Runner: runner{exec}, Hosts: hosts, Node: node,
 		Limits: engine.Limits{
 			MaxCommands: cfg.Limits.MaxCommands, MaxQueued: cfg.Limits.MaxQueued,
 			QueueTimeout: cfg.Limits.QueueTimeout, DrainTimeout: cfg.DrainTimeout,
@@ -196,25 +239,34 @@ func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 		},
 		Logger: log, Meter: meter{metrics},
 	})
+	if err != nil {
+		return fmt.Errorf("redaction.values_file: %w", plain(err))
+	}
 	observe(metrics, eng, pool, hosts)
 
-	server, err := rpcserver.New(rpcserver.Options{Authenticator: admin, Logger: log, Meter: metrics, DrainTimeout: lastWords})
+	server, err := rpcserver.New(rpcserver.Options{
+		Authenticator: who.doors, Limiter: who.limiter, Revocations: who.keys, Refusals: refusals,
+		TLS: tlsConfig, Logger: log, Meter: metrics, DrainTimeout: lastWords,
+	})
 	if err != nil {
 		return err
 	}
 	commands := commands{eng}
 	telexecv1.RegisterCommandServiceServer(server, api.NewCommands(commands, commands, cfg.Limits.DefaultWait))
-	telexecv1.RegisterHostServiceServer(server, api.NewHosts(hosts, commands, links{pool, exec}))
+	telexecv1.RegisterHostServiceServer(server, api.NewHosts(hosts, commands, links{pool, exec}, who.rights))
+	telexecv1.RegisterApprovalServiceServer(server, api.NewApprovals(commands))
+	telexecv1.RegisterPolicyServiceServer(server, api.NewPolicy(eng))
 	telexecv1.RegisterAdminServiceServer(server, api.NewAdmin(api.Info{
 		Version: version, Commit: commit, GoVersion: runtime.Version(), Node: node, Store: "sqlite", Started: time.Now(),
 		Limits: api.Limits{
 			MaxCommands: cfg.Limits.MaxCommands, MaxCommandsPerHost: cfg.Limits.MaxCommandsPerHost, MaxQueued: cfg.Limits.MaxQueued,
 			RetainedOutput: cfg.Retention.OutputBytes, FullOutput: cfg.Retention.FullOutput, History: cfg.Retention.History,
 		},
-	}, commands))
+	}, commands, who.keys, store, who.rights))
 	memory := bufconn.Listen(memoryPipe)
 	rest, err := gateway.New(ctx, gateway.Options{
-		Dial: memory.DialContext, Authenticator: admin, Problem: rpcserver.Problem, Ready: readiness(eng),
+		Dial: memory.DialContext, Authenticator: who.doors, Limiter: who.limiter, Refusals: refusals, Recorder: store,
+		Sealer: key, SessionLifetime: cfg.HTTP.SessionLifetime, Problem: rpcserver.Problem, Ready: readiness(eng),
 		Metrics: metrics.Handler(), OpenAPI: openapi.JSON,
 		Addr: httpPort.Addr(), AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
 		TLS: tlsConfig, DrainTimeout: lastWords, Logger: log,
@@ -224,13 +276,20 @@ func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 	}
 	defer rest.Close()
 
-	grpcListener := grpcPort
-	if tlsConfig != nil {
-		grpcListener = tls.NewListener(grpcPort, tlsConfig)
+	// Before the first command, and before a reload can tell of the next rules.
+	if err := store.Record(ctx, loaded(cfg)); err != nil {
+		return err
 	}
+	reload := reloading{load: load, use: eng.SetPolicy, audit: store, log: log, cfg: cfg}
 	err = runAll(ctx, eng,
-		func(ctx context.Context) error { return server.Run(ctx, grpcListener, memory) },
+		func(ctx context.Context) error { return server.Run(ctx, grpcPort, memory) },
 		func(ctx context.Context) error { return rest.Run(ctx, httpPort) },
+		[]part{
+			{"API keys", who.keys.Run},
+			{"issuers of tokens", who.issuers.Run},
+			{"refusals", refusals.Run},
+			{"reload", func(ctx context.Context) error { return reload.run(ctx, e.Hangups) }},
+		},
 		func(serving bool) error {
 			server.SetServing(serving)
 			if !serving {
@@ -238,12 +297,19 @@ func serve(ctx context.Context, e env, cfg config.Config) (err error) {
 				log.Info("draining", "why", why(ctx))
 				return nil
 			}
+			if err := store.Record(ctx, audit.Entry{Time: time.Now(), Kind: audit.ServiceStarted, Subject: node, Detail: version}); err != nil {
+				return err
+			}
 			log.Info("ready", "version", version, "grpc", grpcPort.Addr().String(), "http", httpPort.Addr().String(), "data", cfg.DataDir)
 			_, err := fmt.Fprintf(e.Stdout, "telexecd ready grpc=%s http=%s data=%s\n", grpcPort.Addr(), httpPort.Addr(), cfg.DataDir)
 			return err
 		})
 	if !drained.IsZero() {
-		tellStopped(context.WithoutCancel(ctx), log, eng, time.Since(drained))
+		ctx := context.WithoutCancel(ctx)
+		tellStopped(ctx, log, eng, time.Since(drained))
+		if recordErr := store.Record(ctx, audit.Entry{Time: time.Now(), Kind: audit.ServiceStopped, Subject: node, Detail: version}); recordErr != nil {
+			log.Error("that the service stopped could not be told to the audit", "error", recordErr)
+		}
 	}
 	return err
 }
@@ -260,8 +326,9 @@ func why(ctx context.Context) string {
 // commands wait for the next start: durable ones that go on on their hosts, and
 // queued ones.
 func tellStopped(ctx context.Context, log *slog.Logger, commands lister, after time.Duration) {
-	running, err := commands.List(ctx, command.Filter{States: []command.State{command.Starting, command.Running}})
-	queued, queuedErr := commands.List(ctx, command.Filter{States: []command.State{command.Queued}})
+	itself := access.Caller{Principal: access.Principal{Name: "telexecd", Roles: []access.Role{access.RoleAdmin}}}
+	running, err := commands.List(ctx, itself, command.Filter{States: []command.State{command.Starting, command.Running}})
+	queued, queuedErr := commands.List(ctx, itself, command.Filter{States: []command.State{command.Queued, command.AwaitingApproval}})
 	if err = errors.Join(err, queuedErr); err != nil {
 		log.Error("stopped; what is left cannot be told", "after", after, "error", err)
 		return
@@ -271,13 +338,20 @@ func tellStopped(ctx context.Context, log *slog.Logger, commands lister, after t
 
 // lister tells which commands there are.
 type lister interface {
-	List(context.Context, command.Filter) ([]engine.Snapshot, error)
+	List(context.Context, access.Caller, command.Filter) ([]engine.Snapshot, error)
+}
+
+// part is something that runs beside the doors, as long as they do.
+type part struct {
+	name string
+	run  func(context.Context) error
 }
 
 // runAll runs the engine and the doors until ctx ends or one of them fails. The
-// doors outlive the engine: while commands end they can be watched and asked
-// for. serving is told when the service takes commands, and when no more.
-func runAll(ctx context.Context, eng *engine.Engine, grpcDoor, httpDoor func(context.Context) error, serving func(bool) error) error {
+// doors, and what runs beside them, outlive the engine: while commands end they can
+// be watched and asked for. serving is told when the service takes commands, and
+// when no more.
+func runAll(ctx context.Context, eng *engine.Engine, grpcDoor, httpDoor func(context.Context) error, beside []part, serving func(bool) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	doors, closeDoors := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeDoors()
@@ -296,6 +370,9 @@ func runAll(ctx context.Context, eng *engine.Engine, grpcDoor, httpDoor func(con
 		}
 	}))
 	group.Go(guarded("HTTP", func() error { return httpDoor(doors) }))
+	for _, p := range beside {
+		group.Go(guarded(p.name, func() error { return p.run(doors) }))
+	}
 	group.Go(guarded("readiness", func() error {
 		select {
 		case <-eng.Ready():
@@ -380,10 +457,15 @@ func loadTLS(t config.TLS) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the TLS certificate %s with the key %s cannot be used: %w", t.CertFile, t.KeyFile, err)
 	}
-	return &tls.Config{
+	c := &tls.Config{
 		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"}, // gRPC clients insist on h2
-	}, nil
+	}
+	if t.ClientCAFile != "" {
+		c.ClientAuth = tls.VerifyClientCertIfGiven
+		c.ClientCAs, err = readCertificates(t.ClientCAFile)
+	}
+	return c, err
 }
 
 // listen opens a port. Plain text on an address that others can reach must be

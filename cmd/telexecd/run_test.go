@@ -33,6 +33,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/api"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/engine"
@@ -54,7 +55,8 @@ func TestMain(m *testing.M) {
 type output struct {
 	mu    sync.Mutex
 	b     bytes.Buffer
-	lines chan string // each complete line of standard output; 16 are more than there are
+	more  chan struct{} // closed by the next write; nil where nobody waits
+	lines chan string   // each complete line of standard output; 16 are more than there are
 }
 
 func newOutput() *output { return &output{lines: make(chan string, 16)} }
@@ -68,7 +70,34 @@ func (o *output) Write(p []byte) (int, error) {
 		default:
 		}
 	}
+	if o.more != nil {
+		close(o.more)
+		o.more = nil
+	}
 	return o.b.Write(p)
+}
+
+// await waits until a text was written behind the first n bytes, and gives how many
+// bytes there are then.
+func (o *output) await(t *testing.T, n int, text string) int {
+	t.Helper()
+	tooLong := time.After(30 * time.Second)
+	for {
+		o.mu.Lock()
+		if o.more == nil {
+			o.more = make(chan struct{})
+		}
+		all, more := o.b.String(), o.more
+		o.mu.Unlock()
+		if strings.Contains(all[n:], text) {
+			return len(all)
+		}
+		select {
+		case <-more:
+		case <-tooLong:
+			t.Fatalf("no %q in %s", text, all[n:])
+		}
+	}
 }
 
 func (o *output) String() string { o.mu.Lock(); defer o.mu.Unlock(); return o.b.String() }
@@ -86,15 +115,16 @@ func settings(home string, pairs ...string) func(string) string {
 type service struct {
 	grpc, http, data string
 	out, log         *output
+	hangups          chan os.Signal
 	stop             func() error
 }
 
 func start(t *testing.T, getenv func(string) string, args ...string) *service {
 	t.Helper()
-	s := &service{out: newOutput(), log: newOutput()}
+	s := &service{out: newOutput(), log: newOutput(), hangups: make(chan os.Signal, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, env{Stdout: s.out, Stderr: s.log, Getenv: getenv}, args) }()
+	go func() { ended <- run(ctx, env{Stdout: s.out, Stderr: s.log, Getenv: getenv, Hangups: s.hangups}, args) }()
 	s.stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	t.Cleanup(func() {
 		if err := s.stop(); err != nil {
@@ -155,8 +185,8 @@ func TestReadyWithDefaultsElsewhere(t *testing.T) {
 	}
 }
 
-// A signal stops the service in order. One that is ignored from the start, as
-// nohup does, stays so.
+// A signal stops the service in order, but for SIGHUP, which has the policy read
+// again, also where it was ignored from the start, as nohup does.
 func TestSignals(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -166,7 +196,7 @@ func TestSignals(t *testing.T) {
 	}{
 		{"INT", "", []syscall.Signal{syscall.SIGINT}, "interrupt signal received"},
 		{"TERM", "", []syscall.Signal{syscall.SIGTERM}, "terminated signal received"},
-		{"HUP", "", []syscall.Signal{syscall.SIGHUP}, "hangup signal received"},
+		{"HUP", "", []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM}, "terminated signal received"},
 		{"nohup", `trap "" HUP; `, []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM}, "terminated signal received"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -188,6 +218,9 @@ func TestSignals(t *testing.T) {
 			for _, s := range c.signals {
 				if err := cmd.Process.Signal(s); err != nil {
 					t.Fatal(err)
+				}
+				if s == syscall.SIGHUP {
+					log.await(t, 0, `"msg":"the policy was reloaded"`)
 				}
 			}
 			_, _ = io.Copy(io.Discard, said)
@@ -220,7 +253,7 @@ type listed struct {
 	err             error
 }
 
-func (l listed) List(_ context.Context, f command.Filter) ([]engine.Snapshot, error) {
+func (l listed) List(_ context.Context, _ access.Caller, f command.Filter) ([]engine.Snapshot, error) {
 	if slices.Contains(f.States, command.Running) {
 		return make([]engine.Snapshot, l.running), l.err
 	}
@@ -409,14 +442,17 @@ func TestTLSOnBothPorts(t *testing.T) {
 }
 
 func TestAPartThatFailsStopsAll(t *testing.T) {
-	eng := engine.New(engine.Options{Journal: failing{}, Limits: engine.Limits{MaxCommands: 1, MaxQueued: 1, QueueTimeout: time.Second, DrainTimeout: time.Second}})
+	eng, err := engine.New(engine.Options{Journal: failing{}, Limits: engine.Limits{MaxCommands: 1, MaxQueued: 1, QueueTimeout: time.Second, DrainTimeout: time.Second}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if readiness(eng)(t.Context()) == nil {
 		t.Error("ready before recovery")
 	}
 	door := func(ctx context.Context) error { <-ctx.Done(); return nil }
-	told := []bool{}
-	err := runAll(t.Context(), eng, door, door, func(s bool) error { told = append(told, s); return nil })
-	if fault.ReasonOf(err) != fault.ReasonStoreUnavailable || len(told) != 1 || told[0] {
+	told, beside := []bool{}, false
+	err = runAll(t.Context(), eng, door, door, []part{{"something", func(ctx context.Context) error { beside = true; return door(ctx) }}}, func(s bool) error { told = append(told, s); return nil })
+	if fault.ReasonOf(err) != fault.ReasonStoreUnavailable || len(told) != 1 || told[0] || !beside {
 		t.Errorf("%v, told %v", err, told)
 	}
 	err = guarded("gRPC", func() error { panic("oh no") })()

@@ -42,8 +42,8 @@ func TestTheTokenIsMadeOnceAndKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range []*access.Admin{first, second} {
-		p, err := a.Authenticate(t.Context(), token)
-		if err != nil || p.Name != "admin" || !p.Has(access.RoleAdmin) || p.Has("other") {
+		p, err := a.Authenticate(t.Context(), access.Credentials{Token: token})
+		if err != nil || p.Name != "admin" || !p.Has(access.RoleAdmin) || !p.Has(access.RoleViewer) {
 			t.Errorf("principal %+v, %v", p, err)
 		}
 	}
@@ -68,7 +68,7 @@ func TestManyStartsAtOnceAgreeOnOneToken(t *testing.T) {
 	wg.Wait()
 	token := tokenOf(t, dir)
 	for i, a := range admins {
-		if _, err := a.Authenticate(t.Context(), token); err != nil {
+		if _, err := a.Authenticate(t.Context(), access.Credentials{Token: token}); err != nil {
 			t.Errorf("start %d has another token: %v", i, err)
 		}
 	}
@@ -80,7 +80,7 @@ func TestWrongTokensAreRefused(t *testing.T) {
 		"": fault.ReasonNoCredentials, "wrong": fault.ReasonBadCredentials,
 		"right ": fault.ReasonBadCredentials, "righ": fault.ReasonBadCredentials,
 	} {
-		_, err := a.Authenticate(t.Context(), secret.New(token))
+		_, err := a.Authenticate(t.Context(), access.Credentials{Token: secret.New(token)})
 		if fault.KindOf(err) != fault.Unauthenticated || fault.ReasonOf(err) != reason {
 			t.Errorf("token %q: %v", token, err)
 		}
@@ -114,11 +114,11 @@ func TestUnfitFilesAreRefused(t *testing.T) {
 	}
 }
 
-func TestPrincipalInContext(t *testing.T) {
+func TestCallerInContext(t *testing.T) {
 	if _, ok := access.FromContext(t.Context()); ok {
 		t.Error("an empty context has a principal")
 	}
-	p, ok := access.FromContext(access.WithPrincipal(t.Context(), access.Principal{Name: "ann"}))
+	p, ok := access.FromContext(access.WithCaller(t.Context(), access.Caller{Principal: access.Principal{Name: "ann"}}))
 	if !ok || p.Name != "ann" {
 		t.Errorf("%+v %v", p, ok)
 	}

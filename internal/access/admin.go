@@ -18,6 +18,12 @@ import (
 // tokenBytes is how much randomness a token holds: more than anybody guesses.
 const tokenBytes = 32
 
+// adminName is the administrator's name, which nobody else may have.
+const adminName = "admin"
+
+// adminRoles is shared by all calls of the administrator; nobody changes it.
+var adminRoles = []Role{RoleAdmin}
+
 // Admin authenticates the one administrator. Only a hash of the token is held,
 // and hashes are compared in constant time, so that neither a core dump nor a
 // stopwatch gives it away.
@@ -45,15 +51,15 @@ func NewAdmin(token secret.Text) *Admin {
 }
 
 // Authenticate is of Authenticator.
-func (a *Admin) Authenticate(_ context.Context, token secret.Text) (Principal, error) {
-	if token.IsZero() {
+func (a *Admin) Authenticate(_ context.Context, shown Credentials) (Principal, error) {
+	if shown.Token.IsZero() {
 		return Principal{}, noCredentials()
 	}
-	got := sha256.Sum256([]byte(token.Reveal()))
+	got := sha256.Sum256([]byte(shown.Token.Reveal()))
 	if subtle.ConstantTimeCompare(got[:], a.hash[:]) != 1 {
-		return Principal{}, badCredentials()
+		return Principal{}, badCredentials("not the administrator's token")
 	}
-	return Principal{Name: "admin", Roles: []Role{RoleAdmin}}, nil
+	return Principal{Name: adminName, Roles: adminRoles}, nil
 }
 
 func readToken(path string) (secret.Text, error) {
@@ -78,6 +84,9 @@ func readToken(path string) (secret.Text, error) {
 	token := strings.TrimSpace(string(b[:n]))
 	if err != nil || len(token) < 2*tokenBytes || n == len(b) {
 		return secret.Text{}, fmt.Errorf("the administrator's token %s is damaged; remove it, the next start makes a new one", path)
+	}
+	if formOf(token) != formOther {
+		return secret.Text{}, fmt.Errorf("the administrator's token %s looks like an API key or a JWT and would be taken for one; put another in, or remove it, the next start makes a new one", path)
 	}
 	return secret.New(token), nil
 }

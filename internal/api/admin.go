@@ -30,16 +30,21 @@ type Limits struct {
 type Admin struct {
 	telexecv1.UnsafeAdminServiceServer
 
-	info Info
-	load Load
+	info   Info
+	load   Load
+	tokens Tokens
+	log    AuditLog
+	rights *access.Rights
 }
 
 // NewAdmin makes the service.
-func NewAdmin(i Info, l Load) *Admin { return &Admin{info: i, load: l} }
+func NewAdmin(i Info, l Load, t Tokens, log AuditLog, r *access.Rights) *Admin {
+	return &Admin{info: i, load: l, tokens: t, log: log, rights: r}
+}
 
 // GetServerInfo is of AdminService.
 func (a *Admin) GetServerInfo(ctx context.Context, _ *telexecv1.GetServerInfoRequest) (*telexecv1.GetServerInfoResponse, error) {
-	p, _ := access.FromContext(ctx)
+	by := caller(ctx)
 	i, stats := a.info, a.load.Stats()
 	return &telexecv1.GetServerInfoResponse{
 		Version:         i.Version,
@@ -53,7 +58,10 @@ func (a *Admin) GetServerInfo(ctx context.Context, _ *telexecv1.GetServerInfoReq
 		QueuedCommands:  int32(stats.Queued),
 		Watchers:        int32(stats.Watchers),
 		Draining:        stats.Draining,
-		Principal:       p.Name,
+		Principal:       by.Name,
+		Roles:           by.RoleNames(),
+
+		CredentialsExpireTime: timeToProto(by.Expiry),
 		Limits: &telexecv1.Limits{
 			MaxCommands:         int32(i.Limits.MaxCommands),
 			MaxCommandsPerHost:  int32(i.Limits.MaxCommandsPerHost),

@@ -2,12 +2,14 @@
 // the domain (convert.go), asks the engine, and turns what it says into an
 // answer.
 //
-//	Commands  CommandService: run, watch, stop, list
-//	Hosts     HostService:    which hosts there are and how they are
-//	Admin     AdminService:   what this server is and how it does
+//	Commands   CommandService:  run, watch, stop, list
+//	Hosts      HostService:     which hosts there are and how they are
+//	Approvals  ApprovalService: what waits for a person's yes, and the decisions
+//	Policy     PolicyService:   what the rules would say
+//	Admin      AdminService:    what this server is and how it does; API keys, audit
 //
 // A request that comes here is valid by the rules of the proto and has a
-// principal in its context; rpcserver has seen to both, and makes the gRPC
+// caller in its context; rpcserver has seen to both, and makes the gRPC
 // status of the faults returned here. What the engine and the hosts must offer
 // is declared below; the program puts them together.
 package api
@@ -16,10 +18,8 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
-
 	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
@@ -28,7 +28,8 @@ import (
 // Snapshot is a command at one moment.
 type Snapshot struct {
 	command.Command
-	Queue *QueuePlace // nil unless it is queued
+	Queue *QueuePlace        // nil unless it is queued
+	Gate  *approval.Approval // nil unless it waits for approval
 }
 
 // QueuePlace is where a queued command stands.
@@ -38,33 +39,34 @@ type QueuePlace struct {
 	WaitsFor      string        // "host" or "service": whose limit
 }
 
-// Engine runs commands. Its methods may be called concurrently.
+// Engine runs commands. Its methods may be called concurrently. Each refuses what
+// the caller may not do (ROLE_MISSING, ACCESS_DENIED, POLICY_DENIED).
 type Engine interface {
 	// Execute accepts a command durably and does not wait for its end. replayed:
 	// an earlier request with the same id had made it.
-	Execute(ctx context.Context, by command.Actor, spec command.Spec) (s Snapshot, replayed bool, err error)
-	// Await gives a command as soon as enough says so, or it has ended, or ctx is
+	Execute(ctx context.Context, by access.Caller, spec command.Spec) (s Snapshot, replayed bool, err error)
+	// Await gives a command that one of the others has given, as soon as enough says so, or it has ended, or ctx is
 	// done, which is not an error.
 	Await(ctx context.Context, id string, enough func(Snapshot) bool) (Snapshot, error)
 	// Get gives a command, or UNKNOWN_COMMAND.
-	Get(ctx context.Context, id string) (Snapshot, error)
-	// List gives commands, newest first.
-	List(ctx context.Context, f command.Filter) ([]Snapshot, error)
+	Get(ctx context.Context, by access.Caller, id string) (Snapshot, error)
+	// List gives the commands that the caller may see, newest first.
+	List(ctx context.Context, by access.Caller, f command.Filter) ([]Snapshot, error)
 	// Cancel ends a command; a negative grace is the default one.
-	Cancel(ctx context.Context, by command.Actor, id string, grace time.Duration, reason string) (Snapshot, command.CancelReport, error)
+	Cancel(ctx context.Context, by access.Caller, id string, grace time.Duration, reason string) (Snapshot, command.CancelReport, error)
 	// Signal sends one signal.
-	Signal(ctx context.Context, by command.Actor, id, signal string) (Snapshot, error)
+	Signal(ctx context.Context, by access.Caller, id, signal string) (Snapshot, error)
 	// Input writes to standard input and gives how many bytes all calls wrote.
-	Input(ctx context.Context, by command.Actor, id string, data []byte, eof bool) (total int64, err error)
+	Input(ctx context.Context, by access.Caller, id string, data []byte, eof bool) (total int64, err error)
 }
 
 // Output reads what commands have printed.
 type Output interface {
-	// ReadOutput gives bytes from offset on, at most limit, and none at the end of
+	// ReadOutput gives bytes of a command that Engine has given, from offset on, at most limit, and none at the end of
 	// what there is.
 	ReadOutput(ctx context.Context, id string, s command.Stream, offset int64, limit int) ([]byte, error)
 	// Watch begins to watch a command; the caller closes the watcher.
-	Watch(ctx context.Context, id string, o WatchOptions) (Watcher, error)
+	Watch(ctx context.Context, by access.Caller, id string, o WatchOptions) (Watcher, error)
 }
 
 // WatchOptions says what to watch.
@@ -160,29 +162,17 @@ type Finding struct {
 	DurabilityReason string // why it is not Durable
 }
 
-// originHeader is the metadata by which a client says through which door its
-// user came.
-const originHeader = "telexec-origin"
-
-// actor tells who calls and through which door. Our own clients say what they
-// are; what only the service's own gateway can be is believed only where the
-// call has not come over a network.
-func actor(ctx context.Context) command.Actor {
-	p, _ := access.FromContext(ctx)
-	by := command.Actor{Principal: p.Name, Origin: command.OriginGRPC}
-	said := metadata.ValueFromIncomingContext(ctx, originHeader)
-	if len(said) == 0 {
-		return by
-	}
-	switch o := command.Origin(said[0]); o {
-	case command.OriginCLI, command.OriginMCP, command.OriginWeb:
-		by.Origin = o
-	case command.OriginREST, command.OriginWebSocket:
-		if from, ok := peer.FromContext(ctx); ok && from.Addr.Network() != "tcp" && from.Addr.Network() != "unix" {
-			by.Origin = o
-		}
-	}
+// caller gives who calls; the door has seen to it that somebody does.
+func caller(ctx context.Context) access.Caller {
+	by, _ := access.FromContext(ctx)
 	return by
+}
+
+// invalid refuses a request because of one field.
+func invalid(path, problem, format string, args ...any) *fault.Error {
+	e := fault.New(fault.Invalid, fault.ReasonInvalidRequest, format, args...)
+	e.Fields = []fault.Field{{Path: path, Message: problem}}
+	return e
 }
 
 // unsupported refuses what this build cannot do.

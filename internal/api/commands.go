@@ -11,8 +11,8 @@ import (
 	"github.com/telexec/telexec/internal/fault"
 )
 
-// maxPageBytes ends a page of commands early: gRPC clients take messages of
-// 4 MiB unless told otherwise, and a command line may have 120 kB.
+// maxPageBytes ends a page early: gRPC clients take messages of 4 MiB unless told
+// otherwise, and a command line may have 120 kB.
 const maxPageBytes = 2 << 20
 
 // Commands answers for CommandService.
@@ -40,11 +40,13 @@ func (c *Commands) Execute(ctx context.Context, r *telexecv1.ExecuteRequest) (*t
 	if r.GetWait() != nil {
 		wait = r.GetWait().AsDuration()
 	}
-	s, replayed, err := c.engine.Execute(ctx, actor(ctx), spec)
+	s, replayed, err := c.engine.Execute(ctx, caller(ctx), spec)
 	if err != nil {
 		return nil, err
 	}
-	if s, err = c.await(ctx, s, wait, func(Snapshot) bool { return false }); err != nil {
+	// Whoever must approve it may take hours; whoever asked is told at once.
+	waits := func(s Snapshot) bool { return s.State == command.AwaitingApproval }
+	if s, err = c.await(ctx, s, wait, waits); err != nil {
 		return nil, accepted(err, s.ID)
 	}
 	stdout, stderr, err := c.contents(ctx, s, r.GetOutput())
@@ -100,7 +102,7 @@ func (c *Commands) GetStatus(ctx context.Context, r *telexecv1.GetStatusRequest)
 	if r.GetSession() != "" {
 		return nil, unknownSession(r.GetSession())
 	}
-	s, err := c.engine.Get(ctx, r.GetCommandId())
+	s, err := c.engine.Get(ctx, caller(ctx), r.GetCommandId())
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +144,7 @@ func (c *Commands) Cancel(ctx context.Context, r *telexecv1.CancelRequest) (*tel
 	if r.GetGrace() != nil {
 		grace = r.GetGrace().AsDuration()
 	}
-	s, report, err := c.engine.Cancel(ctx, actor(ctx), r.GetCommandId(), grace, r.GetReason())
+	s, report, err := c.engine.Cancel(ctx, caller(ctx), r.GetCommandId(), grace, r.GetReason())
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +157,7 @@ func (c *Commands) Signal(ctx context.Context, r *telexecv1.SignalRequest) (*tel
 	if name == "" {
 		name = "INT"
 	}
-	s, err := c.engine.Signal(ctx, actor(ctx), r.GetCommandId(), name)
+	s, err := c.engine.Signal(ctx, caller(ctx), r.GetCommandId(), name)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +166,7 @@ func (c *Commands) Signal(ctx context.Context, r *telexecv1.SignalRequest) (*tel
 
 // SendInput is of CommandService.
 func (c *Commands) SendInput(ctx context.Context, r *telexecv1.SendInputRequest) (*telexecv1.SendInputResponse, error) {
-	total, err := c.engine.Input(ctx, actor(ctx), r.GetCommandId(), r.GetData(), r.GetEof())
+	total, err := c.engine.Input(ctx, caller(ctx), r.GetCommandId(), r.GetData(), r.GetEof())
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +187,7 @@ func (c *Commands) ListCommands(ctx context.Context, r *telexecv1.ListCommandsRe
 	}
 	size := pageSize(r.GetPageSize())
 	f.Before, f.Limit = cursor, size+1 // one more tells whether there is a next page
-	list, err := c.engine.List(ctx, f)
+	list, err := c.engine.List(ctx, caller(ctx), f)
 	if err != nil {
 		return nil, err
 	}

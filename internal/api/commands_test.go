@@ -4,17 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 )
@@ -41,7 +39,7 @@ func TestExecuteWaits(t *testing.T) {
 				p.change, p.after = end, c.ends
 				p.output[command.Stdout] = []byte("hello")
 				p.commands[0].Size[command.Stdout] = 5
-				ctx := caller(t)
+				ctx := asAnn(t)
 				if c.deadline > 0 {
 					var cancel context.CancelFunc
 					ctx, cancel = context.WithTimeout(ctx, c.deadline)
@@ -63,7 +61,7 @@ func TestExecuteWaits(t *testing.T) {
 func TestExecuteTellsWhoAndWhetherItWasThere(t *testing.T) {
 	p, svc := newPlant(running())
 	end(&p.commands[0])
-	ctx := metadata.NewIncomingContext(caller(t), metadata.Pairs("telexec-origin", "cli"))
+	ctx := asAnn(t)
 	r, err := svc.Execute(ctx, &telexecv1.ExecuteRequest{Host: "h", Command: "uptime", RequestId: "again", Output: &telexecv1.OutputOptions{Omit: true}})
 	if err != nil || !r.GetReplayed() || r.GetStdout() != nil || r.GetStderr() != nil {
 		t.Errorf("%v, %v", r, err)
@@ -99,22 +97,22 @@ func TestAFailureAfterAcceptanceNamesTheCommand(t *testing.T) {
 	cause := fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "closed").With("node", "n")
 	f := failing{p, cause}
 	svc := NewCommands(f, f, time.Minute)
-	_, err := svc.Execute(caller(t), &telexecv1.ExecuteRequest{Host: "h", Command: "true"})
+	_, err := svc.Execute(asAnn(t), &telexecv1.ExecuteRequest{Host: "h", Command: "true"})
 	if e := fault.From(err); e.Reason != fault.ReasonStoreUnavailable || e.Metadata["command_id"] != anID || e.Metadata["node"] != "n" {
 		t.Errorf("await: %v %v", e, e.Metadata)
 	}
 	p.commands[0].Size[command.Stderr] = 4
-	_, err = svc.Execute(caller(t), &telexecv1.ExecuteRequest{Host: "h", Command: "true", Wait: durationpb.New(0)})
+	_, err = svc.Execute(asAnn(t), &telexecv1.ExecuteRequest{Host: "h", Command: "true", Wait: durationpb.New(0)})
 	if e := fault.From(err); e.Metadata["command_id"] != anID {
 		t.Errorf("output: %v %v", e, e.Metadata)
 	}
 	if cause.Metadata["command_id"] != "" {
 		t.Error("the error of somebody else was changed")
 	}
-	if _, err := svc.GetStatus(caller(t), &telexecv1.GetStatusRequest{CommandId: anID}); fault.ReasonOf(err) != fault.ReasonStoreUnavailable {
+	if _, err := svc.GetStatus(asAnn(t), &telexecv1.GetStatusRequest{CommandId: anID}); fault.ReasonOf(err) != fault.ReasonStoreUnavailable {
 		t.Errorf("status: %v", err)
 	}
-	if _, err := svc.GetStatus(caller(t), &telexecv1.GetStatusRequest{CommandId: anID, Wait: durationpb.New(time.Second)}); err != cause {
+	if _, err := svc.GetStatus(asAnn(t), &telexecv1.GetStatusRequest{CommandId: anID, Wait: durationpb.New(time.Second)}); err != cause {
 		t.Errorf("status with wait: %v", err)
 	}
 }
@@ -122,7 +120,7 @@ func TestAFailureAfterAcceptanceNamesTheCommand(t *testing.T) {
 func TestWhoGoesAwayGetsNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, svc := newPlant(running())
-		ctx, cancel := context.WithCancel(caller(t))
+		ctx, cancel := context.WithCancel(asAnn(t))
 		time.AfterFunc(time.Second, cancel)
 		if _, err := svc.Execute(ctx, &telexecv1.ExecuteRequest{Host: "h", Command: "true"}); !errors.Is(err, context.Canceled) {
 			t.Error(err)
@@ -130,29 +128,26 @@ func TestWhoGoesAwayGetsNoAnswer(t *testing.T) {
 	})
 }
 
-func TestOrigins(t *testing.T) {
-	tcp, memory := &net.TCPAddr{}, &net.IPNet{}
-	for _, c := range []struct {
-		said string
-		from net.Addr
-		want command.Origin
-	}{
-		{"", tcp, command.OriginGRPC},
-		{"cli", tcp, command.OriginCLI}, {"mcp", tcp, command.OriginMCP}, {"web", tcp, command.OriginWeb},
-		{"rest", tcp, command.OriginGRPC}, {"websocket", &net.UnixAddr{Net: "unix"}, command.OriginGRPC}, {"bogus", memory, command.OriginGRPC},
-		{"rest", memory, command.OriginREST}, {"websocket", memory, command.OriginWebSocket}, {"rest", nil, command.OriginGRPC},
-	} {
-		ctx := caller(t)
-		if c.from != nil {
-			ctx = peer.NewContext(ctx, &peer.Peer{Addr: c.from})
+// Whoever must approve it may take hours, so whoever asked is told at once; who polls
+// for the end waits.
+func TestExecuteDoesNotWaitForApproval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := running()
+		s.State, s.Gated, s.StartTime = command.AwaitingApproval, true, time.Time{}
+		s.Gate = &approval.Approval{Count: 2, Roles: []string{"approver"}, Deadline: time.Now().Add(time.Hour)}
+		p, svc := newPlant(s)
+		start := time.Now()
+		r, err := svc.Execute(asAnn(t), &telexecv1.ExecuteRequest{Host: "h", Command: "true", Wait: durationpb.New(time.Minute)})
+		if c := r.GetCommand(); err != nil || time.Since(start) != 0 || c.GetState() != telexecv1.CommandState_COMMAND_STATE_AWAITING_APPROVAL ||
+			c.GetApproval() != "approvals/"+anID || c.GetAwaitedApproval().GetRequiredApprovals() != 2 || c.GetAwaitedApproval().GetExpireTime() == nil {
+			t.Errorf("%v after %s: %v", err, time.Since(start), r)
 		}
-		if c.said != "" {
-			ctx = metadata.NewIncomingContext(ctx, metadata.Pairs("telexec-origin", c.said))
+		p.change, p.after = end, 5*time.Second
+		got, err := svc.GetStatus(asAnn(t), &telexecv1.GetStatusRequest{CommandId: anID, Wait: durationpb.New(time.Minute)})
+		if err != nil || time.Since(start) != 5*time.Second || got.GetCommand().GetState() != telexecv1.CommandState_COMMAND_STATE_COMPLETED {
+			t.Errorf("%v after %s: %v", err, time.Since(start), got)
 		}
-		if got := actor(ctx); got != (command.Actor{Principal: "ann", Origin: c.want}) {
-			t.Errorf("%q over %T: %v", c.said, c.from, got)
-		}
-	}
+	})
 }
 
 func TestStatusIsALongPoll(t *testing.T) {
@@ -181,7 +176,7 @@ func TestStatusIsALongPoll(t *testing.T) {
 				p.output[command.Stderr] = []byte("0123456789")
 				c.req.CommandId = anID
 				start := time.Now()
-				r, err := svc.GetStatus(caller(t), c.req)
+				r, err := svc.GetStatus(asAnn(t), c.req)
 				if took := time.Since(start); err != nil || took != c.took || r.GetCommand().GetId() != anID {
 					t.Errorf("after %s: %v, %v", took, r, err)
 				}
@@ -189,7 +184,7 @@ func TestStatusIsALongPoll(t *testing.T) {
 		})
 	}
 	_, svc := newPlant()
-	if _, err := svc.GetStatus(caller(t), &telexecv1.GetStatusRequest{CommandId: anID}); fault.ReasonOf(err) != fault.ReasonUnknownCommand {
+	if _, err := svc.GetStatus(asAnn(t), &telexecv1.GetStatusRequest{CommandId: anID}); fault.ReasonOf(err) != fault.ReasonUnknownCommand {
 		t.Error(err)
 	}
 }
@@ -270,7 +265,7 @@ func TestTrimmedMeanwhile(t *testing.T) {
 
 func TestCancelSignalInput(t *testing.T) {
 	p, svc := newPlant(running())
-	ctx := caller(t)
+	ctx := asAnn(t)
 	c, err := svc.Cancel(ctx, &telexecv1.CancelRequest{CommandId: anID, Reason: "enough"})
 	if err != nil || c.GetReport().GetOutcome() != telexecv1.CancelOutcome_CANCEL_OUTCOME_GONE || c.GetReport().GetEnded() != 2 || c.GetCommand().GetId() != anID {
 		t.Errorf("%v, %v", c, err)
@@ -293,6 +288,9 @@ func TestCancelSignalInput(t *testing.T) {
 	}
 	if !slices.Equal(p.log, want) {
 		t.Errorf("%q", p.log)
+	}
+	if _, err := svc.GetStatus(ctx, &telexecv1.GetStatusRequest{CommandId: anID}); err != nil || p.asked.Name != "ann" || p.asked.Call != "call-1" {
+		t.Errorf("GetStatus as %+v: %v", p.asked, err)
 	}
 	p.fail = fault.New(fault.FailedPrecondition, fault.ReasonNotRunning, "ended")
 	_, err1 := svc.Cancel(ctx, &telexecv1.CancelRequest{CommandId: anID})

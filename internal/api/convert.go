@@ -2,8 +2,10 @@ package api
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -11,8 +13,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/policy"
 	"github.com/telexec/telexec/internal/secret"
 )
 
@@ -107,6 +114,18 @@ func specFromProto(r *telexecv1.ExecuteRequest) (command.Spec, error) {
 	}
 	if p := r.GetPty(); p != nil {
 		s.Pty = &command.Pty{Term: p.GetTerm(), Columns: p.GetColumns(), Rows: p.GetRows()}
+	}
+	for i, name := range r.GetSecretEnv() {
+		value, ok := s.Env[name]
+		if n := len(value); !ok || n < 4 || n > 4096 {
+			return command.Spec{}, invalid("secret_env["+strconv.Itoa(i)+"]", "env has no value of 4 to 4096 bytes for it",
+				"the value of the variable %s cannot be masked in the output", name).
+				WithHint("Give it a value of 4 to 4096 bytes in env, or take its name out of secret_env")
+		}
+		s.Redact = append(s.Redact, secret.New(value))
+	}
+	for _, value := range r.GetRedact() {
+		s.Redact = append(s.Redact, secret.New(value))
 	}
 	return command.NewSpec(s)
 }
@@ -206,6 +225,16 @@ func commandToProto(s Snapshot, now time.Time) *telexecv1.Command {
 		StdoutBytes:      s.Size[command.Stdout],
 		StderrBytes:      s.Size[command.Stderr],
 		StdinOpen:        s.StdinOpen(),
+		PolicyRule:       s.Rule,
+	}
+	if s.Gated {
+		c.Approval = approvalName(s.ID)
+	}
+	if g := s.Gate; g != nil {
+		c.AwaitedApproval = &telexecv1.AwaitedApproval{
+			RequiredApprovals: int32(g.Count), Approvals: int32(g.Approvals()),
+			Roles: g.Roles, ExpireTime: timeToProto(g.Deadline),
+		}
 	}
 	if !s.StartTime.IsZero() {
 		c.Duration = durationpb.New(s.Duration(now))
@@ -294,4 +323,136 @@ func hostToProto(h inventory.Host, running, queued int, link Link) *telexecv1.Ho
 		p.ProxyJump = append(p.ProxyJump, via.Name)
 	}
 	return p
+}
+
+func approvalName(id string) string { return "approvals/" + id }
+
+func approvalStateToProto(s approval.State) telexecv1.ApprovalState {
+	return telexecv1.ApprovalState(telexecv1.ApprovalState_value["APPROVAL_STATE_"+string(s)])
+}
+
+func approvalStateFromProto(s telexecv1.ApprovalState) approval.State {
+	return approval.State(strings.TrimPrefix(s.String(), "APPROVAL_STATE_"))
+}
+
+func verdictToProto(v approval.Verdict) telexecv1.Verdict {
+	return telexecv1.Verdict(telexecv1.Verdict_value["VERDICT_"+string(v)])
+}
+
+func verdictFromProto(v telexecv1.Verdict) approval.Verdict {
+	return approval.Verdict(strings.TrimPrefix(v.String(), "VERDICT_"))
+}
+
+func approvalToProto(a Approval, now time.Time) *telexecv1.Approval {
+	p := &telexecv1.Approval{
+		Name:              approvalName(a.CommandID),
+		CommandId:         a.CommandID,
+		State:             approvalStateToProto(a.State),
+		Rule:              a.Rule,
+		RequiredApprovals: int32(a.Count),
+		Approvals:         int32(a.Approvals()),
+		Roles:             a.Roles,
+		ExpireTime:        timeToProto(a.Deadline),
+		Revision:          int32(a.Revision),
+		RequestHash:       a.Hash,
+		CanDecide:         a.May == nil,
+		RequestedBy:       actorToProto(a.Requester),
+		CreateTime:        timeToProto(a.CreateTime),
+		DecideTime:        timeToProto(a.DecideTime),
+		Command:           commandToProto(a.Snapshot, now),
+		StdinBytes:        int64(len(a.Snapshot.Spec.Stdin)),
+		Target:            a.Target,
+	}
+	if a.May != nil {
+		p.CannotDecideReason = fault.From(a.May).Message
+	}
+	if stdin := a.Snapshot.Spec.Stdin; len(stdin) > 0 {
+		sum := sha256.Sum256(stdin)
+		p.StdinSha256 = sum[:]
+	}
+	for _, d := range a.Decisions {
+		p.Decisions = append(p.Decisions, &telexecv1.ApprovalDecision{
+			By: actorToProto(d.By), Verdict: verdictToProto(d.Verdict), Reason: d.Reason, Time: timeToProto(d.Time),
+			Revision: int32(d.Revision), RequestHash: d.Hash, Command: d.Command,
+		})
+	}
+	return p
+}
+
+func effectToProto(e policy.Effect) telexecv1.PolicyEffect {
+	return telexecv1.PolicyEffect(telexecv1.PolicyEffect_value["POLICY_EFFECT_"+strings.ToUpper(string(e))])
+}
+
+func decisionToProto(d policy.Decision) *telexecv1.ExplainPolicyResponse {
+	p := &telexecv1.ExplainPolicyResponse{Effect: effectToProto(d.Effect), Rule: d.Rule, Reason: text(d.Reason)}
+	for _, c := range d.Commands {
+		words := make([]string, len(c.Words))
+		for i, word := range c.Words {
+			words[i] = text(word)
+		}
+		p.Commands = append(p.Commands, &telexecv1.JudgedCommand{
+			Words: words, Unknown: text(c.Unknown), Effect: effectToProto(c.Effect), Rule: c.Rule,
+		})
+	}
+	if d.Effect == policy.RequireApproval {
+		p.RequiredApprovals = int32(d.Gate.Count)
+		p.ApproverRoles = d.Gate.Roles
+		p.ApprovalTimeout = durationToProto(d.Gate.Timeout)
+	}
+	return p
+}
+
+// text gives s as a proto can carry it. Quotes and escapes of a shell can make bytes
+// that are no UTF-8, and a message with such a string is not sent at all.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+func rowToProto(row audit.Row) *telexecv1.AuditEntry {
+	e, err := row.Entry()
+	if err != nil { // VerifyAudit names it
+		return &telexecv1.AuditEntry{Sequence: row.Seq, Kind: "damaged", Detail: "this row cannot be read; the audit was changed", Hash: row.Hash[:]}
+	}
+	p := &telexecv1.AuditEntry{
+		Sequence: row.Seq, Time: timeToProto(e.Time), Kind: string(e.Kind),
+		By:      &telexecv1.Actor{Principal: e.Principal, Origin: originToProto(command.Origin(e.Origin))},
+		Address: e.Address, CallId: e.Call, Method: e.Method,
+		CommandId: e.CommandID, Host: e.Host, Command: e.Command, SudoUser: e.SudoUser, RequestHash: e.RequestHash, Subject: e.Subject,
+		Decision: e.Decision, Rule: e.Rule, Outcome: e.Outcome, Reason: e.Reason, Detail: e.Detail, Signal: e.Signal,
+		Stdout: auditOutputToProto(e.Stdout), Stderr: auditOutputToProto(e.Stderr),
+		Count: int32(max(e.Count, 1)), Hash: row.Hash[:],
+	}
+	if e.ExitCode != nil {
+		code := int32(*e.ExitCode)
+		p.ExitCode = &code
+	}
+	return p
+}
+
+func auditOutputToProto(o *audit.Output) *telexecv1.AuditOutput {
+	if o == nil {
+		return nil
+	}
+	return &telexecv1.AuditOutput{Bytes: o.Size, Sha256: o.Digest, Head: o.Head, Tail: o.Tail}
+}
+
+func limitsFromProto(l *telexecv1.CallLimits) access.Limits {
+	return access.Limits{
+		Start: l.GetStartsPerSecond(), Read: l.GetReadsPerSecond(), List: l.GetListsPerSecond(),
+		Stream: l.GetStreamsPerSecond(), Streams: int(l.GetOpenStreams()),
+	}
+}
+
+func tokenToProto(k access.Key) *telexecv1.Token {
+	t := &telexecv1.Token{
+		Name: "tokens/" + k.Name, Token: k.Name, Id: k.ID, CreatedBy: k.CreatedBy,
+		CreateTime: timeToProto(k.CreateTime), ExpireTime: timeToProto(k.ExpireTime),
+		RevokeTime: timeToProto(k.RevokeTime), LastUseTime: timeToProto(k.LastUse),
+		Roles: access.Principal{Roles: k.Roles}.RoleNames(),
+	}
+	if k.Limits != (access.Limits{}) {
+		t.Limits = &telexecv1.CallLimits{
+			StartsPerSecond: k.Limits.Start, ReadsPerSecond: k.Limits.Read, ListsPerSecond: k.Limits.List,
+			StreamsPerSecond: k.Limits.Stream, OpenStreams: int32(k.Limits.Streams),
+		}
+	}
+	return t
 }

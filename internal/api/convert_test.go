@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,9 +16,11 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/policy"
 	"github.com/telexec/telexec/internal/secret"
 )
 
@@ -51,6 +54,15 @@ func fill(v reflect.Value, n *int) {
 		return
 	case command.Outcome:
 		v.SetString(string(command.Left))
+		return
+	case approval.State:
+		v.SetString(string(approval.Approved))
+		return
+	case approval.Verdict:
+		v.SetString(string(approval.Approve))
+		return
+	case policy.Effect:
+		v.SetString(string(policy.RequireApproval))
 		return
 	case secret.Text:
 		v.Set(reflect.ValueOf(secret.New(fmt.Sprintf("hush%d", *n))))
@@ -87,6 +99,8 @@ func fill(v reflect.Value, n *int) {
 		for i := range v.NumField() {
 			fill(v.Field(i), n)
 		}
+	case reflect.Interface: // the only one there is
+		v.Set(reflect.ValueOf(fault.New(fault.PermissionDenied, fault.ReasonNotYourDecision, "not yours")))
 	default:
 		panic("no value for " + v.Type().String())
 	}
@@ -141,8 +155,9 @@ func unset(path string, m protoreflect.Message) (paths []string) {
 
 func TestEveryFieldOfACommandIsTold(t *testing.T) {
 	// What no command of this build has.
-	later := []string{"session", "approval", "policy_rule", "task_step"}
+	later := []string{"session", "task_step"}
 	s := full[Snapshot]()
+	s.Gate.Decisions[0].Revision = s.Gate.Revision
 	s.StdinClosed = false
 	if missing := slices.DeleteFunc(unset("", commandToProto(s, noon).ProtoReflect()), func(p string) bool { return slices.Contains(later, p) }); len(missing) > 0 {
 		t.Errorf("never set: %v", missing)
@@ -163,7 +178,14 @@ func TestEveryFieldOfACommandIsTold(t *testing.T) {
 		"Command.Earliest[1]":             "told with the output",
 		"Command.Node":                    "where it is looked after is no affair of the caller",
 		"Command.Fence":                   "of the store",
+		"Command.Spec.Redact":             "secrets",
 	}
+	told := []string{"Gate.Count", "Gate.Roles", "Gate.Deadline", "Gate.Revision", "Gate.Decisions"} // the rest with the approval itself
+	leaves("", reflect.ValueOf(&s).Elem(), func(path string, _ reflect.Value) {
+		if strings.HasPrefix(path, "Gate.") && !slices.Contains(told, path) {
+			inside[path] = "told with the approval"
+		}
+	})
 	before := commandToProto(s, noon)
 	leaves("", reflect.ValueOf(&s).Elem(), func(path string, v reflect.Value) {
 		old := reflect.ValueOf(v.Interface())
@@ -238,6 +260,8 @@ func scalar(f protoreflect.FieldDescriptor, n *int) protoreflect.Value {
 		return protoreflect.ValueOfInt32(int32(*n))
 	case protoreflect.Uint32Kind:
 		return protoreflect.ValueOfUint32(uint32(*n))
+	case protoreflect.DoubleKind:
+		return protoreflect.ValueOfFloat64(float64(*n))
 	case protoreflect.Int64Kind:
 		return protoreflect.ValueOfInt64(int64(*n))
 	case protoreflect.StringKind:
@@ -254,6 +278,7 @@ func TestEveryFieldOfARequestCounts(t *testing.T) {
 	r, n := &telexecv1.ExecuteRequest{}, 0
 	fullMessage(r.ProtoReflect(), &n)
 	r.Session = "" // refused, see below
+	r.SecretEnv = slices.Collect(maps.Keys(r.Env))
 	all, err := specFromProto(r)
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +299,11 @@ func TestEveryFieldOfARequestCounts(t *testing.T) {
 		if !r.ProtoReflect().Has(f) {
 			continue
 		}
-		one := &telexecv1.ExecuteRequest{Command: "true"}
+		one, base := &telexecv1.ExecuteRequest{Command: "true"}, base
+		if f.Name() == "secret_env" { // names what is in env
+			one.Env = r.Env
+			base.Env = r.Env
+		}
 		one.ProtoReflect().Set(f, r.ProtoReflect().Get(f))
 		s, err := specFromProto(one)
 		if err != nil {
@@ -297,6 +326,32 @@ func TestWhatCannotBeHadIsRefused(t *testing.T) {
 	_, err = specFromProto(&telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", 70_000), Env: map[string]string{"A": strings.Repeat("x", 60_000)}})
 	if fault.ReasonOf(err) != fault.ReasonCommandTooLong {
 		t.Errorf("long together: %v", err)
+	}
+}
+
+func TestSecretsToMask(t *testing.T) {
+	env := map[string]string{"A": "tops3cret", "B": "1234", "C": strings.Repeat("x", 4096), "SHORT": "123", "LONG": strings.Repeat("x", 4097), "NONE": ""}
+	spec, err := specFromProto(&telexecv1.ExecuteRequest{Host: "h", Command: "true", Env: env, SecretEnv: []string{"A", "B", "C"}, Redact: []string{"other"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values []string
+	for _, v := range spec.Redact {
+		values = append(values, v.Reveal())
+	}
+	if !slices.Equal(values, []string{env["A"], env["B"], env["C"], "other"}) {
+		t.Errorf("%.40q", values)
+	}
+	for i, name := range []string{"SHORT", "LONG", "NONE", "NOT_THERE"} {
+		for before := range 2 {
+			names := append([]string{"A"}[:before:before], name)
+			_, err := specFromProto(&telexecv1.ExecuteRequest{Host: "h", Command: "true", Env: env, SecretEnv: names})
+			e := fault.From(err)
+			if err == nil || e.Reason != fault.ReasonInvalidRequest || e.Kind != fault.Invalid || e.Hint == "" || len(e.Fields) != 1 ||
+				e.Fields[0].Path != fmt.Sprintf("secret_env[%d]", before) || !strings.Contains(e.Message, name) || strings.Contains(e.Text(), "123") {
+				t.Errorf("%d: %v", i, err)
+			}
+		}
 	}
 }
 
@@ -402,6 +457,23 @@ func TestEveryWordHasItsEnum(t *testing.T) {
 	if len(command.Origins) != len(telexecv1.Origin_name)-1 || originFromProto(0) != "" {
 		t.Error("the origins differ in number")
 	}
+	for _, s := range approval.States {
+		if p := approvalStateToProto(s); p == 0 || approvalStateFromProto(p) != s {
+			t.Errorf("approval state %s is %v", s, p)
+		}
+	}
+	if len(approval.States) != len(telexecv1.ApprovalState_name)-1 {
+		t.Error("the states of approvals differ in number")
+	}
+	verdicts := []approval.Verdict{approval.Approve, approval.Reject, approval.Modify}
+	for _, v := range verdicts {
+		if p := verdictToProto(v); p == 0 || verdictFromProto(p) != v {
+			t.Errorf("verdict %s is %v", v, p)
+		}
+	}
+	if len(verdicts) != len(telexecv1.Verdict_name)-1 {
+		t.Error("the verdicts differ in number")
+	}
 	for _, s := range command.Streams {
 		if streamFromProto(streamToProto(s)) != s {
 			t.Errorf("stream %s", s)
@@ -422,6 +494,10 @@ func TestEveryWordHasItsEnum(t *testing.T) {
 		command.Pending:      outcomeToProto(command.Pending),
 		command.Left:         outcomeToProto(command.Left),
 		command.Unproven:     outcomeToProto(command.Unproven),
+
+		policy.Allow:           effectToProto(policy.Allow),
+		policy.Deny:            effectToProto(policy.Deny),
+		policy.RequireApproval: effectToProto(policy.RequireApproval),
 	} {
 		if p.Number() == 0 {
 			t.Errorf("%v has no enum value", word)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
@@ -22,11 +23,12 @@ type Hosts struct {
 	inventory   Inventory
 	load        Load
 	connections Connections
+	rights      *access.Rights
 }
 
 // NewHosts makes the service.
-func NewHosts(i Inventory, l Load, c Connections) *Hosts {
-	return &Hosts{inventory: i, load: l, connections: c}
+func NewHosts(i Inventory, l Load, c Connections, r *access.Rights) *Hosts {
+	return &Hosts{inventory: i, load: l, connections: c, rights: r}
 }
 
 // ListHosts is of HostService.
@@ -78,6 +80,10 @@ func (h *Hosts) GetHost(_ context.Context, r *telexecv1.GetHostRequest) (*telexe
 
 // CheckHost is of HostService.
 func (h *Hosts) CheckHost(ctx context.Context, r *telexecv1.CheckHostRequest) (*telexecv1.CheckHostResponse, error) {
+	by := caller(ctx)
+	if err := h.rights.May(by, access.Start, access.Thing{Owner: by.Name, Host: r.GetHost()}); err != nil {
+		return nil, err // it uses the keys to the host, as a command would
+	}
 	host, err := h.inventory.Lookup(r.GetHost())
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
@@ -50,8 +51,8 @@ func TestHosts(t *testing.T) {
 	for _, n := range []string{"web3", "db1", "web1", "web2"} {
 		p.hosts = append(p.hosts, inventory.Host{Name: n, Labels: map[string]string{"kind": n[:2]}})
 	}
-	svc := NewHosts(p, &plant{}, p)
-	ctx := caller(t)
+	svc := NewHosts(p, &plant{}, p, nil)
+	ctx := asAnn(t)
 	req, got := &telexecv1.ListHostsRequest{PageSize: 2}, []string(nil)
 	for {
 		page, err := svc.ListHosts(ctx, req)
@@ -93,8 +94,8 @@ func TestCheckHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &park{hosts: []inventory.Host{{Name: "web1", Address: "10.0.0.1:22", ConnectTimeout: 10 * time.Second}}, takes: 2 * time.Second,
 			found: Finding{ServerVersion: "SSH-2.0-x", HostKey: "SHA256:y", Durability: command.Attached, DurabilityReason: "old"}}
-		svc := NewHosts(p, &plant{}, p)
-		ctx := caller(t)
+		svc := NewHosts(p, &plant{}, p, nil)
+		ctx := asAnn(t)
 		r, err := svc.CheckHost(ctx, &telexecv1.CheckHostRequest{Host: "web1"})
 		if err != nil || !r.GetOk() || r.GetFailure() != nil || r.GetDuration().AsDuration() != 2*time.Second || r.GetServerVersion() != "SSH-2.0-x" ||
 			r.GetHostKeyFingerprint() != "SHA256:y" || r.GetDurability() != telexecv1.Durability_DURABILITY_ATTACHED || r.GetDurabilityReason() != "old" {
@@ -117,17 +118,39 @@ func TestCheckHost(t *testing.T) {
 	})
 }
 
+// A check uses the keys to a host as a command would, so it takes the same role. What
+// there is may be seen by all.
+func TestCheckHostIsForOperators(t *testing.T) {
+	p := &park{hosts: []inventory.Host{{Name: "web1", ConnectTimeout: time.Minute}}}
+	svc := NewHosts(p, &plant{}, p, nil)
+	for role, may := range map[access.Role]bool{access.RoleViewer: false, access.RoleApprover: false, access.RoleOperator: true, access.RoleAdmin: true} {
+		ctx := as(t.Context(), "ann", role)
+		for _, host := range []string{"web1", "web9"} { // and nobody learns more by it
+			_, err := svc.CheckHost(ctx, &telexecv1.CheckHostRequest{Host: host})
+			if (fault.ReasonOf(err) != fault.ReasonRoleMissing) != may {
+				t.Errorf("%s, %s: %v", role, host, err)
+			}
+		}
+		if _, err := svc.GetHost(ctx, &telexecv1.GetHostRequest{Host: "web1"}); err != nil {
+			t.Errorf("%s: %v", role, err)
+		}
+		if page, err := svc.ListHosts(ctx, &telexecv1.ListHostsRequest{}); err != nil || len(page.GetHosts()) != 1 {
+			t.Errorf("%s: %v, %v", role, page, err)
+		}
+	}
+}
+
 func TestServerInfo(t *testing.T) {
 	info := full[Info]()
 	info.Started = time.Now().Add(-time.Minute)
-	r, err := NewAdmin(info, &plant{}).GetServerInfo(caller(t), &telexecv1.GetServerInfoRequest{})
+	r, err := NewAdmin(info, &plant{}, nil, nil, nil).GetServerInfo(asAnn(t), &telexecv1.GetServerInfoRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if missing := unset("", r.ProtoReflect()); len(missing) > 0 {
 		t.Errorf("never set: %v", missing)
 	}
-	if r.GetPrincipal() != "ann" || r.GetUptime().AsDuration() < time.Minute || r.GetLimits().GetRetainedOutputBytes() != info.Limits.RetainedOutput {
+	if r.GetPrincipal() != "ann" || !slices.Equal(r.GetRoles(), []string{"operator"}) || !r.GetCredentialsExpireTime().AsTime().Equal(noon) || r.GetUptime().AsDuration() < time.Minute || r.GetLimits().GetRetainedOutputBytes() != info.Limits.RetainedOutput {
 		t.Errorf("%v", r)
 	}
 }

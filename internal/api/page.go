@@ -45,7 +45,11 @@ func pageCursor(filter proto.Message, token string) (string, error) {
 			return cursor, nil
 		}
 	}
-	return "", fault.New(fault.Invalid, fault.ReasonBadPageToken, "the page token does not belong to this list").
+	return "", badPageToken()
+}
+
+func badPageToken() error {
+	return fault.New(fault.Invalid, fault.ReasonBadPageToken, "the page token does not belong to this list").
 		WithHint("Give next_page_token unchanged, with the same filter; begin again without a token")
 }
 

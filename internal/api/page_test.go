@@ -17,7 +17,7 @@ func TestListPages(t *testing.T) {
 		s.ID = fmt.Sprintf("%s%d", anID[:25], 9-i)
 		p.commands = append(p.commands, s)
 	}
-	ctx := caller(t)
+	ctx := asAnn(t)
 	req := &telexecv1.ListCommandsRequest{PageSize: 2, Host: "h"}
 	var got []string
 	for pages := 0; ; pages++ {
@@ -65,7 +65,7 @@ func TestAPageIsNotTooLarge(t *testing.T) {
 	}
 	req, total := &telexecv1.ListCommandsRequest{PageSize: 1000}, 0
 	for {
-		page, err := svc.ListCommands(caller(t), req)
+		page, err := svc.ListCommands(asAnn(t), req)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,13 +26,14 @@ type plant struct {
 	watching WatchOptions              // of the last Watch
 	filter   command.Filter            // of the last List
 	spec     command.Spec              // of the last Execute
+	asked    access.Caller             // of the last Get, List or Watch
 }
 
 func (p *plant) note(format string, args ...any) { p.log = append(p.log, fmt.Sprintf(format, args...)) }
 
-func (p *plant) Execute(_ context.Context, by command.Actor, spec command.Spec) (Snapshot, bool, error) {
+func (p *plant) Execute(_ context.Context, by access.Caller, spec command.Spec) (Snapshot, bool, error) {
 	p.spec = spec
-	p.note("execute %s by %s via %s", spec.CommandLine(), by.Principal, by.Origin)
+	p.note("execute %s by %s via %s", spec.CommandLine(), by.Name, by.Origin)
 	if p.fail != nil {
 		return Snapshot{}, false, p.fail
 	}
@@ -40,7 +41,7 @@ func (p *plant) Execute(_ context.Context, by command.Actor, spec command.Spec) 
 }
 
 func (p *plant) Await(ctx context.Context, id string, enough func(Snapshot) bool) (Snapshot, error) {
-	s, err := p.Get(ctx, id)
+	s, err := p.find(id)
 	if err != nil || s.Ended() || enough(s) {
 		return s, err
 	}
@@ -59,7 +60,12 @@ func (p *plant) Await(ctx context.Context, id string, enough func(Snapshot) bool
 	return p.commands[0], nil
 }
 
-func (p *plant) Get(_ context.Context, id string) (Snapshot, error) {
+func (p *plant) Get(_ context.Context, by access.Caller, id string) (Snapshot, error) {
+	p.asked = by
+	return p.find(id)
+}
+
+func (p *plant) find(id string) (Snapshot, error) {
 	for _, s := range p.commands {
 		if s.ID == id {
 			return s, nil
@@ -68,8 +74,8 @@ func (p *plant) Get(_ context.Context, id string) (Snapshot, error) {
 	return Snapshot{}, fault.New(fault.NotFound, fault.ReasonUnknownCommand, "no command %s", id)
 }
 
-func (p *plant) List(_ context.Context, f command.Filter) ([]Snapshot, error) {
-	p.filter = f
+func (p *plant) List(_ context.Context, by access.Caller, f command.Filter) ([]Snapshot, error) {
+	p.asked, p.filter = by, f
 	var list []Snapshot
 	for _, s := range p.commands {
 		if (f.Before == "" || s.ID < f.Before) && len(list) < f.Limit {
@@ -79,17 +85,17 @@ func (p *plant) List(_ context.Context, f command.Filter) ([]Snapshot, error) {
 	return list, p.fail
 }
 
-func (p *plant) Cancel(_ context.Context, by command.Actor, id string, grace time.Duration, reason string) (Snapshot, command.CancelReport, error) {
-	p.note("cancel %s by %s after %s: %s", id, by.Principal, grace, reason)
+func (p *plant) Cancel(_ context.Context, by access.Caller, id string, grace time.Duration, reason string) (Snapshot, command.CancelReport, error) {
+	p.note("cancel %s by %s after %s: %s", id, by.Name, grace, reason)
 	return p.commands[0], command.CancelReport{Outcome: command.Gone, Ended: 2}, p.fail
 }
 
-func (p *plant) Signal(_ context.Context, _ command.Actor, id, signal string) (Snapshot, error) {
+func (p *plant) Signal(_ context.Context, _ access.Caller, id, signal string) (Snapshot, error) {
 	p.note("signal %s %s", id, signal)
 	return p.commands[0], p.fail
 }
 
-func (p *plant) Input(_ context.Context, _ command.Actor, id string, data []byte, eof bool) (int64, error) {
+func (p *plant) Input(_ context.Context, _ access.Caller, id string, data []byte, eof bool) (int64, error) {
 	p.note("input %s %q %v", id, data, eof)
 	return int64(len(data)) + 10, p.fail
 }
@@ -109,9 +115,9 @@ func (p *plant) ReadOutput(_ context.Context, _ string, s command.Stream, offset
 	return data[:min(limit, len(data))], nil
 }
 
-func (p *plant) Watch(_ context.Context, id string, o WatchOptions) (Watcher, error) {
-	p.watching = o
-	if _, err := p.Get(context.Background(), id); err != nil {
+func (p *plant) Watch(_ context.Context, by access.Caller, id string, o WatchOptions) (Watcher, error) {
+	p.asked, p.watching = by, o
+	if _, err := p.find(id); err != nil {
 		return nil, err
 	}
 	return &script{plant: p, at: o.From}, nil
@@ -171,8 +177,13 @@ func end(s *Snapshot) {
 	s.Version++
 }
 
-func caller(t *testing.T) context.Context {
-	return access.WithPrincipal(t.Context(), access.Principal{Name: "ann"})
+// asAnn is a call of an operator; as is one of somebody else.
+func asAnn(t *testing.T) context.Context { return as(t.Context(), "ann", access.RoleOperator) }
+
+func as(ctx context.Context, name string, roles ...access.Role) context.Context {
+	return access.WithCaller(ctx, access.Caller{
+		Principal: access.Principal{Name: name, Roles: roles, Expiry: noon}, Origin: command.OriginCLI, Address: "192.0.2.1", Call: "call-1",
+	})
 }
 
 func newPlant(snapshots ...Snapshot) (*plant, *Commands) {

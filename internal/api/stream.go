@@ -25,7 +25,7 @@ func (c *Commands) StreamOutput(r *telexecv1.StreamOutputRequest, out grpc.Serve
 		o.Streams[streamFromProto(s)] = true
 	}
 	ctx := out.Context()
-	watcher, err := c.output.Watch(ctx, r.GetCommandId(), o)
+	watcher, err := c.output.Watch(ctx, caller(ctx), r.GetCommandId(), o)
 	if err != nil {
 		return err
 	}

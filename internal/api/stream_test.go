@@ -77,7 +77,7 @@ func TestStream(t *testing.T) {
 			Event{Kind: EventComplete, Snapshot: ended},
 			Event{Kind: EventEnded, Snapshot: ended},
 		}
-		out := &sink{ctx: caller(t)}
+		out := &sink{ctx: asAnn(t)}
 		err := svc.StreamOutput(&telexecv1.StreamOutputRequest{CommandId: anID, StdoutOffset: 2, Follow: true, Text: true,
 			Streams: []telexecv1.Stream{telexecv1.Stream_STREAM_STDERR, telexecv1.Stream_STREAM_STDOUT}}, out)
 		want := []string{
@@ -114,7 +114,7 @@ func TestStreamWithoutFollowOrText(t *testing.T) {
 	events := slices.Clone(p.events)
 	for _, text := range []bool{false, true} {
 		p.events = slices.Clone(events)
-		out := &sink{ctx: caller(t)}
+		out := &sink{ctx: asAnn(t)}
 		err := svc.StreamOutput(&telexecv1.StreamOutputRequest{CommandId: anID, Text: text}, out)
 		// The command goes on, so the split character is not given up.
 		want := []string{"command v3", `STREAM_STDOUT@0 "\xe2" ""`, "complete 1 0", "ended COMMAND_STATE_RUNNING"}
@@ -126,12 +126,12 @@ func TestStreamWithoutFollowOrText(t *testing.T) {
 
 func TestStreamFails(t *testing.T) {
 	p, svc := newPlant(running())
-	if err := svc.StreamOutput(&telexecv1.StreamOutputRequest{CommandId: "other"}, &sink{ctx: caller(t)}); fault.ReasonOf(err) != fault.ReasonUnknownCommand {
+	if err := svc.StreamOutput(&telexecv1.StreamOutputRequest{CommandId: "other"}, &sink{ctx: asAnn(t)}); fault.ReasonOf(err) != fault.ReasonUnknownCommand {
 		t.Error(err)
 	}
 	broken := errors.New("store")
 	p.events = []any{broken}
-	if err := svc.StreamOutput(&telexecv1.StreamOutputRequest{CommandId: anID}, &sink{ctx: caller(t)}); err != broken {
+	if err := svc.StreamOutput(&telexecv1.StreamOutputRequest{CommandId: anID}, &sink{ctx: asAnn(t)}); err != broken {
 		t.Error(err)
 	}
 	gone := errors.New("gone")
@@ -139,19 +139,19 @@ func TestStreamFails(t *testing.T) {
 		Event{Kind: EventCommand}, Event{Kind: EventEnded},
 	} {
 		p.events = []any{ev}
-		if err := svc.StreamOutput(&telexecv1.StreamOutputRequest{CommandId: anID}, &sink{ctx: caller(t), fail: gone}); err != gone {
+		if err := svc.StreamOutput(&telexecv1.StreamOutputRequest{CommandId: anID}, &sink{ctx: asAnn(t), fail: gone}); err != gone {
 			t.Error(err)
 		}
 	}
 	for _, ev := range []Event{{Kind: EventGap}, {Kind: EventComplete, Snapshot: Snapshot{Command: command.Command{State: command.Lost}}}} {
-		out := &teller{out: &sink{ctx: caller(t), fail: gone}, text: true}
+		out := &teller{out: &sink{ctx: asAnn(t), fail: gone}, text: true}
 		out.decoder[command.Stdout].Next([]byte("\xe2"))
 		if err := out.tell(ev, command.Sizes{}); err != gone {
 			t.Error(err)
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(caller(t))
+		ctx, cancel := context.WithCancel(asAnn(t))
 		time.AfterFunc(3500*time.Millisecond, cancel)
 		p, svc := newPlant(running())
 		p.events = []any{time.Hour}

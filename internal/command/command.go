@@ -127,6 +127,7 @@ type Spec struct {
 	Durability       Durability        // empty: the best there is
 	Labels           map[string]string
 	ActionType       string
+	Redact           []secret.Text // values to be masked in its output
 }
 
 // EnvNames gives the sorted names of the variables.
@@ -258,6 +259,9 @@ type Command struct {
 	Size             Sizes // bytes received
 	Earliest         Sizes // first byte still stored
 	StdinClosed      bool  // Input is refused from now on
+
+	Rule  string // of the policy that let it in; empty: it came before there was one
+	Gated bool   // a rule wants it approved before it runs
 
 	Node  string // node that owns it; empty while queued
 	Fence int64  // grows with every change of owner

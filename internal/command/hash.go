@@ -9,8 +9,9 @@ import (
 )
 
 // ContentHash is the SHA-256 of everything that makes two requests the same
-// request, so all of the Spec but RequestID and sudo's password, which a stored
-// hash would let somebody guess. Every field is written with its length in
+// request, so all of the Spec but RequestID, and sudo's password and the values to
+// be masked, which a stored hash would let somebody guess: of these it has the
+// number. Every field is written with its length in
 // front, so that no two Specs give the same bytes.
 func (s *Spec) ContentHash() []byte {
 	h := hasher{sha256.New()}
@@ -30,6 +31,9 @@ func (s *Spec) ContentHash() []byte {
 	if s.Sudo != nil {
 		h.strings(s.Sudo.User)
 		h.bools(s.Sudo.NeedsPassword)
+	}
+	if len(s.Redact) > 0 { // else the hashes of those before there was any would be others
+		h.numbers(uint64(len(s.Redact)))
 	}
 	return h.Sum(nil)
 }

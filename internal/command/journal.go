@@ -1,6 +1,10 @@
 package command
 
-import "time"
+import (
+	"time"
+
+	"github.com/telexec/telexec/internal/audit"
+)
 
 // Change is one step of a command's life, for the store to take whole or not at
 // all: the record, the output that came with it. It is compare-and-set: the
@@ -9,8 +13,9 @@ import "time"
 type Change struct {
 	From    State
 	Fence   int64
-	Command Command // the record as it is to be; Command.ID names it
-	Output  []Chunk // new output; within a stream without gap or repeat
+	Command Command       // the record as it is to be; Command.ID names it
+	Output  []Chunk       // new output; within a stream without gap or repeat
+	Audit   []audit.Entry // what the audit is told of it, in this order
 }
 
 // Filter selects commands for a list. The zero value selects all; all that is
@@ -20,10 +25,18 @@ type Filter struct {
 	Host      string
 	Origin    Origin
 	Principal string
+	Visible   *Visible // nil: whatever there is
 	Labels    map[string]string
 	From, To  time.Time // creation time, From inclusive, To exclusive
 	Before    string    // only ids below this one: the cursor of a page
 	Limit     int       // at most so many; 0 means no limit
+}
+
+// Visible bounds a list to what a caller may see: what is the principal's own, and
+// what is on these hosts.
+type Visible struct {
+	Principal string
+	Hosts     []string
 }
 
 // Retention says what the store should remove. With TrimTo 0 nothing is cut, with

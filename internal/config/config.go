@@ -10,15 +10,25 @@
 //	default  value when nothing sets it, as it would be written
 //	auto     a default that is computed, in words
 //	kind     how the text is read where the Go type does not say it:
-//	         addr, path, pathOrNone, size
-//	enum     the allowed words
+//	         addr, path, pathOrNone, size, …
+//	enum     the allowed words; of a list or mapping, those of its elements
 //	min max  the allowed range, as it would be written
+//	empty    no: a key that is there must say something; for keys whose absence
+//	         means "whatever it is", where a value left out would open a door
+//	of       of a field without a key: the key of the file whose content it is
 //
-// Every scalar outside the list of hosts has a variable as well: log.level is
+// Every scalar outside the lists has a variable as well: log.level is
 // TELEXEC_LOG_LEVEL. Flags win over variables, which win over the file.
 //
 // Load finds all problems, not only the first; each names the file and line, the
-// variable or the flag it comes from, and what would be right.
+// variable or the flag it comes from, and what would be right. It can be called
+// again while the service runs; Config.Changed then tells what is new.
+//
+// The files: config.go, identity.go and rules.go hold the settings, each with the
+// checks of its own; load.go merges the sources, decode.go walks the YAML, value.go
+// reads single values, target.go hosts, content.go the files that settings name.
+// The room is past 1,500 lines because a third of them are the settings, whose
+// comments are their documentation.
 package config
 
 import (
@@ -43,14 +53,18 @@ type Config struct {
 	// How long a stopping service waits for calls that are being answered.
 	DrainTimeout time.Duration `yaml:"drain_timeout" default:"10s"`
 
-	Log       Log       `yaml:"log"`
-	TLS       TLS       `yaml:"tls"`
-	Auth      Auth      `yaml:"auth"`
-	HTTP      HTTP      `yaml:"http"`
-	Limits    Limits    `yaml:"limits"`
-	Retention Retention `yaml:"retention"`
-	Store     Store     `yaml:"store"`
-	SSH       SSH       `yaml:"ssh"`
+	Log        Log        `yaml:"log"`
+	TLS        TLS        `yaml:"tls"`
+	Auth       Auth       `yaml:"auth"`
+	HTTP       HTTP       `yaml:"http"`
+	RateLimits RateLimits `yaml:"rate_limits"`
+	Policy     Policy     `yaml:"policy"`
+	Redaction  Redaction  `yaml:"redaction"`
+	Audit      Audit      `yaml:"audit"`
+	Limits     Limits     `yaml:"limits"`
+	Retention  Retention  `yaml:"retention"`
+	Store      Store      `yaml:"store"`
+	SSH        SSH        `yaml:"ssh"`
 
 	// OpenSSH client configuration whose aliases are hosts too; it may be absent. "" or none switches it off.
 	SSHConfig string `yaml:"ssh_config" kind:"pathOrNone" default:"~/.ssh/config"`
@@ -90,16 +104,12 @@ type TLS struct {
 	CertFile string `yaml:"cert_file" kind:"path"`
 	// Private key in PEM for tls.cert_file.
 	KeyFile string `yaml:"key_file" kind:"path"`
+	// Certificate authorities in PEM of clients' certificates: clients are asked for one, which is checked against these, but may go without.
+	ClientCAFile string `yaml:"client_ca_file" kind:"path"`
 }
 
 // Enabled reports whether the ports speak TLS.
 func (t TLS) Enabled() bool { return t.CertFile != "" }
-
-// Auth is about who may call.
-type Auth struct {
-	// File with the administrator's token; made with mode 0600 at the first start.
-	AdminTokenFile string `yaml:"admin_token_file" kind:"path" auto:"admin.token in data_dir"`
-}
 
 // HTTP is about the HTTP port alone.
 type HTTP struct {
@@ -107,6 +117,8 @@ type HTTP struct {
 	AllowedHosts []string `yaml:"allowed_hosts" kind:"httpHost"`
 	// Origins of web pages that may call besides the service's own, such as https://ops.example.com.
 	AllowedOrigins []string `yaml:"allowed_origins" kind:"origin"`
+	// How long a browser stays signed in.
+	SessionLifetime time.Duration `yaml:"session_lifetime" default:"12h" min:"1m" max:"30d"`
 }
 
 // Limits bounds what runs and waits.
@@ -115,7 +127,7 @@ type Limits struct {
 	MaxCommands int `yaml:"max_commands" default:"1000" min:"1" max:"100000"`
 	// Commands that run at once on one host, where the host does not say otherwise.
 	MaxCommandsPerHost int `yaml:"max_commands_per_host" default:"10" min:"1" max:"10000"`
-	// Commands that wait in the queue; one more is refused.
+	// Commands that wait in the queue or for approval; one more is refused.
 	MaxQueued int `yaml:"max_queued" default:"10000" min:"0" max:"1000000"`
 	// How long a command may wait in the queue before it expires.
 	QueueTimeout time.Duration `yaml:"queue_timeout" default:"24h" min:"1s"`
@@ -141,6 +153,23 @@ type Retention struct {
 type Store struct {
 	// The SQLite database.
 	SQLiteFile string `yaml:"sqlite_file" kind:"path" auto:"telexec.db in data_dir"`
+	// File with the key that seals secrets in the database; made with mode 0600 at the first start. Without it they are lost.
+	KeyFile string `yaml:"key_file" kind:"path" auto:"store.key in data_dir"`
+}
+
+// Redaction is about values that nobody shall see in an output.
+type Redaction struct {
+	// File with secret values, one per line, of 4 to 4096 bytes each: they are masked in every command's output.
+	ValuesFile string `yaml:"values_file" kind:"path"`
+
+	// Values is what ValuesFile holds, every value once.
+	Values []secret.Text `yaml:"-" of:"values_file"`
+}
+
+// Audit is about the record of who did what.
+type Audit struct {
+	// Bytes of the head and of the tail of each stream that the entry about an ended command shows; 0 shows none.
+	OutputBytes int64 `yaml:"output_bytes" kind:"size" default:"1KiB" max:"64KiB"`
 }
 
 // SSH holds the defaults for every host and the figures of the connection pool.

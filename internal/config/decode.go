@@ -192,10 +192,19 @@ func (d *decoder) section(v reflect.Value, n ast.Node, key string) {
 	}
 }
 
-// value fills one field. A key without a value is a key that is not there.
+// value fills one field. A key without a value is a key that is not there, except
+// where that would be dangerous to believe.
 func (d *decoder) value(v reflect.Value, tag reflect.StructTag, e entry, key string) {
+	before := len(d.problems)
+	must := func(length int, wrong string) {
+		if length == 0 && tag.Get("empty") == "no" && len(d.problems) == before {
+			d.from[key] = e.at
+			d.problem(e.at, key, "%s; leave the key out or write %s", wrong, typeName(v.Type(), tag))
+		}
+	}
 	n := d.resolve(e.value, key)
 	if n == nil {
+		must(0, "has no value")
 		return
 	}
 	d.from[key] = e.at
@@ -203,17 +212,33 @@ func (d *decoder) value(v reflect.Value, tag reflect.StructTag, e entry, key str
 	case isSection(v.Type()):
 		d.section(v, n, key)
 	case v.Kind() == reflect.Map:
-		labels := make(map[string]string)
-		for _, l := range d.entries(n, key, 0) {
-			if text, ok := d.text(l.value, l.at, key+"."+l.name, "text"); ok {
-				labels[l.name] = text
-			}
-		}
-		v.Set(reflect.ValueOf(labels))
+		d.mapping(v, tag, n, key)
+		must(v.Len(), "is empty")
 	case v.Kind() == reflect.Slice:
 		d.list(v, tag, n, e, key)
+		must(v.Len(), "is empty")
 	default:
 		d.scalar(v, tag, n, e.at, key)
+	}
+}
+
+// mapping fills a map with names of the user's own, to texts or to lists.
+func (d *decoder) mapping(v reflect.Value, tag reflect.StructTag, n ast.Node, key string) {
+	v.Set(reflect.MakeMap(v.Type()))
+	for _, e := range d.entries(n, key, 0) {
+		item, itemKey := reflect.New(v.Type().Elem()).Elem(), key+"."+e.name
+		if e.name == "" {
+			d.problem(e.at, key, "a name is empty")
+			continue
+		}
+		if item.Kind() == reflect.Slice {
+			d.value(item, tag, e, itemKey)
+		} else if text, ok := d.text(e.value, e.at, itemKey, "text"); ok {
+			item.SetString(text)
+		} else {
+			continue
+		}
+		v.SetMapIndex(reflect.ValueOf(e.name), item)
 	}
 }
 
@@ -238,7 +263,19 @@ func (d *decoder) list(v reflect.Value, tag reflect.StructTag, n ast.Node, e ent
 		}
 		if m := d.resolve(item, itemKey); m != nil {
 			d.from[itemKey] = source{at.name, d.firstLine(m, at.line)}
+			d.elementDefaults(v.Index(i))
 			d.section(v.Index(i), m, itemKey)
+		}
+	}
+}
+
+// elementDefaults gives an element of a list what it has where the file is silent.
+func (d *decoder) elementDefaults(element reflect.Value) {
+	for _, f := range leaves(element, "") {
+		if text, ok := f.field.Tag.Lookup("default"); ok {
+			if err := setText(f.value, f.field.Tag, text, place{}); err != nil {
+				d.problem(source{name: "default"}, f.key, "%v", err)
+			}
 		}
 	}
 }
@@ -305,9 +342,13 @@ func typeName(t reflect.Type, tag reflect.StructTag) string {
 	case t.Kind() == reflect.Slice && isSection(t.Elem()):
 		return "a list of mappings"
 	case t.Kind() == reflect.Slice:
-		return "a list of: " + strings.TrimPrefix(strings.TrimPrefix(typeName(t.Elem(), tag), "an "), "a ")
+		return "a list of: " + bare(typeName(t.Elem(), tag))
+	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Slice:
+		return "a mapping to lists of: " + bare(typeName(t.Elem().Elem(), tag))
 	case t.Kind() == reflect.Map:
 		return "a mapping of texts"
+	case isSection(t):
+		return "a mapping of keys"
 	case tag.Get("enum") != "":
 		return "one of " + strings.ReplaceAll(tag.Get("enum"), "|", ", ")
 	case t == reflect.TypeFor[time.Duration]():
@@ -324,16 +365,30 @@ func typeName(t reflect.Type, tag reflect.StructTag) string {
 		return "a path"
 	case kind == "pathOrNone":
 		return "a path or none"
-	case kind == "hostName":
+	case kind == "hostName", kind == "issuerName", kind == "ruleName":
 		return "a name"
+	case kind == "pattern", kind == "glob":
+		return "a pattern"
+	case kind == "jwksURL":
+		return "a URL"
 	case kind == "httpHost":
 		return "a host[:port]"
 	case kind == "origin":
 		return "an origin"
 	case t.Kind() == reflect.Int:
 		return "a whole number" + limits(tag)
+	case t.Kind() == reflect.Float64:
+		return "a number" + limits(tag)
 	}
 	return "a text"
+}
+
+// bare takes the article off the name of a type.
+func bare(name string) string {
+	for _, article := range []string{"a ", "an ", "one of "} {
+		name = strings.TrimPrefix(name, article)
+	}
+	return name
 }
 
 // limits gives the range of a setting, in words.

@@ -21,6 +21,14 @@ const (
 	example = "../../docs/telexec.example.yaml"
 )
 
+// elements are the lists of mappings, by the names of their tables.
+var elements = map[string]reflect.Type{
+	"hosts":        reflect.TypeFor[Host](),
+	"auth.jwt":     reflect.TypeFor[JWT](),
+	"auth.wider":   reflect.TypeFor[Wider](),
+	"policy.rules": reflect.TypeFor[Rule](),
+}
+
 // TestDocumentation holds docs/configuration.md against the struct: every
 // setting has its row, and there is no row without a setting. The meaning in a
 // row is the comment of the field.
@@ -31,7 +39,9 @@ func TestDocumentation(t *testing.T) {
 	}
 	got, comments := string(text), fieldComments(t)
 	want := between(t, got, "settings", settingsTable(t, comments))
-	want = between(t, want, "hosts", hostsTable(t, comments))
+	for name, element := range elements {
+		want = between(t, want, name, elementTable(t, element, comments))
+	}
 	if got == want {
 		return
 	}
@@ -63,31 +73,33 @@ func settingsTable(t *testing.T, comments map[string]string) string {
 			variables[variable] = f.key
 			variable = "`" + variable + "`"
 		}
-		b.WriteString(row(t, f.key, f.field, comments[section(f.key).Name()+"."+f.field.Name], variable))
+		if f.value.Kind() == reflect.Slice && isSection(f.value.Type().Elem()) && elements[f.key] != f.value.Type().Elem() {
+			t.Errorf("the elements of %s have no table", f.key)
+		}
+		b.WriteString(row(t, f.key, f.field, comment(reflect.TypeFor[Config](), f, comments), variable))
 	}
 	return b.String()
 }
 
-func hostsTable(t *testing.T, comments map[string]string) string {
+func elementTable(t *testing.T, element reflect.Type, comments map[string]string) string {
 	var b strings.Builder
 	b.WriteString("| key | type | default | meaning |\n|---|---|---|---|\n")
-	for f := range reflect.TypeFor[Host]().Fields() {
-		b.WriteString(row(t, f.Tag.Get("yaml"), f, comments["Host."+f.Name]))
+	for _, f := range leaves(reflect.New(element).Elem(), "") {
+		b.WriteString(row(t, f.key, f.field, comment(element, f, comments)))
 	}
 	return b.String()
 }
 
-// section gives the struct that a key is a field of.
-func section(key string) reflect.Type {
-	t := reflect.TypeFor[Config]()
-	for name := range strings.SplitSeq(key, ".") {
-		for f := range t.Fields() {
-			if f.Tag.Get("yaml") == name && isSection(f.Type) {
-				t = f.Type
+// comment gives the comment of a leaf below a section.
+func comment(t reflect.Type, f leaf, comments map[string]string) string {
+	for name := range strings.SplitSeq(f.key, ".") {
+		for field := range t.Fields() {
+			if field.Tag.Get("yaml") == name && isSection(field.Type) {
+				t = field.Type
 			}
 		}
 	}
-	return t
+	return comments[t.Name()+"."+f.field.Name]
 }
 
 // row is the line of one setting.
@@ -99,33 +111,31 @@ func row(t *testing.T, key string, f reflect.StructField, meaning string, more .
 	if d := f.Tag.Get("default"); d != "" {
 		def = "`" + d + "`"
 	}
-	what := typeName(f.Type, f.Tag)
-	for _, article := range []string{"a ", "an ", "one of "} {
-		what = strings.TrimPrefix(what, article)
-	}
-	cells := append([]string{"`" + key + "`", what, def}, more...)
+	cells := append([]string{"`" + key + "`", bare(typeName(f.Type, f.Tag)), def}, more...)
 	return "| " + strings.Join(append(cells, meaning), " | ") + " |\n"
 }
 
-// fieldComments reads the comments of the fields in config.go: of Log.Level.
+// fieldComments reads the comments of the fields: of Log.Level.
 func fieldComments(t *testing.T) map[string]string {
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
 	comments := make(map[string]string)
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.TypeSpec)
-		if !ok {
-			return true
+	for _, name := range []string{"config.go", "identity.go", "rules.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if s, ok := spec.Type.(*ast.StructType); ok {
-			for _, f := range s.Fields.List {
-				comments[spec.Name.Name+"."+f.Names[0].Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
 			}
-		}
-		return false
-	})
+			if s, ok := spec.Type.(*ast.StructType); ok {
+				for _, f := range s.Fields.List {
+					comments[spec.Name.Name+"."+f.Names[0].Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
+				}
+			}
+			return false
+		})
+	}
 	return comments
 }
 
@@ -138,6 +148,33 @@ func between(t *testing.T, text, name, content string) string {
 		t.Fatalf("%s lacks the markers %q and %q", page, begin, end)
 	}
 	return before + begin + content + end + after
+}
+
+// TestDocumentedYAML loads every YAML block of the page.
+func TestDocumentedYAML(t *testing.T) {
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"server.crt", "server.key", "clients.crt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blocks := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$").FindAllSubmatch(text, -1)
+	if len(blocks) < 4 {
+		t.Errorf("%d blocks", len(blocks))
+	}
+	file := filepath.Join(dir, "t.yaml")
+	for _, b := range blocks {
+		if err := os.WriteFile(file, b[1], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(Flags{Config: file}, func(string) string { return "" }); err != nil {
+			t.Errorf("%s%v", b[1], err)
+		}
+	}
 }
 
 // TestExample loads the example file and sees that it shows every setting.
@@ -166,21 +203,24 @@ func TestExample(t *testing.T) {
 
 	shows := func(key string) {
 		key = key[strings.LastIndexByte(key, '.')+1:]
-		if !regexp.MustCompile(fmt.Sprintf(`(?m)^ *(- |# )?%s:`, key)).Match(text) {
+		if !regexp.MustCompile(fmt.Sprintf(`(?m)^ *(# *)*(- )?%s:`, key)).Match(text) {
 			t.Errorf("%s does not show %s", example, key)
 		}
 	}
 	for _, f := range leaves(reflect.ValueOf(&got).Elem(), "") {
 		shows(f.key)
 		// What the example sets is the default, so that it can be copied and cut down.
-		if d := f.field.Tag.Get("default"); d != "" {
+		// It is never so for the approval of a default that needs none.
+		if d := f.field.Tag.Get("default"); d != "" && !strings.HasPrefix(f.key, "policy.default_approval.") {
 			want := reflect.New(f.value.Type()).Elem()
 			if err := setText(want, f.field.Tag, d, place{home, home}); err != nil || !want.Equal(f.value) {
 				t.Errorf("%s: %s is %v, the default %v", example, f.key, f.value, want)
 			}
 		}
 	}
-	for f := range reflect.TypeFor[Host]().Fields() {
-		shows(f.Tag.Get("yaml"))
+	for _, element := range elements {
+		for _, f := range leaves(reflect.New(element).Elem(), "") {
+			shows(f.key)
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/telexec/telexec/internal/fault"
-	"github.com/telexec/telexec/internal/secret"
 )
 
 // envPrefix begins the name of every variable. TELEXEC_CONFIG names the file;
@@ -146,9 +144,10 @@ type leaf struct {
 	value reflect.Value
 }
 
-// variable gives the name of the leaf's environment variable; empty for a list.
+// variable gives the name of the leaf's environment variable; empty for a list or
+// a mapping.
 func (f leaf) variable() string {
-	if f.value.Kind() == reflect.Slice {
+	if f.value.Kind() == reflect.Slice || f.value.Kind() == reflect.Map {
 		return ""
 	}
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(f.key, ".", "_"))
@@ -267,6 +266,7 @@ func (l *loader) complete() {
 		c.DataDir = l.under("XDG_STATE_HOME", ".local/state", "telexec")
 	}
 	c.Store.SQLiteFile = cmp.Or(c.Store.SQLiteFile, filepath.Join(c.DataDir, "telexec.db"))
+	c.Store.KeyFile = cmp.Or(c.Store.KeyFile, filepath.Join(c.DataDir, "store.key"))
 	c.Auth.AdminTokenFile = cmp.Or(c.Auth.AdminTokenFile, filepath.Join(c.DataDir, "admin.token"))
 	if _, set := l.from["ssh.agent"]; !set {
 		c.SSH.Agent = l.getenv("SSH_AUTH_SOCK")
@@ -282,26 +282,48 @@ func (l *loader) complete() {
 		at := cmp.Or(l.from["http_addr"], l.from["grpc_addr"])
 		l.problem(at, "http_addr", "is the same as grpc_addr, %s; each needs a port of its own", c.GRPCAddr)
 	}
+	l.auth()
+	l.policy()
+	l.redaction()
 	l.hosts()
+}
+
+// tried reports whether something sets the key, were it wrongly.
+func (l *loader) tried(key string) bool {
+	_, set := l.from[key]
+	return set
+}
+
+// needed is a problem where the element of a list lacks a key that it needs.
+func (l *loader) needed(element, key string, given bool) {
+	if !given && !l.tried(element+"."+key) {
+		l.problem(l.from[element], element, "%s is missing", key)
+	}
+}
+
+// unique checks that the element of a list has a name, and one of its own; first
+// holds the keys of those before it by their names. what is what the list is of.
+func (l *loader) unique(first map[string]string, name, element, what string) bool {
+	l.needed(element, "name", name != "")
+	if name == "" {
+		return false
+	}
+	if other, taken := first[name]; taken {
+		l.problem(l.from[element+".name"], element+".name", "%q is taken by the %s at line %d; names are unique", name, what, l.from[other].line)
+		return false
+	}
+	first[name] = element
+	return true
 }
 
 // hosts checks the hosts and reads their secrets.
 func (l *loader) hosts() {
-	first := make(map[string]string) // by name: key of the host that has it
+	first := make(map[string]string)
 	for i := range l.cfg.Hosts {
-		h := &l.cfg.Hosts[i]
-		key := fmt.Sprintf("hosts[%d]", i)
-		if h.Name == "" {
-			if _, tried := l.from[key+".name"]; !tried {
-				l.problem(l.from[key], key, "name is missing")
-			}
+		h, key := &l.cfg.Hosts[i], fmt.Sprintf("hosts[%d]", i)
+		if !l.unique(first, h.Name, key, "host") {
 			continue
 		}
-		if other, taken := first[h.Name]; taken {
-			l.problem(l.from[key+".name"], key+".name", "%q is taken by the host at line %d; names are unique", h.Name, l.from[other].line)
-			continue
-		}
-		first[h.Name] = key
 		l.address(h, key)
 		for _, hop := range h.ProxyJump {
 			if hop.Host == NoTarget && len(h.ProxyJump) > 1 {
@@ -327,50 +349,4 @@ func (l *loader) address(h *Host, key string) {
 		return
 	}
 	h.Address = t
-}
-
-// secretLimit bounds the file of a secret, bytes.
-const secretLimit = 64 << 10
-
-// secret reads a secret from its file, without the line break at its end.
-func (l *loader) secret(s *secret.Text, path, key string) {
-	if path == "" {
-		return
-	}
-	at, fileKey := l.from[key+"_file"], key+"_file"
-	if !s.IsZero() {
-		l.problem(at, fileKey, "is set beside %s; only one of them can be", key[strings.LastIndexByte(key, '.')+1:])
-		return
-	}
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		l.problem(at, fileKey, "%s cannot be read: %v", path, cause(err))
-		return
-	case !info.Mode().IsRegular() || info.Size() > secretLimit:
-		l.problem(at, fileKey, "%s is not a file of at most %d bytes", path, secretLimit)
-		return
-	case info.Mode().Perm()&0o006 != 0:
-		l.problem(at, fileKey, "anybody may read or write %s (mode %04o); run: chmod o-rw %s", path, info.Mode().Perm(), path)
-		return
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		l.problem(at, fileKey, "%s cannot be read: %v", path, cause(err))
-		return
-	}
-	data = bytes.TrimSuffix(bytes.TrimSuffix(data, []byte("\n")), []byte("\r"))
-	if len(data) == 0 {
-		l.problem(at, fileKey, "%s is empty", path)
-		return
-	}
-	*s = secret.New(string(data))
-}
-
-// cause takes the operation and path off a file error; the message has them.
-func cause(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err
-	}
-	return err
 }

@@ -61,13 +61,20 @@ func TestDefaults(t *testing.T) {
 		DataDir: state, DrainTimeout: 10 * time.Second,
 		Log:  config.Log{Level: slog.LevelInfo, Format: config.LogAuto},
 		Auth: config.Auth{AdminTokenFile: state + "/admin.token"},
+		HTTP: config.HTTP{SessionLifetime: 12 * time.Hour},
+		RateLimits: config.RateLimits{
+			Principal: config.PrincipalRates{Start: 200, Read: 1000, List: 100, Stream: 200, Streams: 1000},
+			Address:   config.AddressRates{Start: 400, Read: 2000, List: 200, Stream: 400, Failures: 5},
+		},
+		Policy: config.Policy{Default: "allow"},
+		Audit:  config.Audit{OutputBytes: 1024},
 		Limits: config.Limits{
 			MaxCommands: 1000, MaxCommandsPerHost: 10, MaxQueued: 10000,
 			QueueTimeout: 24 * time.Hour, DefaultWait: 30 * time.Second,
 			ReconnectTimeout: 24 * time.Hour, SpoolLimit: 4 << 30,
 		},
 		Retention: config.Retention{OutputBytes: 10 << 20, FullOutput: time.Hour, History: 720 * time.Hour},
-		Store:     config.Store{SQLiteFile: state + "/telexec.db"},
+		Store:     config.Store{SQLiteFile: state + "/telexec.db", KeyFile: state + "/store.key"},
 		SSH: config.SSH{
 			ConnectTimeout: 10 * time.Second, KeepaliveInterval: 5 * time.Second, KeepaliveMax: 3,
 			IdleTimeout: 5 * time.Minute, SessionsPerConnection: 8, HandshakesPerHost: 5, Agent: "/run/agent",
@@ -352,7 +359,7 @@ func TestProblemsOfVariablesAndFlags(t *testing.T) {
 	env["TELEXEC_LOG_LEVEL"] = "loud"
 	_, err := config.Load(config.Flags{Config: file, GRPCAddr: "x"}, env.getenv)
 	want := []fault.Field{
-		{Path: "nonsense", Message: "unknown key (known here: grpc_addr, http_addr, insecure_listen, data_dir, drain_timeout, log, tls, auth, http, limits, retention, store, ssh, ssh_config, hosts)"},
+		{Path: "nonsense", Message: "unknown key (known here: grpc_addr, http_addr, insecure_listen, data_dir, drain_timeout, log, tls, auth, http, rate_limits, policy, redaction, audit, limits, retention, store, ssh, ssh_config, hosts)"},
 		{Path: "log.level", Message: `"loud" is not one of debug, info, warn, error`},
 		{Path: "grpc_addr", Message: `"x" is not an address to listen on such as 127.0.0.1:7070 or [::1]:7070`},
 	}
@@ -434,6 +441,9 @@ func FuzzLoad(f *testing.F) {
 		"hosts:\n- &a\n  name: a\n  proxy_jump: [b, 'u@[::1]:2']\n  labels: {x: 1}\n- <<: *a\n  name: b\n",
 		"hosts: [{name: a, password: x, identity_file: [a, b]}]",
 		"a: [", "? x\n: y", "log: &a\n  <<: *a\n", "retention: {history: 1d1h, output_bytes: 1 KiB}", "--- \n--- \n", "&a *a", "- - ? - :\n", "a: !!x |\n",
+		"policy:\n  default: deny\n  rules:\n  - &r {name: a, effect: require_approval, match: {hosts: ['*'], labels: {a: b}}, approval: {count: 2}}\n  - <<: *r\n    name: b\n  action_types: {x: [y]}\n",
+		"auth:\n  jwt: [{name: a, issuer: b, audience: c, jwks_url: 'https://d', roles: {e: admin}}]\n  wider: [{roles: viewer, hosts: '*'}]\n",
+		"rate_limits: {principal: {start: 0.5}, address: {failures: 1e9}}\nredaction: {values_file: t.yaml}\n",
 	} {
 		f.Add([]byte(s))
 	}
@@ -450,6 +460,19 @@ func FuzzLoad(f *testing.F) {
 				if h.Name == "" || h.Address.Host == "" {
 					t.Errorf("host %+v has no name or address", h)
 				}
+			}
+			for _, r := range got.Policy.Rules {
+				if r.Name == "" || r.Effect == "" || r.Line < 1 || (r.Approval.Count > 0) != (r.Effect == config.RequireApproval) {
+					t.Errorf("rule %+v is not whole", r)
+				}
+			}
+			for _, j := range got.Auth.JWT {
+				if j.Name == "" || j.Issuer == "" || j.Secret.IsZero() && j.PublicKey == nil && j.JWKSURL == "" {
+					t.Errorf("issuer %+v is not whole", j)
+				}
+			}
+			if diff := got.Changed(got); diff != nil {
+				t.Errorf("it differs from itself in %v", diff)
 			}
 			return
 		}

@@ -1,12 +1,15 @@
 package config
 
 import (
+	"cmp"
 	"encoding"
 	"errors"
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
+	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -31,33 +34,51 @@ func setText(v reflect.Value, tag reflect.StructTag, text string, at place) erro
 	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		return u.UnmarshalText([]byte(text))
 	}
-	n, err := number(v, tag.Get("kind"), text)
-	if err != nil {
-		return err
-	}
-	if v.Kind() == reflect.String {
-		s, err := checked(tag.Get("kind"), text, at)
+	kind := tag.Get("kind")
+	switch v.Kind() {
+	case reflect.String:
+		s, err := checked(kind, text, at)
 		if err != nil {
 			return err
 		}
 		v.SetString(s)
-		return nil
+	case reflect.Float64:
+		n, err := within(text, tag, parseDecimal)
+		if err != nil {
+			return err
+		}
+		v.SetFloat(n)
+	default:
+		n, err := within(text, tag, func(s string) (int64, error) { return number(v, kind, s) })
+		if err != nil {
+			return err
+		}
+		v.SetInt(n)
+	}
+	return nil
+}
+
+// within parses a number and holds it against the range in the tag, which is
+// written as the number is.
+func within[N cmp.Ordered](text string, tag reflect.StructTag, parse func(string) (N, error)) (N, error) {
+	n, err := parse(text)
+	if err != nil {
+		return n, err
 	}
 	for _, limit := range []struct {
 		tag, is string
-		beyond  func(n, limit int64) bool
+		beyond  func(limit N) bool
 	}{
-		{"min", "less than", func(n, limit int64) bool { return n < limit }},
-		{"max", "more than", func(n, limit int64) bool { return n > limit }},
+		{"min", "less than", func(limit N) bool { return n < limit }},
+		{"max", "more than", func(limit N) bool { return n > limit }},
 	} {
 		if s := tag.Get(limit.tag); s != "" {
-			if bound, err := number(v, tag.Get("kind"), s); err != nil || limit.beyond(n, bound) {
-				return fmt.Errorf("%q is %s %s", text, limit.is, s)
+			if bound, err := parse(s); err != nil || limit.beyond(bound) {
+				return n, fmt.Errorf("%q is %s %s", text, limit.is, s)
 			}
 		}
 	}
-	v.SetInt(n)
-	return nil
+	return n, nil
 }
 
 // setWord sets one of the allowed words.
@@ -79,12 +100,19 @@ func setWord(v reflect.Value, words []string, text string) error {
 	return fmt.Errorf("%q is not one of %s", text, strings.Join(words, ", "))
 }
 
-// number reads what is kept as an integer: durations, sizes, counts. Strings are
-// none; their number is 0.
+// decimal is how a number with decimals is written: no sign, no exponent.
+var decimal = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
+
+func parseDecimal(text string) (float64, error) {
+	if n, err := strconv.ParseFloat(text, 64); err == nil && decimal.MatchString(text) {
+		return n, nil
+	}
+	return 0, fmt.Errorf("%q is not a number such as 100 or 0.5", text)
+}
+
+// number reads what is kept as an integer: durations, sizes, counts.
 func number(v reflect.Value, kind, text string) (int64, error) {
 	switch {
-	case v.Kind() == reflect.String:
-		return 0, nil
 	case v.Type() == reflect.TypeFor[time.Duration]():
 		d, err := ParseDuration(text)
 		return int64(d), err
@@ -100,6 +128,13 @@ func number(v reflect.Value, kind, text string) (int64, error) {
 
 // hostName is what a host may be called: it stands in URLs and on command lines.
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,254}$`)
+
+// Names of the settings' own: an issuer's stands in names of principals, between
+// colons, and a rule's in messages and in the audit.
+var (
+	issuerName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+	ruleName   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}$`)
+)
 
 // checked reads a string of a kind.
 func checked(kind, text string, at place) (string, error) {
@@ -127,8 +162,38 @@ func checked(kind, text string, at place) (string, error) {
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != text {
 			return "", fmt.Errorf("%q is not an origin such as https://ops.example.com", text)
 		}
+	case "issuerName":
+		if !issuerName.MatchString(text) {
+			return "", fmt.Errorf("%q is no name for an issuer; take up to 32 small letters, digits and -, no - first or last", text)
+		}
+	case "ruleName":
+		if !ruleName.MatchString(text) || text == "default" || text == "action_types" {
+			return "", fmt.Errorf("%q is no name for a rule; take up to 100 letters, digits and _ . : -, a letter, digit or _ first, but not default or action_types", text)
+		}
+	case "jwksURL":
+		return text, checkJWKSURL(text)
+	case "glob":
+		if _, err := path.Match(text, ""); err != nil || text == "" {
+			return "", fmt.Errorf("%q is not a pattern such as web*", text)
+		}
+	case "pattern", "word":
+		if text == "" {
+			return "", errors.New("must not be empty")
+		}
 	}
 	return text, nil
+}
+
+// checkJWKSURL wants https, so that nobody on the way exchanges the keys.
+func checkJWKSURL(text string) error {
+	u, err := url.Parse(text)
+	if err == nil && u.Hostname() != "" && u.User == nil && u.Fragment == "" {
+		ip, _ := netip.ParseAddr(u.Hostname())
+		if u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip.IsLoopback()) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not a URL such as https://login.example.com/.well-known/jwks.json; http is for loopback only", text)
 }
 
 func checkAddr(text string) error {

@@ -41,7 +41,7 @@ func TestAcceptedInDoubt(t *testing.T) {
 						n.until(first, "found again", func(s engine.Snapshot) bool { return s.Connection == command.Connected })
 					}
 					j.mode.Store(0)
-					if list, err := n.List(t.Context(), command.Filter{}); err != nil || len(list) != 1 && !stored || len(list) != 2 && stored {
+					if list, err := n.List(t.Context(), ann, command.Filter{}); err != nil || len(list) != 1 && !stored || len(list) != 2 && stored {
 						t.Errorf("%d commands, %v", len(list), err)
 					}
 					n.input(first, "x")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 )
@@ -16,9 +18,12 @@ const cancelAnswer = 2 * time.Second
 // outcome is PENDING, also while the host cannot be reached: the command is ended
 // as soon as it can be. It may be called at any time and any number of times, also
 // for a command that is LOST: what is left of it on its host is ended then.
-func (e *Engine) Cancel(ctx context.Context, by command.Actor, id string, grace time.Duration, reason string) (Snapshot, command.CancelReport, error) {
+func (e *Engine) Cancel(ctx context.Context, by access.Caller, id string, grace time.Duration, reason string) (Snapshot, command.CancelReport, error) {
 	if grace < 0 {
 		grace = defaultGrace
+	}
+	if err := e.may(ctx, by, id); err != nil {
+		return Snapshot{}, command.CancelReport{}, err
 	}
 	if l := e.find(id); l != nil {
 		wait, stop := context.WithTimeout(ctx, grace+cancelAnswer)
@@ -35,7 +40,7 @@ func (e *Engine) Cancel(ctx context.Context, by command.Actor, id string, grace 
 		case <-l.done:
 		}
 	}
-	s, err := e.Get(ctx, id)
+	s, err := e.get(ctx, id)
 	if err != nil {
 		return Snapshot{}, command.CancelReport{}, err
 	}
@@ -44,6 +49,11 @@ func (e *Engine) Cancel(ctx context.Context, by command.Actor, id string, grace 
 			WithHint("Cancel it again when the service is back").WithRetry(time.Second)
 	}
 	if s.State == command.Lost {
+		told := tells(audit.CommandCancel, by, s)
+		told.Detail = reason
+		if err := e.journal.Record(ctx, told); err != nil {
+			return s, command.CancelReport{}, err
+		}
 		return s, e.sweep(ctx, s, grace), nil
 	}
 	return s, command.CancelReport{
@@ -121,12 +131,18 @@ func (e *Engine) reportOf(s Snapshot) command.CancelReport {
 // it is found in a moment.
 const findWait = 5 * time.Second
 
+// may tells why the caller may not act on a command; nil where it may.
+func (e *Engine) may(ctx context.Context, by access.Caller, id string) error {
+	s, err := e.get(ctx, id)
+	return e.shown(ctx, by, access.Act, id, s, err)
+}
+
 // process gives the process of a command that runs, or NOT_RUNNING. While it is
 // not found again that is CONNECTION_LOST, and nothing was asked of the host.
 func (e *Engine) process(ctx context.Context, id string) (*live, Process, error) {
 	l := e.find(id)
 	if l == nil {
-		s, err := e.Get(ctx, id)
+		s, err := e.get(ctx, id)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -177,12 +193,20 @@ func notRunning(s command.State) error {
 
 // Signal sends one signal, by name without SIG, to a running command's process
 // group. NOT_RUNNING where it does not run.
-func (e *Engine) Signal(ctx context.Context, by command.Actor, id, name string) (Snapshot, error) {
+func (e *Engine) Signal(ctx context.Context, by access.Caller, id, name string) (Snapshot, error) {
+	if err := e.may(ctx, by, id); err != nil {
+		return Snapshot{}, err
+	}
 	l, p, err := e.process(ctx, id)
 	if err != nil {
 		return Snapshot{}, err
 	}
-	sent := &sentSignal{by: by, name: name} // before, since the end may come first
+	told := tells(audit.CommandSignal, by, l.snapshot())
+	told.Signal = name
+	if err := e.journal.Record(ctx, told); err != nil {
+		return Snapshot{}, err
+	}
+	sent := &sentSignal{by: by.Actor(), name: name} // before, since the end may come first
 	l.sent.Store(sent)
 	if err := p.Signal(ctx, name); err != nil {
 		if fault.ReasonOf(err) != fault.ReasonConnectionLost { // else it may have arrived
@@ -195,14 +219,21 @@ func (e *Engine) Signal(ctx context.Context, by command.Actor, id, name string) 
 
 // Input writes to a running command's standard input, and closes it with eof.
 // NOT_RUNNING, or STDIN_CLOSED where it was not asked for or has ended.
-func (e *Engine) Input(ctx context.Context, _ command.Actor, id string, data []byte, eof bool) (total int64, err error) {
+func (e *Engine) Input(ctx context.Context, by access.Caller, id string, data []byte, eof bool) (total int64, err error) {
+	if err := e.may(ctx, by, id); err != nil {
+		return 0, err
+	}
 	l, p, err := e.process(ctx, id)
 	if err != nil {
 		return 0, err
 	}
-	if s := l.snapshot(); !s.StdinOpen() {
+	s := l.snapshot()
+	if !s.StdinOpen() {
 		return 0, fault.New(fault.FailedPrecondition, fault.ReasonStdinClosed, "the command's standard input is closed").
 			WithHint("Start the command with stdin_open to send input later")
+	}
+	if err := e.tellInput(ctx, by, l, s); err != nil {
+		return 0, err
 	}
 	total, err = p.Input(ctx, data, eof)
 	if err == nil && eof && l.snapshot().Spec.Pty == nil {

@@ -80,10 +80,18 @@ func (l *live) attend(ctx context.Context, p Process) {
 	}
 	climbing, stop := context.WithCancel(ctx)
 	defer stop()
+	masks := l.masks
 	go func() {
 		var w waited
 		w.err = l.guard("wait", func() (err error) {
 			w.end, err = p.Wait()
+			if known(err) || !a.durable {
+				for _, s := range command.Streams { // no more comes that it could be a part of
+					if l.append(s, masks[s].Flush()) != nil {
+						break // the owner is through with it
+					}
+				}
+			}
 			return err
 		})
 		a.waits <- w

@@ -202,7 +202,7 @@ func TestExitIsKnownAtTheStop(t *testing.T) {
 			t.Errorf("asked at %v", r.asked)
 		}
 		n.stop()
-		if s, _ := n.Get(t.Context(), id); s.State != command.Completed || code(s) != "3" {
+		if s, _ := n.Get(t.Context(), ann, id); s.State != command.Completed || code(s) != "3" {
 			t.Errorf("%s, %s", s.State, code(s))
 		}
 	})
@@ -221,7 +221,7 @@ func TestGoneWithoutAnEnd(t *testing.T) {
 		<-time.After(20 * time.Second)
 		r.run.Output(command.Stdout, []byte("late"))
 		<-time.After(20 * time.Second)
-		if s, _ := n.Get(t.Context(), id); s.Ended() {
+		if s, _ := n.Get(t.Context(), ann, id); s.Ended() {
 			t.Errorf("it is %s although output still came", s.State)
 		}
 		<-time.After(time.Minute)

@@ -208,7 +208,7 @@ func TestLinkLostAndBack(t *testing.T) {
 	n := start(t, o)
 	id := n.execute("echo a; read x; echo b", withInput)
 	n.prints(id, "a")
-	w, err := n.Watch(t.Context(), id, engine.WatchOptions{Follow: true})
+	w, err := n.Watch(t.Context(), ann, id, engine.WatchOptions{Follow: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -473,7 +473,7 @@ func TestTakenOverCommandsHaveSlots(t *testing.T) {
 		t.Errorf("%d slots are taken", running)
 	}
 	late := n.execute("true")
-	if s, _ := n.Get(t.Context(), late); s.State != command.Queued {
+	if s, _ := n.Get(t.Context(), ann, late); s.State != command.Queued {
 		t.Errorf("a new one is %s", s.State)
 	}
 	for _, id := range ids {
@@ -587,6 +587,8 @@ type nobody struct{}
 func (nobody) Lookup(name string) (inventory.Host, error) {
 	return inventory.Host{}, fault.New(fault.NotFound, fault.ReasonUnknownHost, "no host %s", name)
 }
+
+func (nobody) List() []inventory.Host { return nil }
 
 func TestCleanFails(t *testing.T) {
 	o, m := onMachine(t)

@@ -39,10 +39,14 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
 	"github.com/telexec/telexec/internal/output"
+	"github.com/telexec/telexec/internal/policy"
+	"github.com/telexec/telexec/internal/secret"
 )
 
 // Limits bounds the engine. All are above zero.
@@ -61,6 +65,10 @@ type Options struct {
 	Node      string // name of this node
 	Limits    Limits
 	Retention command.Retention // TrimAfter, TrimTo, DeleteAfter
+	Rights    *access.Rights    // nil: everybody's own, and an admin's everything
+	Policy    *policy.Policy    // nil: everything is allowed; SetPolicy replaces it
+	Redact    []secret.Text     // masked in the output of every command
+	Excerpt   int               // bytes of head and of tail of a stream that the audit gets
 	Logger    *slog.Logger      // nil: slog.Default
 	Meter     Meter             // nil: nothing is counted
 }
@@ -77,6 +85,15 @@ type Engine struct {
 	log       *slog.Logger
 	meter     Meter
 	queue     *queue
+	rights    *access.Rights
+	policy    atomic.Pointer[policy.Policy]
+	redact    []secret.Text
+	redaction *output.Redaction // of redact alone
+	excerpt   int
+
+	// deciding has a place while nobody changes a command that waits for approval;
+	// whoever does takes it and gives it back.
+	deciding chan struct{}
 
 	// births takes accepted commands from Execute to Run, which starts their
 	// owners; unbuffered, never closed.
@@ -112,7 +129,13 @@ type birth struct {
 }
 
 // New makes an engine. It does nothing until Run.
-func New(o Options) *Engine {
+//
+// Its error is that of a value to be masked that cannot be.
+func New(o Options) (*Engine, error) {
+	redaction, err := output.NewRedaction(o.Redact...)
+	if err != nil {
+		return nil, err
+	}
 	e := &Engine{
 		journal: o.Journal, runner: o.Runner, hosts: o.Hosts,
 		node: o.Node, limits: o.Limits, retention: o.Retention,
@@ -124,6 +147,11 @@ func New(o Options) *Engine {
 		ready:      make(chan struct{}),
 		entropy:    &ulid.LockedMonotonicReader{MonotonicReader: ulid.Monotonic(rand.Reader, 0)},
 		unsaved:    output.NewBudget(unsavedMost),
+		rights:     o.Rights,
+		redact:     o.Redact,
+		redaction:  redaction,
+		excerpt:    o.Excerpt,
+		deciding:   make(chan struct{}, 1),
 		storeFirst: 100 * time.Millisecond,
 		lives:      make(map[string]*live),
 		watching:   make(map[string]int),
@@ -134,7 +162,8 @@ func New(o Options) *Engine {
 	if e.meter == nil {
 		e.meter = noMeter{}
 	}
-	return e
+	e.SetPolicy(o.Policy)
+	return e, nil
 }
 
 // Ready is closed when recovery is done and commands are taken.
@@ -227,11 +256,15 @@ func (e *Engine) holding() bool {
 }
 
 // Execute accepts a command: when it returns, the command is stored and will
-// run, whatever happens to the caller. With a request id that the same principal
-// used before for the same content, it gives that command and replayed is true.
-// Where ctx ends first the command may be accepted all the same; the request id
-// tells.
-func (e *Engine) Execute(ctx context.Context, by command.Actor, spec command.Spec) (s Snapshot, replayed bool, err error) {
+// run, whatever happens to the caller, or, where a rule wants it approved, waits
+// for that. ROLE_MISSING or POLICY_DENIED where the caller may not. With a request
+// id that the same principal used before for the same content, it gives that
+// command and replayed is true. Where ctx ends first the command may be accepted
+// all the same; the request id tells.
+func (e *Engine) Execute(ctx context.Context, by access.Caller, spec command.Spec) (s Snapshot, replayed bool, err error) {
+	if err := e.rights.May(by, access.Start, access.Thing{Owner: by.Name, Host: spec.Host}); err != nil {
+		return Snapshot{}, false, err
+	}
 	if err := e.admit(); err != nil {
 		return Snapshot{}, false, err
 	}
@@ -264,28 +297,40 @@ func (e *Engine) Execute(ctx context.Context, by command.Actor, spec command.Spe
 
 // accept is Execute for as long as the store takes. Where that leaves in doubt
 // whether it has the command, doubt is told so, and accept goes on until it knows.
-func (e *Engine) accept(ctx context.Context, by command.Actor, spec command.Spec, doubt func(err error)) (s Snapshot, replayed bool, err error) {
+func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec, doubt func(err error)) (s Snapshot, replayed bool, err error) {
 	now := time.Now()
 	c := command.Command{
 		Version:   1,
 		State:     command.Queued,
 		Spec:      spec,
-		CreatedBy: by, CreateTime: now, LastActivity: now,
+		CreatedBy: by.Actor(), CreateTime: now, LastActivity: now,
 		StdinClosed: !spec.StdinOpen && spec.Pty == nil,
 	}
-	host, slot, err := e.reserve(spec.Host)
+	host, said, slot, err := e.reserve(by, &spec)
 	if err != nil {
 		return e.replay(ctx, c, err)
 	}
 	c.Spec.Host = host.Name
+	c.Rule = said.Rule
 	c.ID = e.newID(now)
-	if slot {
+	var gate *approval.Approval
+	switch {
+	case said.Effect == policy.RequireApproval:
+		c.State, c.Gated = command.AwaitingApproval, true
+		gate = newGate(by, &c, said, host)
+	case slot:
 		c.State, _ = command.Next(c.State, command.Claim)
 		claimed(&c, e.node)
 	}
-	l := newLive(e, c)
+	l, err := newLive(e, c)
+	if err != nil {
+		e.giveBack(host.Name, slot)
+		return Snapshot{}, false, err
+	}
+	l.gate = gate
+	hash := spec.ContentHash()
 	e.register(l) // before it is stored, so that a replay finds it
-	stored, created, err := e.journal.Create(ctx, c, spec.ContentHash())
+	stored, created, err := e.journal.Create(ctx, c, hash, gate, accepted(by, &c, said, boundHash(&c.Spec, host)))
 	e.noteStore(err)
 	if err != nil && e.wasStored(ctx, c.ID, func() { doubt(doubtful(err)) }) {
 		created, err = true, nil
@@ -293,22 +338,21 @@ func (e *Engine) accept(ctx context.Context, by command.Actor, spec command.Spec
 	}
 	if err != nil || !created {
 		e.unregister(l)
-		if slot {
-			e.queue.release(host.Name, 0)
-		} else {
-			e.queue.unreserve()
-		}
+		e.giveBack(host.Name, slot)
 		if err != nil {
 			return Snapshot{}, false, err
 		}
-		s, err := e.Get(ctx, stored.ID)
+		s, err := e.get(ctx, stored.ID)
 		return s, true, err
 	}
 	b := birth{live: l}
-	if slot {
+	switch {
+	case slot:
 		b.host = &host
-	} else {
-		e.queue.enqueue(l.ticket, host.MaxCommands, true)
+	case gate != nil:
+		l.reserved = true
+	default:
+		l.enqueue(host.MaxCommands, true)
 	}
 	e.births <- b // Run takes it: it waits for all accepting
 	return l.snapshot(), false, nil
@@ -339,13 +383,29 @@ func doubtful(err error) error {
 		WithHint("Ask again with the same request_id, or look for it in the list").WithRetry(f.RetryAfter)
 }
 
-// reserve takes a slot on a host, or else a place in its queue.
-func (e *Engine) reserve(name string) (host inventory.Host, slot bool, err error) {
-	if host, err = e.hosts.Lookup(name); err != nil {
-		return host, false, err
+// reserve asks the rules and takes a slot on the host, or else a place in its
+// queue; for a command that is to be approved first, always the place.
+func (e *Engine) reserve(by access.Caller, spec *command.Spec) (host inventory.Host, said policy.Decision, slot bool, err error) {
+	if host, err = e.hosts.Lookup(spec.Host); err != nil {
+		return host, said, false, err
+	}
+	if said, err = e.judge(by, spec, host); err != nil {
+		return host, said, false, err
+	}
+	if said.Effect == policy.RequireApproval {
+		return host, said, false, e.queue.reserve()
 	}
 	slot, err = e.queue.acquire(host.Name, host.MaxCommands)
-	return host, slot, err
+	return host, said, slot, err
+}
+
+// giveBack gives back what reserve took.
+func (e *Engine) giveBack(host string, slot bool) {
+	if slot {
+		e.queue.release(host, 0)
+	} else {
+		e.queue.unreserve()
+	}
 }
 
 // replay gives the command that the request id of c names already, or else
@@ -361,7 +421,7 @@ func (e *Engine) replay(ctx context.Context, c command.Command, refused error) (
 	case !found:
 		return Snapshot{}, false, refused
 	}
-	s, err := e.Get(ctx, stored.ID)
+	s, err := e.get(ctx, stored.ID)
 	return s, true, err
 }
 
@@ -424,8 +484,16 @@ func (e *Engine) watched(id string) bool {
 	return e.watching[id] > 0
 }
 
-// Get gives a command as it is now. UNKNOWN_COMMAND where there is none.
-func (e *Engine) Get(ctx context.Context, id string) (Snapshot, error) {
+// Get gives a command as it is now to a caller who may see it. UNKNOWN_COMMAND
+// where there is none, or ACCESS_DENIED where the caller must not know whether
+// there is.
+func (e *Engine) Get(ctx context.Context, by access.Caller, id string) (Snapshot, error) {
+	s, err := e.get(ctx, id)
+	return s, e.shown(ctx, by, access.Look, id, s, err)
+}
+
+// get is Get for the engine itself.
+func (e *Engine) get(ctx context.Context, id string) (Snapshot, error) {
 	if l := e.find(id); l != nil {
 		return l.snapshot(), nil
 	}
@@ -433,12 +501,12 @@ func (e *Engine) Get(ctx context.Context, id string) (Snapshot, error) {
 	return Snapshot{Command: c}, err
 }
 
-// Await gives a command as soon as enough says so, or it has ended, or ctx is
-// done; the end of ctx is not an error.
+// Await gives a command that Get or Execute has given before, as soon as enough
+// says so, or it has ended, or ctx is done; the end of ctx is not an error.
 func (e *Engine) Await(ctx context.Context, id string, enough func(Snapshot) bool) (Snapshot, error) {
 	l := e.find(id)
 	if l == nil {
-		return e.Get(context.WithoutCancel(ctx), id)
+		return e.get(context.WithoutCancel(ctx), id)
 	}
 	for {
 		rung := l.bell.Rung()
@@ -456,8 +524,12 @@ func (e *Engine) Await(ctx context.Context, id string, enough func(Snapshot) boo
 	}
 }
 
-// List gives commands, newest first, as they are now.
-func (e *Engine) List(ctx context.Context, f command.Filter) ([]Snapshot, error) {
+// List gives the commands that the caller may see, newest first, as they are now.
+func (e *Engine) List(ctx context.Context, by access.Caller, f command.Filter) ([]Snapshot, error) {
+	if err := e.rights.May(by, access.Look, access.Thing{Owner: by.Name}); err != nil {
+		return nil, err
+	}
+	f.Visible = e.visible(by)
 	stored, err := e.journal.List(ctx, f)
 	if err != nil {
 		return nil, err
@@ -472,8 +544,8 @@ func (e *Engine) List(ctx context.Context, f command.Filter) ([]Snapshot, error)
 	return list, nil
 }
 
-// ReadOutput gives bytes of a stream from offset on, at most limit, and none at
-// the end of what there is.
+// ReadOutput gives bytes of a stream of a command that Get or Execute has given
+// before, from offset on, at most limit, and none at the end of what there is.
 func (e *Engine) ReadOutput(ctx context.Context, id string, s command.Stream, offset int64, limit int) ([]byte, error) {
 	if l := e.find(id); l != nil {
 		return l.log.Read(ctx, s, offset, limit)

@@ -15,9 +15,13 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/engine"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/seal"
 	"github.com/telexec/telexec/internal/store/sqlite"
 )
 
@@ -25,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func openJournal(t *testing.T, dir string) *sqlite.Store {
 	t.Helper()
-	st, err := sqlite.Open(t.Context(), filepath.Join(dir, "telexec.db"), sqlite.Options{})
+	st, err := sqlite.Open(t.Context(), filepath.Join(dir, "telexec.db"), sqlite.Options{Key: seal.NewKey(make([]byte, seal.KeySize))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +80,7 @@ func TestOutputIsKeptWhole(t *testing.T) {
 	const size = 6 << 20
 	id := n.execute(fmt.Sprintf("head -c %d /dev/zero | tr '\\0' x; echo oops >&2", size))
 	var live bytes.Buffer
-	w, err := n.Watch(t.Context(), id, engine.WatchOptions{Follow: true})
+	w, err := n.Watch(t.Context(), ann, id, engine.WatchOptions{Follow: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +135,7 @@ func TestWatchers(t *testing.T) {
 			if i >= 50 {
 				n.ended(id)
 			}
-			w, err := n.Watch(t.Context(), id, engine.WatchOptions{From: command.Sizes{from}, Follow: true})
+			w, err := n.Watch(t.Context(), ann, id, engine.WatchOptions{From: command.Sizes{from}, Follow: true})
 			if err != nil {
 				t.Error(err)
 				return
@@ -147,7 +151,7 @@ func TestWatchers(t *testing.T) {
 	if s := n.Stats(); s.Watchers != 0 {
 		t.Errorf("%d watchers after all have left", s.Watchers)
 	}
-	_, err := n.Watch(t.Context(), id, engine.WatchOptions{From: command.Sizes{int64(len(want)) + 1}})
+	_, err := n.Watch(t.Context(), ann, id, engine.WatchOptions{From: command.Sizes{int64(len(want)) + 1}})
 	if fault.ReasonOf(err) != fault.ReasonOffsetBeyondEnd {
 		t.Errorf("an offset behind the end: %v", err)
 	}
@@ -179,7 +183,7 @@ func TestWatchWithoutFollow(t *testing.T) {
 	n := start(t, fresh(t))
 	id := n.execute("echo one; read x; echo two", func(s *command.Spec) { s.StdinOpen = true })
 	n.prints(id, "one")
-	w, err := n.Watch(t.Context(), id, engine.WatchOptions{})
+	w, err := n.Watch(t.Context(), ann, id, engine.WatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +193,7 @@ func TestWatchWithoutFollow(t *testing.T) {
 	w.Close()
 	w.Close()
 
-	w, err = n.Watch(t.Context(), id, engine.WatchOptions{Follow: true})
+	w, err = n.Watch(t.Context(), ann, id, engine.WatchOptions{Follow: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +248,7 @@ func TestCancel(t *testing.T) {
 	if err != nil || s.State != command.Cancelled || report.Outcome != command.Gone || s.Exit.Code != nil {
 		t.Fatalf("%s, %+v, %v", s.State, report, err)
 	}
-	if c := s.Cancellation; c.By != ann || c.Reason != "enough" || c.Report.Outcome != command.Gone || c.Time.IsZero() {
+	if c := s.Cancellation; c.By != ann.Actor() || c.Reason != "enough" || c.Report.Outcome != command.Gone || c.Time.IsZero() {
 		t.Errorf("cancellation is told as %+v", c)
 	}
 	for range 2 {
@@ -253,7 +257,7 @@ func TestCancel(t *testing.T) {
 			t.Errorf("a cancel after the end: %s, %+v, %v", s.State, report, err)
 		}
 	}
-	if _, _, err := n.Cancel(t.Context(), ann, "01ARZ3NDEKTSV4RRFFQ69G5FAV", 0, ""); fault.ReasonOf(err) != fault.ReasonUnknownCommand {
+	if _, _, err := n.Cancel(t.Context(), ann, "01ARZ3NDEKTSV4RRFFQ69G5FAV", 0, ""); fault.ReasonOf(err) != fault.ReasonAccessDenied {
 		t.Errorf("a cancel of nothing: %v", err)
 	}
 }
@@ -378,7 +382,7 @@ func TestCancelOutcomes(t *testing.T) {
 		n.Cancel(soon(t), ann, id, 0, "")
 		n.until(id, "asked in vain", func(s engine.Snapshot) bool { return s.Cancellation != nil && s.Cancellation.Report != nil })
 		n.stop()
-		if s, err := n.Get(t.Context(), id); s.State != command.Lost || reason(s) != fault.ReasonServiceRestarted || s.Exit.Signal != "" {
+		if s, err := n.Get(t.Context(), ann, id); s.State != command.Lost || reason(s) != fault.ReasonServiceRestarted || s.Exit.Signal != "" {
 			t.Errorf("%s, %+v, %+v, %v", s.State, s.Exit, s.Failure, err)
 		}
 	})
@@ -427,7 +431,7 @@ func TestCancelBeforeItRuns(t *testing.T) {
 	first := n.execute("unreachable")
 	<-starting
 	queued := n.execute("true")
-	if s, _ := n.Get(t.Context(), queued); s.State != command.Queued || s.Queue.Position != 1 {
+	if s, _ := n.Get(t.Context(), ann, queued); s.State != command.Queued || s.Queue.Position != 1 {
 		t.Fatalf("%s, %+v", s.State, s.Queue)
 	}
 	for _, id := range []string{queued, first} {
@@ -549,7 +553,7 @@ func TestQueueOfAHost(t *testing.T) {
 	if a, b := n.ended(high), n.ended(low); a.StartTime.After(b.StartTime) {
 		t.Error("the lower priority went first")
 	}
-	list, err := n.List(t.Context(), command.Filter{Limit: 2})
+	list, err := n.List(t.Context(), ann, command.Filter{Limit: 2})
 	if err != nil || len(list) != 2 || list[0].ID != high || list[1].ID != low {
 		t.Errorf("the list is %v, %v", list, err)
 	}
@@ -600,7 +604,7 @@ func TestReplay(t *testing.T) {
 	if _, _, err := n.Execute(t.Context(), ann, spec); fault.ReasonOf(err) != fault.ReasonRequestIDReused {
 		t.Errorf("other content: %v", err)
 	}
-	if s, replayed, err := n.Execute(t.Context(), command.Actor{Principal: "bob"}, spec); err != nil || replayed {
+	if s, replayed, err := n.Execute(t.Context(), access.Caller{Principal: access.Principal{Name: "bob", Roles: []access.Role{access.RoleOperator}}}, spec); err != nil || replayed {
 		t.Errorf("another principal's request id: %v, %v", err, replayed)
 	} else {
 		n.ended(s.ID)
@@ -621,7 +625,7 @@ func TestRestart(t *testing.T) {
 	n.prints(id, "before")
 	queued := n.execute("exit 7")
 	n.stop()
-	s, err := n.Get(t.Context(), id)
+	s, err := n.Get(t.Context(), ann, id)
 	if err != nil || s.State != command.Lost || s.Failure.Reason != fault.ReasonServiceRestarted || s.Size[command.Stdout] != 7 {
 		t.Errorf("after the stop: %s, %+v, %v", s.State, s.Failure, err)
 	}
@@ -668,7 +672,7 @@ func TestDrain(t *testing.T) {
 	id := n.execute("sleep 0.3; exit 5")
 	n.running(id)
 	n.stop()
-	if s, _ := n.Get(t.Context(), id); s.State != command.Completed || code(s) != "5" {
+	if s, _ := n.Get(t.Context(), ann, id); s.State != command.Completed || code(s) != "5" {
 		t.Errorf("%s, %s", s.State, code(s))
 	}
 	if !n.Stats().Draining {
@@ -708,8 +712,8 @@ func (b *broken) Apply(ctx context.Context, ch command.Change) error {
 	return b.fail(func() error { return b.Journal.Apply(ctx, ch) })
 }
 
-func (b *broken) Create(ctx context.Context, c command.Command, hash []byte) (stored command.Command, created bool, err error) {
-	err = b.fail(func() error { stored, created, err = b.Journal.Create(ctx, c, hash); return err })
+func (b *broken) Create(ctx context.Context, c command.Command, hash []byte, gate *approval.Approval, told audit.Entry) (stored command.Command, created bool, err error) {
+	err = b.fail(func() error { stored, created, err = b.Journal.Create(ctx, c, hash, gate, told); return err })
 	return stored, created, err
 }
 
@@ -743,7 +747,7 @@ func TestCallerLeavesWhileStoring(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if list, err := n.List(t.Context(), command.Filter{}); err != nil || len(list) != 1 {
+	if list, err := n.List(t.Context(), ann, command.Filter{}); err != nil || len(list) != 1 {
 		t.Errorf("%d commands, %v", len(list), err)
 	}
 	if s := n.ended(s.ID); s.State != command.Completed || code(s) != "7" {

@@ -7,6 +7,7 @@ import (
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/output"
 )
 
 // How a command comes to run on its host. A start that broke off leaves a
@@ -248,9 +249,19 @@ func (l *live) void(ctx context.Context, host *inventory.Host) (p Process, never
 func (l *live) runOn(host *inventory.Host) Run {
 	spec := l.cmd.Spec
 	has, _ := l.log.Sizes()
+	// What an attempt before has held back comes again.
+	var masks [len(command.Streams)]*output.RedactedStream
+	for s := range masks {
+		masks[s] = l.redaction.Stream()
+	}
+	l.masks = masks
 	return Run{
 		ID: l.id, Host: *host, Spec: &spec, Fence: l.cmd.Fence, From: has,
-		Output: l.append, Link: l.linked,
+		Output: func(s command.Stream, data []byte) error {
+			l.engine.meter.Output(len(data))
+			return l.append(s, masks[s].Write(data))
+		},
+		Link: l.linked,
 	}
 }
 

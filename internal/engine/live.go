@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
@@ -35,6 +39,8 @@ type live struct {
 	id     string
 	log    *output.Log
 	ticket *ticket
+	// redaction masks what its output must not show.
+	redaction *output.Redaction
 	// kick has an element when somebody has left something for the owner (wishes,
 	// link, inputEnded); capacity 1, so that nobody waits for the owner.
 	kick chan struct{}
@@ -52,9 +58,13 @@ type live struct {
 	// Guarded by mu, written by the owner only.
 	cmd     command.Command // Size and LastActivity are filled in by snapshot
 	process Process         // nil while it does not run
+	// Guarded by mu, written by whoever holds Engine.deciding.
+	gate    *approval.Approval // what it waits for, or has waited for in this run of the service
+	decided *command.Command   // the record after the last decision, which the owner has not taken up
 	// Guarded by mu.
-	wishes []cancelRequest // that the owner has not taken up
-	link   link            // what the runner has told about the connection
+	writers map[writer]bool // of whose input the audit was told
+	wishes  []cancelRequest // that the owner has not taken up
+	link    link            // what the runner has told about the connection
 
 	sent atomic.Pointer[sentSignal] // last signal that a caller sent; nil: none
 
@@ -71,12 +81,19 @@ type live struct {
 	superseded  bool          // the journal says that another owner has it
 	taken       bool          // another run of the service may have started it
 	doubt       bool          // a ladder may have run of which no report came
+	reserved    bool          // it has a place in the queue, not taken by its ticket
+	queued      bool          // its ticket is in the queue, or was granted
+	untold      []audit.Entry // what the audit gets with the next write
+	tallies     [len(command.Streams)]tally
+	// masks are those of the last Run; a stream's is for the goroutine that gives its
+	// output, and for whoever waits for the process when that has returned.
+	masks [len(command.Streams)]*output.RedactedStream
 	// writes has the outcome of the one write at a time; capacity 1.
 	writes chan write
 }
 
 type cancelRequest struct {
-	by     command.Actor
+	by     access.Caller
 	reason string
 	grace  time.Duration
 	noted  chan struct{} // closed by the owner when it has taken it up
@@ -91,7 +108,8 @@ type sentSignal struct {
 // Snapshot is a command at one moment.
 type Snapshot struct {
 	command.Command
-	Queue *QueuePlace // nil unless it is queued
+	Queue *QueuePlace        // nil unless it is queued
+	Gate  *approval.Approval // nil unless it waits for approval
 }
 
 func (s Snapshot) position() int {
@@ -101,7 +119,9 @@ func (s Snapshot) position() int {
 	return s.Queue.Position
 }
 
-func newLive(e *Engine, c command.Command) *live {
+// newLive makes the live of a command. Its error is that of a value to be masked
+// that cannot be.
+func newLive(e *Engine, c command.Command) (*live, error) {
 	l := &live{
 		engine: e, id: c.ID,
 		kick:   make(chan struct{}, 1),
@@ -114,13 +134,27 @@ func newLive(e *Engine, c command.Command) *live {
 	}
 	l.log = output.ResumeLog(c.ID, e.journal, e.unsaved, &l.bell, c.Size)
 	l.ticket = &ticket{id: c.ID, host: c.Spec.Host, priority: c.Spec.Priority, granted: make(chan struct{}), moved: l.bell.Ring}
-	return l
+	redaction := e.redaction
+	if len(c.Spec.Redact) > 0 {
+		var err error
+		if redaction, err = output.NewRedaction(slices.Concat(e.redact, c.Spec.Redact)...); err != nil {
+			return nil, err
+		}
+	}
+	l.redaction = redaction
+	for s := range l.tallies {
+		l.tallies[s] = newTally(e.excerpt)
+	}
+	return l, nil
 }
 
 // snapshot gives the command as it is. Anyone may call it.
 func (l *live) snapshot() Snapshot {
 	l.mu.Lock()
 	s := Snapshot{Command: l.cmd}
+	if s.State == command.AwaitingApproval {
+		s.Gate = l.gate
+	}
 	l.mu.Unlock()
 	if !s.Ended() {
 		s.Size, _ = l.log.Sizes()
@@ -215,6 +249,9 @@ func (l *live) own(ctx context.Context, host *inventory.Host) {
 				return nil
 			}
 		case !slot:
+			if l.cmd.State == command.AwaitingApproval && !l.awaitDecision(ctx) {
+				return nil
+			}
 			if host, slot = l.awaitSlot(ctx); !slot {
 				return nil
 			}
@@ -248,7 +285,11 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 	if wait == 0 {
 		wait = l.engine.limits.QueueTimeout
 	}
-	expire := time.NewTimer(time.Until(l.cmd.CreateTime.Add(wait)))
+	since := l.cmd.CreateTime
+	if l.cmd.Gated { // the wait for approval was another one
+		since = l.cmd.LastActivity
+	}
+	expire := time.NewTimer(time.Until(since.Add(wait)))
 	defer expire.Stop()
 	for {
 		select {
@@ -281,6 +322,13 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 
 // claim makes the command STARTING in the journal, now that it has a slot.
 func (l *live) claim(ctx context.Context, host *inventory.Host) (*inventory.Host, bool) {
+	if err := l.stillApproved(ctx, host); err != nil {
+		l.engine.queue.release(l.ticket.host, 0)
+		if ctx.Err() == nil {
+			l.end(ctx, command.Reject, failed(err))
+		}
+		return nil, false
+	}
 	l.enter(command.Claim, func(c *command.Command) { claimed(c, l.engine.node) })
 	if l.persist(ctx, l.cmd) != nil {
 		l.engine.queue.release(l.ticket.host, 0) // it stays queued in the journal
@@ -301,9 +349,20 @@ func claimed(c *command.Command, node string) {
 	}
 }
 
-// leaveQueue gives back the ticket, or the slot if it was granted meanwhile.
+// enqueue puts the command's ticket into the queue.
+func (l *live) enqueue(limit int, reserved bool) {
+	l.queued, l.reserved = true, false
+	l.engine.queue.enqueue(l.ticket, limit, reserved)
+}
+
+// leaveQueue gives back the ticket, or the slot if it was granted meanwhile, or
+// the place that was kept for it.
 func (l *live) leaveQueue() {
-	if !l.engine.queue.remove(l.ticket) {
+	switch {
+	case l.reserved:
+		l.reserved = false
+		l.engine.queue.unreserve()
+	case l.queued && !l.engine.queue.remove(l.ticket):
 		l.engine.queue.release(l.ticket.host, 0)
 	}
 }
@@ -351,10 +410,14 @@ func (l *live) takeWishes() bool {
 	}
 	for _, r := range wishes {
 		l.grace = r.grace
+		told := about(entry(audit.CommandCancel, r.by), &l.cmd)
+		told.Detail = r.reason
+		l.untold = append(l.untold, told)
+		l.unstored = true
 		switch n := l.cmd.Cancellation; {
 		case n == nil:
 			l.change(func(c *command.Command) {
-				c.Cancellation = &command.Cancellation{By: r.by, Time: time.Now(), Reason: r.reason, Grace: r.grace}
+				c.Cancellation = &command.Cancellation{By: r.by.Actor(), Time: time.Now(), Reason: r.reason, Grace: r.grace}
 			})
 		case n.Report == nil || n.Report.Outcome != command.Gone:
 			again := n.Within(r.grace, time.Now())
@@ -396,7 +459,7 @@ func (e *Engine) guard(doing, kind, name string, f func() error) (err error) {
 	return f()
 }
 
-// append is Run.Output.
+// append adds output to the log. It blocks while the store is behind.
 func (l *live) append(s command.Stream, data []byte) error {
 	if len(data) == 0 {
 		return nil
@@ -406,7 +469,6 @@ func (l *live) append(s command.Stream, data []byte) error {
 	if err != nil {
 		return err
 	}
-	l.engine.meter.Output(len(data))
 	if unsaved == len(data) || unsaved >= flushAt {
 		select {
 		case l.dirty <- struct{}{}:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/engine"
 	"github.com/telexec/telexec/internal/fault"
@@ -38,6 +40,10 @@ func (r local) Start(ctx context.Context, run engine.Run) (engine.Process, error
 		}
 	}
 	cmd := exec.Command("/bin/sh", "-c", run.Spec.CommandLine())
+	cmd.Env = os.Environ()
+	for name, value := range run.Spec.Env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p := &process{local: r, cmd: cmd, started: time.Now()}
 	var err error
@@ -174,7 +180,17 @@ func (h hosts) Lookup(name string) (inventory.Host, error) {
 	return inventory.Host{}, fault.New(fault.NotFound, fault.ReasonUnknownHost, "there is no host %q", name)
 }
 
-var ann = command.Actor{Principal: "ann", Origin: command.OriginGRPC}
+func (h hosts) List() (list []inventory.Host) {
+	for name, n := range h {
+		list = append(list, inventory.Host{Name: name, MaxCommands: n})
+	}
+	return list
+}
+
+var ann = access.Caller{
+	Principal: access.Principal{Name: "ann", Roles: []access.Role{access.RoleOperator}},
+	Origin:    command.OriginGRPC, Address: "192.0.2.7", Call: "call-1",
+}
 
 // node is a running engine.
 type node struct {
@@ -201,7 +217,10 @@ func start(t *testing.T, o engine.Options, before ...func(*engine.Engine)) *node
 	o.Retention = command.Retention{TrimAfter: time.Hour, TrimTo: 1 << 20, DeleteAfter: time.Hour}
 	journal := &mortal{Journal: o.Journal} // one engine's own
 	o.Journal = journal
-	e := engine.New(o)
+	e, err := engine.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, f := range before {
 		f(e)
 	}
@@ -252,7 +271,7 @@ func (n *node) stores(id, what string, enough func(command.Command) bool) {
 // is told what the journal has, where another owner may have ended it.
 func (n *node) dropping(id string) (dropped func()) {
 	n.t.Helper()
-	w, err := n.Watch(n.t.Context(), id, engine.WatchOptions{Follow: true})
+	w, err := n.Watch(n.t.Context(), ann, id, engine.WatchOptions{Follow: true})
 	return func() {
 		n.t.Helper()
 		if err == nil {

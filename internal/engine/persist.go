@@ -3,8 +3,10 @@ package engine
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 )
@@ -38,6 +40,7 @@ func (l *live) flushIn(d time.Duration) {
 type write struct {
 	cmd  command.Command // the record that was written
 	size command.Sizes   // up to where its output goes
+	told int             // how many of untold went with it
 	err  error
 	got  *command.Command // where err is set: what the journal has now, if it could be asked
 }
@@ -65,6 +68,7 @@ func (l *live) wrote(w write) bool {
 	l.engine.noteStore(w.err)
 	if w.err == nil || l.reconcile(w) {
 		l.stored, l.storedFence, l.storedNode = w.cmd.State, w.cmd.Fence, w.cmd.Node
+		l.untold = l.untold[w.told:]
 		l.log.SavedTo(w.size)
 		l.retry = 0
 		if l.log.UnsavedBytes() > 0 || l.unstored {
@@ -112,11 +116,12 @@ func (l *live) changeOf(c command.Command, chunks []command.Chunk) command.Chang
 	c.Size = l.log.SavedSizes()
 	for _, ch := range chunks {
 		c.Size[ch.Stream] = ch.End()
+		l.tallies[ch.Stream].feed(ch)
 	}
 	if at := l.lastOutput.Load(); at > c.LastActivity.UnixNano() {
 		c.LastActivity = time.Unix(0, at)
 	}
-	return command.Change{From: l.stored, Fence: l.storedFence, Command: c, Output: chunks}
+	return command.Change{From: l.stored, Fence: l.storedFence, Command: c, Output: chunks, Audit: slices.Clone(l.untold)}
 }
 
 // apply makes one write, however long the store takes: a write that was given up
@@ -124,7 +129,7 @@ func (l *live) changeOf(c command.Command, chunks []command.Chunk) command.Chang
 // owner's.
 func (l *live) apply(ctx context.Context, ch command.Change) write {
 	ctx = context.WithoutCancel(ctx) // the last write survives the end of the owner's context
-	w := write{cmd: ch.Command, size: ch.Command.Size}
+	w := write{cmd: ch.Command, size: ch.Command.Size, told: len(ch.Audit)}
 	w.err = l.guard("store", func() error { return l.engine.journal.Apply(ctx, ch) })
 	if w.err != nil {
 		if got, err := l.engine.journal.Get(ctx, l.id); err == nil {
@@ -171,9 +176,11 @@ func (l *live) end(ctx context.Context, ev command.Event, f func(c *command.Comm
 	c := l.cmd
 	advance(&c, ev, time.Now(), func(c *command.Command) {
 		blank(&c.Spec)
+		c.Spec.Redact = nil
 		f(c)
 	})
 	c.Version++
+	l.untold = append(l.untold, l.endTold(ctx, c))
 	if err := l.persist(ctx, c); err != nil {
 		if l.superseded {
 			l.letGo(nil)
@@ -187,10 +194,42 @@ func (l *live) end(ctx context.Context, ev command.Event, f func(c *command.Comm
 	l.cmd = c
 	l.process = nil
 	l.mu.Unlock()
+	l.tellEnd()
+	return true
+}
+
+// tellEnd tells everyone of the end that the journal has.
+func (l *live) tellEnd() {
+	l.log.Close()
 	l.log.Seal()
 	l.bell.Ring()
-	l.engine.meter.Ended(c.State, c.Duration(c.EndTime))
-	return true
+	l.engine.meter.Ended(l.cmd.State, l.cmd.Duration(l.cmd.EndTime))
+}
+
+// endTold gives what the audit is told of the command's end as c is, with all its
+// output.
+func (l *live) endTold(ctx context.Context, c command.Command) audit.Entry {
+	if l.writing {
+		l.wrote(<-l.writes)
+	}
+	var told [len(command.Streams)]*audit.Output
+	sizes, _ := l.log.Sizes()
+	saved := l.log.SavedSizes()
+	rest := l.log.Unsaved(math.MaxInt)
+	for _, s := range command.Streams {
+		t := &l.tallies[s]
+		// The journal has what an owner before has stored. Without it there is no digest.
+		if err := t.catchUp(context.WithoutCancel(ctx), l.engine.journal, l.id, s, saved[s]); err != nil {
+			l.engine.log.Warn("the output of a command could not be read for the audit", "command", l.id, "stream", s.String(), "error", err)
+		}
+		for _, chunk := range rest {
+			if chunk.Stream == s {
+				t.feed(chunk)
+			}
+		}
+		told[s] = t.told(sizes[s])
+	}
+	return ended(&c, told[command.Stdout], told[command.Stderr])
 }
 
 // abandon ends a command whose owner has failed with err.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/inventory"
 )
@@ -13,14 +15,24 @@ import (
 // engine then reads again.
 type Journal interface {
 	// Create stores a new command, or gives the one that the same principal made
-	// with the same request id and content within 24 hours (created is false).
-	Create(ctx context.Context, c command.Command, contentHash []byte) (stored command.Command, created bool, err error)
+	// with the same request id and content within 24 hours (created is false). gate
+	// is what it waits for, nil for nothing; told goes into the audit.
+	Create(ctx context.Context, c command.Command, contentHash []byte, gate *approval.Approval, told audit.Entry) (stored command.Command, created bool, err error)
 	// Replay gives the command that Create would give for c without storing it;
 	// found is false where it would store it.
 	Replay(ctx context.Context, c command.Command, contentHash []byte) (stored command.Command, found bool, err error)
 	// Apply takes a change whole or not at all; fault.Aborted where the stored
 	// state or fence is not the expected one.
 	Apply(ctx context.Context, ch command.Change) error
+	// Decide takes all steps or none; fault.Aborted where a stored approval is not
+	// the one before its step's, or a command as for Apply.
+	Decide(ctx context.Context, steps []approval.Step) error
+	// Approval gives the approval of a command, or fault.NotFound.
+	Approval(ctx context.Context, commandID string) (approval.Approval, error)
+	// Approvals gives approvals, newest first.
+	Approvals(ctx context.Context, f approval.Filter) ([]approval.Approval, error)
+	// Record tells the audit of what is nowhere else in the store.
+	Record(ctx context.Context, told ...audit.Entry) error
 	Get(ctx context.Context, id string) (command.Command, error)
 	List(ctx context.Context, f command.Filter) ([]command.Command, error)
 	// ReadOutput gives stored bytes from offset on, at most limit.
@@ -35,6 +47,8 @@ type Journal interface {
 type Hosts interface {
 	// Lookup gives a host, or fault.NotFound.
 	Lookup(name string) (inventory.Host, error)
+	// List gives all hosts, in any order.
+	List() []inventory.Host
 }
 
 // Runner starts commands on hosts and finds them again.

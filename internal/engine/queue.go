@@ -80,13 +80,25 @@ func (q *queue) acquire(host string, limit int) (ok bool, err error) {
 		q.running++
 		return true, nil
 	}
+	return false, q.reserveOne(h.mean)
+}
+
+// reserve reserves a place for a ticket whatever is free, as acquire does.
+func (q *queue) reserve() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.reserveOne(0)
+}
+
+// reserveOne is reserve; usual is how long commands run. mu is held.
+func (q *queue) reserveOne(usual time.Duration) error {
 	if q.waiting >= q.most {
-		return false, fault.New(fault.Exhausted, fault.ReasonQueueFull, "%d commands are waiting, which is the limit", q.most).
+		return fault.New(fault.Exhausted, fault.ReasonQueueFull, "%d commands are waiting, which is the limit", q.most).
 			WithHint("Try again when some have run; ListCommands with state QUEUED shows them").
-			WithRetry(max(time.Second, h.mean))
+			WithRetry(max(time.Second, usual))
 	}
 	q.waiting++
-	return false, nil
+	return nil
 }
 
 // take takes a slot whatever the limits: for a command that runs already, so that

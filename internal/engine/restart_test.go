@@ -58,7 +58,7 @@ func TestVersionGrowsOverACrash(t *testing.T) {
 			told := tc.changes(t, n, m, id)
 			n.crash()
 			n = start(t, o)
-			if s, err := n.Get(t.Context(), told.ID); err != nil || !tc.then(s) || s.Version <= told.Version {
+			if s, err := n.Get(t.Context(), ann, told.ID); err != nil || !tc.then(s) || s.Version <= told.Version {
 				t.Errorf("version %d, then %d, %s, %v", told.Version, s.Version, s.State, err)
 			}
 		})
@@ -77,7 +77,7 @@ func TestInputAfterTheDrain(t *testing.T) {
 	n.stop()
 	for _, id := range []string{id, starting} {
 		_, err := n.Input(t.Context(), ann, id, []byte("x\n"), false)
-		_, watchErr := n.Watch(t.Context(), id, engine.WatchOptions{Follow: true})
+		_, watchErr := n.Watch(t.Context(), ann, id, engine.WatchOptions{Follow: true})
 		_, signalErr := n.Signal(t.Context(), ann, id, "INT")
 		for _, err := range []error{err, watchErr, signalErr} {
 			f := fault.From(err)

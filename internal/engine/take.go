@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
@@ -26,7 +27,7 @@ const versionLeap = 1 << 20
 // an owner. It asks no host.
 func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 	unfinished, err := e.journal.List(ctx, command.Filter{
-		States: []command.State{command.Queued, command.Starting, command.Running},
+		States: []command.State{command.AwaitingApproval, command.Queued, command.Starting, command.Running},
 	})
 	if err != nil {
 		return nil, err
@@ -35,15 +36,28 @@ func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 	var queued []*live
 	for _, c := range unfinished {
 		c.Version += versionLeap
-		if c.State != command.Queued && attached(&c) {
+		waits := c.State == command.Queued || c.State == command.AwaitingApproval
+		if !waits && attached(&c) {
 			lost = append(lost, c)
 			continue
 		}
-		l := newLive(e, c)
+		l, err := newLive(e, c)
+		if err != nil {
+			return nil, err
+		}
+		if c.State == command.AwaitingApproval {
+			gate, err := e.journal.Approval(ctx, c.ID)
+			if err != nil {
+				return nil, err
+			}
+			l.gate = &gate
+		}
 		e.register(l)
 		left = append(left, l)
-		if c.State == command.Queued {
-			queued = append(queued, l)
+		if waits {
+			if c.State == command.Queued {
+				queued = append(queued, l)
+			}
 			continue
 		}
 		l.taken = true
@@ -56,7 +70,7 @@ func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 	// Only now, when every slot that is in use is taken.
 	for _, l := range queued {
 		if host, err := e.hosts.Lookup(l.cmd.Spec.Host); err == nil && l.startable() == nil { // if not, its owner ends it
-			e.queue.enqueue(l.ticket, host.MaxCommands, false)
+			l.enqueue(host.MaxCommands, false)
 		}
 	}
 	return left, e.loseAll(ctx, lost)
@@ -95,6 +109,7 @@ func (e *Engine) loseAttached(ctx context.Context, c command.Command) error {
 	c.Node = e.node
 	c.Fence++ // so that an owner which was only asleep writes nothing any more
 	ch.Command = c
+	ch.Audit = []audit.Entry{ended(&c, nil, nil)}
 	if err := e.journal.Apply(ctx, ch); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/output"
@@ -66,9 +67,12 @@ type Watch struct {
 	closed   bool
 }
 
-// Watch begins to watch a command. The caller closes it. OUT_OF_RANGE where an
-// offset lies behind the end of a finished stream.
-func (e *Engine) Watch(ctx context.Context, id string, o WatchOptions) (*Watch, error) {
+// Watch begins to watch a command that the caller may see (see Get). The caller
+// closes it. OUT_OF_RANGE where an offset lies behind the end of a finished stream.
+func (e *Engine) Watch(ctx context.Context, by access.Caller, id string, o WatchOptions) (*Watch, error) {
+	if _, err := e.Get(ctx, by, id); err != nil {
+		return nil, err
+	}
 	w := &Watch{engine: e, follow: o.Follow, wanted: o.Streams, offsets: o.From}
 	if w.wanted == ([len(command.Streams)]bool{}) {
 		for s := range w.wanted {

@@ -31,6 +31,27 @@ const (
 	ReasonUnknownRoute     = "UNKNOWN_ROUTE"     // no such path or method
 	ReasonSignalFailed     = "SIGNAL_FAILED"     // the host refused the signal
 
+	// Of who may do what.
+	ReasonTokenExpired      = "TOKEN_EXPIRED"      // the token is over
+	ReasonTokenRevoked      = "TOKEN_REVOKED"      // the token was taken back
+	ReasonIssuerUnavailable = "ISSUER_UNAVAILABLE" // the keys of who issued the token cannot be had
+	ReasonRoleMissing       = "ROLE_MISSING"       // the caller's roles do not allow it
+	ReasonAccessDenied      = "ACCESS_DENIED"      // not the caller's, or not there: that is not told
+	ReasonPolicyDenied      = "POLICY_DENIED"      // a rule refuses the command
+	ReasonRateLimited       = "RATE_LIMITED"       // too many calls
+	ReasonTooManyStreams    = "TOO_MANY_STREAMS"   // too many open streams
+	ReasonAlreadyDecided    = "ALREADY_DECIDED"    // the approval is over
+	ReasonNotYourDecision   = "NOT_YOUR_DECISION"  // somebody else must decide it
+	ReasonRequestChanged    = "REQUEST_CHANGED"    // not the request that was shown
+	ReasonUnknownApproval   = "UNKNOWN_APPROVAL"   // nothing of that name waits or has waited
+	ReasonUnknownToken      = "UNKNOWN_TOKEN"      // no API key of that name
+	ReasonTokenNameTaken    = "TOKEN_NAME_TAKEN"   // there is an API key of that name
+
+	// Of secrets.
+	ReasonSecretTooShort  = "SECRET_TOO_SHORT"  // redacting it would mask ordinary text
+	ReasonSecretsTooLarge = "SECRETS_TOO_LARGE" // too much to redact
+	ReasonSealBroken      = "SEAL_BROKEN"       // a sealed value cannot be opened
+
 	// Of commands that did not run to their own end.
 	ReasonHostUnreachable   = "HOST_UNREACHABLE"      // no route, name unknown to DNS, dial failed
 	ReasonConnectTimeout    = "CONNECT_TIMEOUT"       // no answer within the limit
@@ -63,9 +84,13 @@ const (
 	ReasonQueueTimeout      = "QUEUE_TIMEOUT"         // waited too long in the queue
 	ReasonCancelledByCaller = "CANCELLED_BY_CALLER"   // cancelled through the service
 	ReasonCancelIncomplete  = "CANCEL_INCOMPLETE"     // ended by a cancel, but not all is proven gone
+	ReasonRejected          = "REJECTED"              // an approver said no
+	ReasonApprovalExpired   = "APPROVAL_EXPIRED"      // nobody decided in time
+	ReasonApprovalVoid      = "APPROVAL_VOID"         // what would run is not what was approved
 
 	// Of configuration.
 	ReasonBadConfig         = "BAD_CONFIG"         // the configuration has problems; the service does not start
 	ReasonBadSSHConfig      = "BAD_SSH_CONFIG"     // ssh_config cannot be read; the service does not start
+	ReasonBadSealKey        = "BAD_SEAL_KEY"       // the key of sealed values cannot be used; the service does not start
 	ReasonHostMisconfigured = "HOST_MISCONFIGURED" // what is configured for a host cannot work
 )

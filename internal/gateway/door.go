@@ -22,14 +22,20 @@ import (
 
 	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/fault"
-	"github.com/telexec/telexec/internal/secret"
 	"github.com/telexec/telexec/internal/telemetry"
 )
 
 // refuse answers with a failure, in the one shape.
 func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	g.refuseCaller(w, r, g.visit(r), err)
+}
+
+// refuseCaller is refuse for a caller of whom more is known than the request's
+// context tells.
+func (g *Gateway) refuseCaller(w http.ResponseWriter, r *http.Request, c access.Caller, err error) {
 	status, body := g.options.Problem(err)
 	g.log(r, status, err)
+	g.tell(r, c, err)
 	writeProblem(w, status, body)
 }
 
@@ -40,14 +46,14 @@ func (g *Gateway) refuseAs(w http.ResponseWriter, r *http.Request, status int, e
 	writeProblem(w, status, body)
 }
 
-// log tells of a refusal. Those that come from the gRPC server are in its log.
+// log tells of a refusal. Those that come from the gRPC server are in its log, and
+// their texts may quote the command.
 func (g *Gateway) log(r *http.Request, status int, err error) {
-	level := slog.LevelDebug
+	level, attrs := slog.LevelDebug, []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", status)}
 	if _, ours := errors.AsType[*fault.Error](err); ours {
-		level = slog.LevelInfo
+		level, attrs = slog.LevelInfo, append(attrs, slog.Any("error", err))
 	}
-	g.options.Logger.LogAttrs(r.Context(), level, "request refused", slog.String("method", r.Method),
-		slog.String("path", r.URL.Path), slog.Int("status", status), slog.Any("error", err))
+	g.options.Logger.LogAttrs(r.Context(), level, "request refused", attrs...)
 }
 
 func writeProblem(w http.ResponseWriter, status int, body *spb.Status) {
@@ -55,6 +61,18 @@ func writeProblem(w http.ResponseWriter, status int, body *spb.Status) {
 	if err != nil { // a detail of an unknown type; the message is what matters
 		text, _ = protojson.Marshal(&spb.Status{Code: body.GetCode(), Message: body.GetMessage()})
 	}
+	setRetryAfter(w, body)
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // a client that went away
+}
+
+// setRetryAfter tells when a retry helps (RFC 9110 §10.2.3), where the failure
+// does.
+func setRetryAfter(w http.ResponseWriter, body *spb.Status) {
 	for _, detail := range body.GetDetails() {
 		retry := &errdetails.RetryInfo{}
 		if detail.UnmarshalTo(retry) == nil {
@@ -62,12 +80,6 @@ func writeProblem(w http.ResponseWriter, status int, body *spb.Status) {
 			w.Header().Set("Retry-After", strconv.FormatFloat(seconds, 'f', 0, 64))
 		}
 	}
-	if status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(text, '\n')) // a client that went away
 }
 
 // withRequestID takes the client's request id or makes one, and tells it in the
@@ -79,24 +91,6 @@ func withRequestID(next http.Handler) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r.WithContext(telemetry.WithRequestID(r.Context(), id)))
-	})
-}
-
-// authenticated lets through only who has a token. The gRPC server decides
-// anyway; here it spares reading the body of a stranger, and guards what is not
-// gRPC.
-func (g *Gateway) authenticated(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		if !strings.EqualFold(scheme, "bearer") {
-			token = ""
-		}
-		p, err := g.options.Authenticator.Authenticate(r.Context(), secret.New(strings.TrimSpace(token)))
-		if err != nil {
-			g.refuse(w, r, err)
-			return
-		}
-		next.ServeHTTP(w, r.WithContext(access.WithPrincipal(r.Context(), p)))
 	})
 }
 
@@ -192,6 +186,8 @@ func (d *doorman) guard(refuse func(http.ResponseWriter, *http.Request, error), 
 			case slices.Contains(d.origins, origin):
 				foreign = false
 				h := w.Header()
+				// Without Allow-Credentials: such a page calls with a token of its own, never
+				// with the cookie (see fromOwnPage).
 				h.Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
 				h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After")
 				if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
@@ -206,14 +202,19 @@ func (d *doorman) guard(refuse func(http.ResponseWriter, *http.Request, error), 
 			}
 		}
 		if foreign {
-			who := "of another site, which the browser does not name," // Sec-Fetch-Site alone
-			if origin := r.Header.Get("Origin"); origin != "" {
-				who = fmt.Sprintf("from %q", cut(origin))
-			}
-			refuse(w, r, fault.New(fault.PermissionDenied, fault.ReasonForbiddenOrigin, "web pages %s may not call this server", who).
-				WithHint("Add the origin to http.allowed_origins if its pages are to be trusted"))
+			refuse(w, r, foreignPage(r))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// foreignPage refuses the page that a request is from.
+func foreignPage(r *http.Request) error {
+	who := "of another site, which the browser does not name," // Sec-Fetch-Site alone
+	if origin := r.Header.Get("Origin"); origin != "" {
+		who = fmt.Sprintf("from %q", cut(origin))
+	}
+	return fault.New(fault.PermissionDenied, fault.ReasonForbiddenOrigin, "web pages %s may not call this server", who).
+		WithHint("Add the origin to http.allowed_origins if its pages are to be trusted; signing in and out is for the server's own pages alone")
 }

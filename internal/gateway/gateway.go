@@ -1,12 +1,17 @@
 // Package gateway is the HTTP door: REST for programs, health for probes,
-// metrics for Prometheus.
+// metrics for Prometheus, and a page to sign in for people.
 //
-//	client ─HTTP─▶ doorman ─▶ token ─▶ body ─▶ REST ─gRPC in memory─▶ rpcserver
+//	client ─HTTP─▶ doorman ─┬▶ token ─▶ body ─▶ REST ─gRPC in memory─▶ rpcserver
+//	                        └▶ login, logout
 //
 // REST is grpc-gateway: routes and messages are those of the proto. It calls the
 // real gRPC server over an in-memory listener, so that every interceptor guards
 // it; nothing is decided here but what only HTTP has (Host, Origin, body size,
 // status). A client that goes away ends its call, never a command.
+//
+// A request shows a bearer token; or a cookie, which a browser gets for a token at
+// /login (session.go); or a client certificate. What is refused here is told to
+// the audit here, and once: it does not come to the gRPC server.
 //
 // JSON is that of protobuf: lowerCamelCase names (snake_case is understood too),
 // int64 as strings, bytes in base64, enums by name. A field with its default
@@ -32,7 +37,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -42,6 +46,7 @@ import (
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/audit"
 )
 
 // Limits of the door.
@@ -59,12 +64,40 @@ const (
 	window = 1 << 20
 )
 
+// Limiter bounds how often callers call. Its methods may be called from any
+// goroutine.
+type Limiter interface {
+	// Take counts a call of the class; RATE_LIMITED, with when a retry helps.
+	Take(c access.Caller, class access.Class) error
+	// MayTry refuses addresses from which too many authentications have failed, with
+	// RATE_LIMITED.
+	MayTry(address string) error
+	// Failed counts one that failed.
+	Failed(address string)
+}
+
+// Refusals is told of requests that are refused.
+type Refusals interface {
+	// Tell tells of one. It does not fail, and waits only for a moment.
+	Tell(ctx context.Context, e audit.Entry)
+}
+
 // Options is what a Gateway needs. All fields but those marked must be set.
 type Options struct {
 	// Dial connects to the gRPC server, in memory.
 	Dial func(context.Context) (net.Conn, error)
 	// Authenticator is asked before a body is read; the gRPC server asks again.
 	Authenticator access.Authenticator
+	// Limiter bounds guesses, and what is answered here.
+	Limiter Limiter
+	// Refusals is told of what is refused here.
+	Refusals Refusals
+	// Recorder keeps who signs in and out.
+	Recorder access.Recorder
+	// Sealer seals the cookies of browsers.
+	Sealer Sealer
+	// SessionLifetime is how long a browser stays signed in, at most.
+	SessionLifetime time.Duration
 	// Problem gives HTTP status and body for a failure.
 	Problem func(error) (httpStatus int, body *spb.Status)
 	// Ready tells why the service cannot take commands; nil where it can.
@@ -121,6 +154,8 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		telexecv1.RegisterCommandServiceHandler,
 		telexecv1.RegisterHostServiceHandler,
+		telexecv1.RegisterApprovalServiceHandler,
+		telexecv1.RegisterPolicyServiceHandler,
 		telexecv1.RegisterAdminServiceHandler,
 	} {
 		if err := register(ctx, rest, g.conn); err != nil {
@@ -134,20 +169,38 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 			g.refuse(w, r, err)
 			return
 		}
+		_, own := ownPaths[r.URL.Path]
+		if own {
+			if err := g.options.Limiter.Take(g.visit(r), access.ClassRead); err != nil {
+				g.refuse(w, r, err)
+				return
+			}
+		}
 		switch {
+		case reads(r, "/") && wantsPage(r):
+			g.home(w, r)
+		case reads(r, "/"):
+			g.refuseRoute(w, r, http.StatusNotFound)
 		case reads(r, "/metrics"):
 			g.options.Metrics.ServeHTTP(w, r)
 		case reads(r, "/openapi.json"):
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(g.options.OpenAPI) // a client that went away
-		case slices.Contains(ownPaths, r.URL.Path):
+		case own:
 			g.refuseRoute(w, r, http.StatusMethodNotAllowed)
 		default:
 			rest.ServeHTTP(w, r)
 		}
 	})
+	known := g.authenticated(g.readBody(guarded))
 	keeper := newDoorman(g.options.Addr, g.options.AllowedHosts, g.options.AllowedOrigins)
-	kept := keeper.guard(g.refuse, g.authenticated(g.readBody(guarded)))
+	kept := keeper.guard(g.refuse, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/login" || r.URL.Path == "/logout" {
+			g.sign(w, r)
+			return
+		}
+		known.ServeHTTP(w, r)
+	}))
 	return withRequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case reads(r, "/healthz"):

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,9 +22,11 @@ import (
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/gateway"
 	"github.com/telexec/telexec/internal/rpcserver"
+	"github.com/telexec/telexec/internal/seal"
 	"github.com/telexec/telexec/internal/secret"
 	"github.com/telexec/telexec/internal/telemetry"
 )
@@ -54,11 +58,43 @@ func (s *service) StreamOutput(r *telexecv1.StreamOutputRequest, ss grpc.ServerS
 	return s.stream(r, ss)
 }
 
+// recorder keeps what the audit was told.
+type recorder struct {
+	mu      sync.Mutex
+	entries []audit.Entry
+	err     error
+}
+
+func (r *recorder) Record(_ context.Context, entries ...audit.Entry) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return r.err
+	}
+	r.entries = append(r.entries, entries...)
+	return nil
+}
+
+// take gives the entries since the last call.
+func (r *recorder) take() []audit.Entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	taken := r.entries
+	r.entries = nil
+	return taken
+}
+
+// noRevocations is of a server without API keys.
+type noRevocations struct{}
+
+func (noRevocations) Revoked(string) <-chan struct{} { return nil }
+
 // door is a gateway before the real gRPC server, on a port of its own.
 type door struct {
 	t      *testing.T
 	url    string
 	client *http.Client
+	audit  *recorder
 	ready  error
 	stop   context.CancelFunc
 	ended  chan error
@@ -66,30 +102,51 @@ type door struct {
 
 func open(t *testing.T, svc *service, change ...func(*gateway.Options)) *door {
 	t.Helper()
-	auth := access.NewAdmin(secret.New(token))
 	logger := slog.New(slog.DiscardHandler)
 	metrics := telemetry.NewMetrics("test")
-	server, err := rpcserver.New(rpcserver.Options{Authenticator: auth, Logger: logger, Meter: metrics, DrainTimeout: time.Second})
+	kept := &recorder{}
+	refusals := access.NewRefusals(kept, logger)
+	o := gateway.Options{
+		Authenticator: access.NewAdmin(secret.New(token)), Limiter: access.NewLimiter(access.Settings{}), Refusals: refusals, Recorder: kept,
+		Sealer: seal.NewKey(make([]byte, seal.KeySize)), SessionLifetime: 12 * time.Hour, Problem: rpcserver.Problem,
+		Metrics: metrics.Handler(), OpenAPI: []byte(`{"openapi":"3.1.0"}`),
+		AllowedHosts: []string{"telexec.example"}, AllowedOrigins: []string{"https://ops.example"},
+		DrainTimeout: time.Second, Logger: logger,
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	server, err := rpcserver.New(rpcserver.Options{
+		Authenticator: o.Authenticator, Limiter: access.NewLimiter(access.Settings{}), Revocations: noRevocations{}, Refusals: refusals,
+		Logger: logger, Meter: metrics, DrainTimeout: time.Second,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	telexecv1.RegisterCommandServiceServer(server, svc)
 	telexecv1.RegisterHostServiceServer(server, telexecv1.UnimplementedHostServiceServer{})
 	telexecv1.RegisterAdminServiceServer(server, telexecv1.UnimplementedAdminServiceServer{})
+	telexecv1.RegisterApprovalServiceServer(server, telexecv1.UnimplementedApprovalServiceServer{})
+	telexecv1.RegisterPolicyServiceServer(server, telexecv1.UnimplementedPolicyServiceServer{})
 	memory := bufconn.Listen(256 << 10)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &door{t: t, url: "http://" + l.Addr().String(), ended: make(chan error, 2), client: &http.Client{Transport: &http.Transport{}}}
-	o := gateway.Options{
-		Dial: memory.DialContext, Authenticator: auth, Problem: rpcserver.Problem,
-		Ready: func(context.Context) error { return d.ready }, Metrics: metrics.Handler(), OpenAPI: []byte(`{"openapi":"3.1.0"}`),
-		Addr: l.Addr(), AllowedHosts: []string{"telexec.example"}, AllowedOrigins: []string{"https://ops.example"},
-		DrainTimeout: time.Second, Logger: logger,
+	d := &door{
+		t: t, url: "http://" + l.Addr().String(), ended: make(chan error, 2), audit: kept,
+		client: &http.Client{
+			Transport:     &http.Transport{},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 	}
-	for _, f := range change {
-		f(&o)
+	o.Dial, o.Ready = memory.DialContext, func(context.Context) error { return d.ready }
+	if o.Addr == nil {
+		o.Addr = l.Addr()
+	}
+	if o.TLS != nil {
+		d.url = "https://" + l.Addr().String()
+		d.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	}
 	g, err := gateway.New(t.Context(), o)
 	if err != nil {

@@ -14,8 +14,16 @@ import (
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 )
 
-// ownPaths are answered by the gateway itself.
-var ownPaths = []string{"/healthz", "/readyz", "/metrics", "/openapi.json"}
+// ownPaths are answered by the gateway itself, each to these methods.
+var ownPaths = map[string][]string{
+	"/":             {http.MethodGet, http.MethodHead},
+	"/healthz":      {http.MethodGet, http.MethodHead},
+	"/readyz":       {http.MethodGet, http.MethodHead},
+	"/metrics":      {http.MethodGet, http.MethodHead},
+	"/openapi.json": {http.MethodGet, http.MethodHead},
+	"/login":        {http.MethodGet, http.MethodHead, http.MethodPost},
+	"/logout":       {http.MethodPost},
+}
 
 // reads reports whether a request asks for what is at the path.
 func reads(r *http.Request, path string) bool {
@@ -25,6 +33,7 @@ func reads(r *http.Request, path string) bool {
 // route is one HTTP rule of the contract.
 type route struct {
 	method string
+	rule   string // of the path: "/v1/commands/{command_id}"
 	path   *regexp.Regexp
 }
 
@@ -38,7 +47,7 @@ func contractRoutes() []route {
 	add := func(method, path string) {
 		if path != "" {
 			text := variable.ReplaceAllLiteralString(regexp.QuoteMeta(path), "[^/]+")
-			routes = append(routes, route{method, regexp.MustCompile("^" + text + "$")})
+			routes = append(routes, route{method, path, regexp.MustCompile("^" + text + "$")})
 		}
 	}
 	protoregistry.GlobalFiles.RangeFilesByPackage(telexecv1.File_telexec_v1_command_proto.Package(), func(f protoreflect.FileDescriptor) bool {
@@ -63,8 +72,8 @@ func contractRoutes() []route {
 // allowed gives the methods that a path has, for the Allow header (RFC 9110
 // §10.2.1); none where there is no such path.
 func (g *Gateway) allowed(path string) []string {
-	if slices.Contains(ownPaths, path) {
-		return []string{http.MethodGet, http.MethodHead}
+	if methods, own := ownPaths[path]; own {
+		return methods
 	}
 	var methods []string
 	for _, r := range g.contract {
@@ -74,4 +83,21 @@ func (g *Gateway) allowed(path string) []string {
 	}
 	slices.SortFunc(methods, strings.Compare)
 	return slices.Compact(methods)
+}
+
+// ruleOf gives the rule that a path is by; empty where there is none. Of several,
+// "/v1/commands/{command_id}" and "/v1/commands/{command_id}:cancel", it is one of
+// this method, and the longest.
+func (g *Gateway) ruleOf(method, path string) string {
+	var best route
+	for _, r := range g.contract {
+		if !r.path.MatchString(path) {
+			continue
+		}
+		switch known, now := best.method == method, r.method == method; {
+		case best.rule == "", now && !known, now == known && len(r.rule) > len(best.rule):
+			best = r
+		}
+	}
+	return best.rule
 }

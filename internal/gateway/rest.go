@@ -20,12 +20,13 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/telexec/telexec/internal/fault"
-	"github.com/telexec/telexec/internal/telemetry"
 )
 
-// Metadata of the calls to the gRPC server.
+// Metadata of the calls to the gRPC server, which believes them from nobody else.
 const (
 	originKey    = "telexec-origin"
+	addressKey   = "telexec-address"    // of the HTTP client
+	clientKey    = "telexec-client-bin" // name in its certificate, which need not be ASCII
 	requestIDKey = "x-request-id"
 )
 
@@ -45,8 +46,13 @@ func (g *Gateway) newREST() *runtime.ServeMux {
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
-		runtime.WithMetadata(func(ctx context.Context, _ *http.Request) metadata.MD {
-			return metadata.Pairs(originKey, "rest", requestIDKey, telemetry.RequestID(ctx))
+		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
+			c := g.visit(r)
+			md := metadata.Pairs(originKey, string(c.Origin), addressKey, c.Address, requestIDKey, c.Call)
+			if name := clientName(r); name != "" {
+				md.Set(clientKey, name)
+			}
+			return md
 		}),
 		runtime.WithMiddlewares(g.place),
 		runtime.WithDisablePathLengthFallback(),

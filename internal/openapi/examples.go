@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -60,6 +61,19 @@ func requests() map[string]proto.Message {
 		"HostService_GetHost":         &pb.GetHostRequest{Host: "web1"},
 		"HostService_CheckHost":       &pb.CheckHostRequest{Host: "web1", Timeout: durationpb.New(5 * time.Second)},
 		"AdminService_GetServerInfo":  &pb.GetServerInfoRequest{},
+
+		"ApprovalService_ListApprovals": &pb.ListApprovalsRequest{MineToDecide: true},
+		"ApprovalService_GetApproval":   &pb.GetApprovalRequest{CommandId: exampleID},
+		"ApprovalService_DecideApprovals": &pb.DecideApprovalsRequest{Decisions: []*pb.Decision{{
+			CommandId: exampleID, Verdict: pb.Verdict_VERDICT_APPROVE, RequestHash: exampleHash(1), Reason: "in the window",
+		}}},
+		"PolicyService_ExplainPolicy":   &pb.ExplainPolicyRequest{Host: "web1", Command: "uptime && apt upgrade -y"},
+		"AdminService_CreateToken":      &pb.CreateTokenRequest{Token: "deploy-agent", Roles: []string{"operator"}, Lifetime: durationpb.New(30 * 24 * time.Hour)},
+		"AdminService_ListTokens":       &pb.ListTokensRequest{},
+		"AdminService_RevokeToken":      &pb.RevokeTokenRequest{Token: "deploy-agent"},
+		"AdminService_ListAuditEntries": &pb.ListAuditEntriesRequest{PageSize: 20, Kinds: []string{"refused"}, Principal: "deploy-agent"},
+		"AdminService_VerifyAudit":      &pb.VerifyAuditRequest{},
+		"AdminService_ExportAudit":      &pb.ExportAuditRequest{AfterSequence: 1200},
 	}
 }
 
@@ -101,6 +115,29 @@ func responses() map[string]proto.Message {
 	}
 	stderr := &pb.StreamContent{Complete: true}
 
+	awaiting := exampleCommand()
+	awaiting.State = pb.CommandState_COMMAND_STATE_AWAITING_APPROVAL
+	awaiting.Command, awaiting.StartTime, awaiting.Durability, awaiting.Version = "apt upgrade -y", nil, 0, 1
+	awaiting.Approval, awaiting.PolicyRule = "approvals/"+exampleID, "upgrades"
+	awaiting.AwaitedApproval = &pb.AwaitedApproval{RequiredApprovals: 1, Roles: []string{"approver"}, ExpireTime: timestamppb.New(exampleStart.Add(time.Hour))}
+	waits := &pb.Approval{
+		Name: "approvals/" + exampleID, CommandId: exampleID, State: pb.ApprovalState_APPROVAL_STATE_PENDING,
+		Rule: "upgrades", RequiredApprovals: 1, Roles: []string{"approver"}, ExpireTime: timestamppb.New(exampleStart.Add(time.Hour)),
+		Revision: 1, RequestHash: exampleHash(1), CanDecide: true,
+		RequestedBy: &pb.Actor{Principal: "deploy-agent", Origin: pb.Origin_ORIGIN_MCP}, CreateTime: timestamppb.New(exampleStart),
+		Command: awaiting, Target: "deploy@web1.example.com:22",
+	}
+	approved := proto.CloneOf(waits)
+	approved.State, approved.Approvals, approved.CanDecide = pb.ApprovalState_APPROVAL_STATE_APPROVED, 1, false
+	approved.CannotDecideReason, approved.DecideTime = "it has been decided: it is APPROVED", timestamppb.New(exampleStart.Add(2*time.Minute))
+	approved.Command.State, approved.Command.AwaitedApproval = pb.CommandState_COMMAND_STATE_QUEUED, nil
+	token := &pb.Token{
+		Name: "tokens/deploy-agent", Token: "deploy-agent", Id: "k3v9x0q2m1ab", Roles: []string{"operator"}, CreatedBy: "admin",
+		CreateTime: timestamppb.New(exampleStart), ExpireTime: timestamppb.New(exampleStart.Add(30 * 24 * time.Hour)),
+	}
+	revoked := proto.CloneOf(token)
+	revoked.RevokeTime = timestamppb.New(exampleStart.Add(time.Hour))
+
 	return map[string]proto.Message{
 		"CommandService_Execute": &pb.ExecuteResponse{Command: done, Stdout: stdout, Stderr: stderr},
 		"CommandService_StreamOutput": &pb.StreamOutputResponse{
@@ -126,9 +163,41 @@ func responses() map[string]proto.Message {
 		"AdminService_GetServerInfo": &pb.GetServerInfoResponse{
 			Version: "v0.1.0", GoVersion: "go1.26.0", Node: "build1", Store: "sqlite",
 			StartTime: timestamppb.New(exampleStart), Uptime: durationpb.New(time.Hour), RunningCommands: 2, Principal: "admin",
-			Limits: &pb.Limits{MaxCommands: 200, MaxCommandsPerHost: 10, MaxQueued: 1000},
+			Limits: &pb.Limits{MaxCommands: 200, MaxCommandsPerHost: 10, MaxQueued: 1000}, Roles: []string{"admin"},
+		},
+
+		"ApprovalService_ListApprovals":   &pb.ListApprovalsResponse{Approvals: []*pb.Approval{waits}},
+		"ApprovalService_GetApproval":     &pb.GetApprovalResponse{Approval: waits},
+		"ApprovalService_DecideApprovals": &pb.DecideApprovalsResponse{Approvals: []*pb.Approval{approved}},
+		"PolicyService_ExplainPolicy": &pb.ExplainPolicyResponse{
+			Effect: pb.PolicyEffect_POLICY_EFFECT_REQUIRE_APPROVAL, Rule: "upgrades",
+			Reason: "\"apt upgrade -y\" needs approval by the rule upgrades",
+			Commands: []*pb.JudgedCommand{
+				{Words: []string{"uptime"}, Effect: pb.PolicyEffect_POLICY_EFFECT_ALLOW, Rule: "look"},
+				{Words: []string{"apt", "upgrade", "-y"}, Effect: pb.PolicyEffect_POLICY_EFFECT_REQUIRE_APPROVAL, Rule: "upgrades"},
+			},
+			RequiredApprovals: 1, ApproverRoles: []string{"approver"}, ApprovalTimeout: durationpb.New(time.Hour),
+		},
+		"AdminService_CreateToken": &pb.CreateTokenResponse{Secret: "txk_…", Token: token},
+		"AdminService_ListTokens":  &pb.ListTokensResponse{Tokens: []*pb.Token{token}},
+		"AdminService_RevokeToken": &pb.RevokeTokenResponse{Token: revoked},
+		"AdminService_ListAuditEntries": &pb.ListAuditEntriesResponse{Entries: []*pb.AuditEntry{{
+			Sequence: 1207, Time: timestamppb.New(exampleStart), Kind: "refused",
+			By: &pb.Actor{Principal: "deploy-agent", Origin: pb.Origin_ORIGIN_MCP}, Address: "10.0.0.9", Method: "CommandService/Execute",
+			Host: "web1", Command: "rm -rf /srv", Decision: "deny", Rule: "default", Reason: "POLICY_DENIED", Count: 1, Hash: exampleHash(2),
+		}}},
+		"AdminService_VerifyAudit": &pb.VerifyAuditResponse{Intact: true, VerifiedRows: 1207, HeadHash: exampleHash(2)},
+		"AdminService_ExportAudit": &pb.ExportAuditResponse{
+			Sequence: 1201, PreviousHash: exampleHash(3), Hash: exampleHash(4),
+			Text: `{"time":"2026-01-15T09:30:00Z","kind":"command.accepted","principal":"admin"}`,
 		},
 	}
+}
+
+// exampleHash gives 32 bytes that look like a SHA-256.
+func exampleHash(n byte) []byte {
+	sum := sha256.Sum256([]byte{n})
+	return sum[:]
 }
 
 const exampleOutput = "Filesystem      Size  Used Avail Use% Mounted on\n/dev/sda1        40G   18G   20G  48% /\n"
@@ -160,6 +229,17 @@ func operations() map[string]operation {
 		"HostService_GetHost":         {errors: []int{http.StatusNotFound}},
 		"HostService_CheckHost":       {errors: []int{http.StatusNotFound}},
 		"AdminService_GetServerInfo":  {},
+
+		"ApprovalService_ListApprovals":   {},
+		"ApprovalService_GetApproval":     {errors: []int{http.StatusNotFound}},
+		"ApprovalService_DecideApprovals": {errors: []int{http.StatusNotFound, http.StatusConflict}},
+		"PolicyService_ExplainPolicy":     {errors: []int{http.StatusNotFound}},
+		"AdminService_CreateToken":        {errors: []int{http.StatusConflict}},
+		"AdminService_ListTokens":         {},
+		"AdminService_RevokeToken":        {errors: []int{http.StatusNotFound}},
+		"AdminService_ListAuditEntries":   {},
+		"AdminService_VerifyAudit":        {},
+		"AdminService_ExportAudit":        {stream: true},
 	}
 	requests, responses := requests(), responses()
 	for id, op := range ops {
@@ -173,7 +253,7 @@ func operations() map[string]operation {
 
 // inPath are the fields that stand in the path of every operation that has
 // them beside a body.
-var inPath = []string{"command_id", "session", "host"}
+var inPath = []string{"command_id", "session", "host", "token"}
 
 // parameters gives the example's fields by the names that parameters have: the
 // proto name in the path, the JSON name in the query.
@@ -188,10 +268,11 @@ func parameters(m proto.Message) map[string]any {
 	return params
 }
 
-// bodyOf gives the example without what stands in the path. Execute has its
-// host in the body.
+// bodyOf gives the example without what stands in the path. Some have a field of
+// such a name in the body.
 func bodyOf(m proto.Message) any {
-	if _, ok := m.(*pb.ExecuteRequest); ok {
+	switch m.(type) {
+	case *pb.ExecuteRequest, *pb.ExplainPolicyRequest, *pb.CreateTokenRequest:
 		return example(m)
 	}
 	body := proto.Clone(m)

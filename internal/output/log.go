@@ -11,6 +11,8 @@
 // from the store. Append waits only for the store (when too much is unsaved),
 // never for a watcher; that pause is passed on to the host by SSH's own flow
 // control, so memory is bounded whatever a command prints.
+//
+// What must not show in the log is masked before Append: see Redaction.
 package output
 
 import (

@@ -29,6 +29,7 @@ import (
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/rpcserver"
 	"github.com/telexec/telexec/internal/secret"
@@ -69,8 +70,40 @@ func (m *meter) Call(_, code string, _ time.Duration) {
 	m.mu.Unlock()
 }
 
+// recorder keeps what the audit was told.
+type recorder struct {
+	mu      sync.Mutex
+	entries []audit.Entry
+	err     error
+}
+
+func (r *recorder) Record(_ context.Context, entries ...audit.Entry) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return r.err
+	}
+	r.entries = append(r.entries, entries...)
+	return nil
+}
+
+// take gives the entries since the last call.
+func (r *recorder) take() []audit.Entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	taken := r.entries
+	r.entries = nil
+	return taken
+}
+
+// noRevocations is of a server without API keys.
+type noRevocations struct{}
+
+func (noRevocations) Revoked(string) <-chan struct{} { return nil }
+
 type door struct {
 	*rpcserver.Server
+	audit *recorder
 	conn  *grpc.ClientConn
 	log   *lockedBuffer
 	meter *meter
@@ -89,21 +122,27 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 }
 func (l *lockedBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
-func open(t *testing.T, svc *service, drain time.Duration) *door {
+func open(t *testing.T, svc *service, drain time.Duration, change ...func(*rpcserver.Options)) *door {
 	t.Helper()
-	d := &door{log: &lockedBuffer{}, meter: &meter{}}
+	d := &door{log: &lockedBuffer{}, meter: &meter{}, audit: &recorder{}}
 	logger := telemetry.NewLogger(d.log, slog.LevelInfo, telemetry.FormatText)
+	o := rpcserver.Options{
+		Authenticator: access.NewAdmin(secret.New(token)), Limiter: access.NewLimiter(access.Settings{}),
+		Revocations: noRevocations{}, Refusals: access.NewRefusals(d.audit, logger),
+		Logger: logger, Meter: d.meter, DrainTimeout: drain,
+	}
+	for _, f := range change {
+		f(&o)
+	}
 	var err error
-	d.Server, err = rpcserver.New(rpcserver.Options{
-		Authenticator: access.NewAdmin(secret.New(token)),
-		Logger:        logger, Meter: d.meter, DrainTimeout: drain,
-	})
-	if err != nil {
+	if d.Server, err = rpcserver.New(o); err != nil {
 		t.Fatal(err)
 	}
 	telexecv1.RegisterCommandServiceServer(d.Server, svc)
 	telexecv1.RegisterHostServiceServer(d.Server, telexecv1.UnimplementedHostServiceServer{})
 	telexecv1.RegisterAdminServiceServer(d.Server, telexecv1.UnimplementedAdminServiceServer{})
+	telexecv1.RegisterApprovalServiceServer(d.Server, telexecv1.UnimplementedApprovalServiceServer{})
+	telexecv1.RegisterPolicyServiceServer(d.Server, telexecv1.UnimplementedPolicyServiceServer{})
 	d.SetServing(true)
 
 	l := bufconn.Listen(64 << 10)

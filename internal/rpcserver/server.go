@@ -2,20 +2,26 @@
 // steps around every call, unary or stream.
 //
 //	call ─▶ request id ─▶ error mapping ─▶ log, metrics ─▶ recovery ─▶
-//	        authentication ─▶ validation ─▶ handler
+//	        arrival ─▶ refusals ─▶ authentication ─▶ end of credentials ─▶
+//	        rate limits ─▶ validation ─▶ handler
 //
 // Inside the error mapping a failure is a fault with its cause; outside it is a
 // gRPC status with google.rpc.ErrorInfo and the details a caller can act on
 // (errors.go has the one table). Handlers therefore know neither codes nor
 // tokens nor the rules of the proto: a request that reaches them is valid, and
-// access.FromContext says whose it is.
+// access.FromContext says who calls, through which door and from where. Whether
+// the caller may is for the handler to decide; where the answer is no, or the
+// call was refused on the way, the audit is told before the caller.
 //
 // The other doors come through here as well: the gateway dials this server over
-// an in-memory listener, so nothing is guarded in one place only.
+// an in-memory listener, so nothing is guarded in one place only. What the
+// gateway tells of its clients in metadata is believed from that listener alone
+// (arrival.go).
 package rpcserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,11 +55,17 @@ type Meter interface {
 	Call(method, code string, took time.Duration)
 }
 
-// Options is what a server needs. All fields must be set.
+// Options is what a server needs. All fields but those marked must be set.
 type Options struct {
 	Authenticator access.Authenticator
+	Limiter       Limiter
+	Revocations   Revocations
+	Refusals      Refusals
 	Logger        *slog.Logger
 	Meter         Meter
+	// TLS is for all connections but those of the in-memory listener, so listeners
+	// are given as they are; nil: no TLS.
+	TLS *tls.Config
 	// DrainTimeout is how long a drain waits for calls that are under way.
 	DrainTimeout time.Duration
 }
@@ -77,11 +89,16 @@ func New(o Options) (*Server, error) {
 		mapErrors,
 		observe(o.Logger, o.Meter),
 		recoverPanics(o.Logger),
-		authenticate(o.Authenticator),
+		noteArrival,
+		tellRefusals(o.Refusals),
+		authenticate(o.Authenticator, o.Limiter),
+		whileValid(o.Revocations),
+		limitRate(o.Limiter),
 		validate(validator),
 	}
 	s := &Server{
 		Server: grpc.NewServer(
+			grpc.Creds(newTransport(o.TLS)),
 			grpc.UnaryInterceptor(steps.unary),
 			grpc.StreamInterceptor(steps.stream),
 			grpc.UnknownServiceHandler(unknownMethod),

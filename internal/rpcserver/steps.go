@@ -59,13 +59,16 @@ func observe(log *slog.Logger, meter Meter) step {
 		code, level := "OK", slog.LevelInfo
 		attrs := make([]slog.Attr, 0, 6)
 		attrs = append(attrs, slog.String("method", c.method), slog.Duration("duration", took))
-		if c.principal != "" {
-			attrs = append(attrs, slog.String("principal", c.principal))
+		if c.caller.Name != "" {
+			attrs = append(attrs, slog.String("principal", c.caller.Name))
 		}
 		if err != nil {
 			e := faultOf(err)
 			code = kinds[e.Kind].code.String()
-			attrs = append(attrs, slog.String("reason", e.Reason), slog.String("error", e.Error()))
+			attrs = append(attrs, slog.String("reason", e.Reason))
+			if e.Reason != fault.ReasonPolicyDenied { // which quotes the command; the audit tells it
+				attrs = append(attrs, slog.String("error", e.Error()))
+			}
 			if e.Kind == fault.Internal || e.Kind == fault.DataLoss {
 				level = slog.LevelError
 			}
@@ -95,18 +98,35 @@ func open(method string) bool {
 	return strings.HasPrefix(method, "/"+healthpb.Health_ServiceDesc.ServiceName+"/")
 }
 
-// authenticate establishes who asks.
-func authenticate(who access.Authenticator) step {
+// noteArrival notes what is known of a caller before it shows who it is.
+func noteArrival(ctx context.Context, c *call, next func(context.Context) error) error {
+	c.caller.Call = telemetry.RequestID(ctx)
+	c.caller.Origin, c.caller.Address, c.client = arrival(ctx)
+	return next(ctx)
+}
+
+// authenticate establishes who asks, and puts the caller into the context. Who
+// has guessed too often is not listened to any more.
+func authenticate(who access.Authenticator, limiter Limiter) step {
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
 		if open(c.method) {
 			return next(ctx)
 		}
-		p, err := who.Authenticate(ctx, bearer(first(ctx, "authorization")))
+		shown := access.Credentials{Token: bearer(first(ctx, "authorization")), Client: c.client}
+		if !shown.Token.IsZero() {
+			if err := limiter.MayTry(c.caller.Address); err != nil {
+				return err
+			}
+		}
+		p, err := who.Authenticate(ctx, shown)
 		if err != nil {
+			if fault.ReasonOf(err) == fault.ReasonBadCredentials {
+				limiter.Failed(c.caller.Address)
+			}
 			return err
 		}
-		c.principal = p.Name
-		return next(access.WithPrincipal(ctx, p))
+		c.caller.Principal = p
+		return next(access.WithCaller(ctx, c.caller))
 	}
 }
 

@@ -1,8 +1,9 @@
 // Package store is the contract between telexec and what keeps its commands:
-// their records, their output, and the request ids that make a repeated request
-// harmless. A driver (package sqlite) fulfils it; package storetest is the one
-// suite that every driver passes. No SQL, and no word of a database, is spoken
-// outside the drivers.
+// their records, their output, the approvals they wait for, the request ids that
+// make a repeated request harmless, the API keys of callers, and the audit of it
+// all, written in the same step as what it tells. A driver (package sqlite)
+// fulfils it; package storetest is the one suite that every driver passes. No SQL,
+// and no word of a database, is spoken outside the drivers.
 //
 // A command lives in the store like this:
 //
@@ -11,11 +12,13 @@
 //
 // What a driver keeps, besides what was written last:
 //
-//   - Spec, CreatedBy and CreateTime are written by Create and never changed.
+//   - Spec, CreatedBy and CreateTime are written by Create and never changed, but
+//     for a Spec that a Decide replaces; its RequestID stays.
 //   - The values of Spec.Env and all of Spec.Stdin may be secret and are needed
-//     only to start the command. They are removed by the Apply that takes it
-//     beyond STARTING; from then on Env has its names with empty values, and
-//     Stdin is nil.
+//     only to start the command. They are sealed (package seal), so that no file of
+//     the store shows them, and removed by the Apply that takes it beyond STARTING;
+//     from then on Env has its names with empty values, and Stdin is nil.
+//   - Spec.Redact is sealed too, and kept until the command has ended.
 //   - Spec.Sudo.Password is never written, not even for a moment: whatever is read
 //     has none, and NeedsPassword tells that there was one.
 //   - Earliest is the store's own: Apply leaves it alone, Retain raises it.
@@ -28,6 +31,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 )
 
@@ -35,7 +41,7 @@ import (
 // names it.
 const RequestIDLife = 24 * time.Hour
 
-// Store keeps commands. All methods may be called concurrently. Every write is
+// Store keeps everything. All methods may be called concurrently. Every write is
 // durable when it returns nil: it survives kill -9 and loss of power.
 //
 // Errors are *fault.Error. Besides those that the methods name: Unavailable
@@ -46,16 +52,78 @@ const RequestIDLife = 24 * time.Hour
 // never will; once its turn has come the error says that it may have happened,
 // and the caller reads again.
 type Store interface {
+	Commands
+	Approvals
+	Audit
+	access.KeyStore
+
+	// Ping reports whether the store can write now.
+	Ping(ctx context.Context) error
+
+	// Close lets writes that were accepted finish and lets go of the files. Every
+	// later call answers STORE_UNAVAILABLE at once. It may be called twice.
+	Close() error
+}
+
+// Approvals keeps what commands wait for. An approval is made by Create and goes
+// with its command.
+type Approvals interface {
+	// Decide takes all steps or none: of each the approval, the command's change
+	// with its audit entries, and what is asked for from now on, where that is set.
+	// It fails with Aborted when a stored approval has another version than the one
+	// before its step's, with NotFound (UNKNOWN_APPROVAL) where a command has none,
+	// or as Apply does. No two steps are of one command.
+	Decide(ctx context.Context, steps []approval.Step) error
+
+	// Approval gives the approval of a command, or NotFound (UNKNOWN_APPROVAL).
+	Approval(ctx context.Context, commandID string) (approval.Approval, error)
+
+	// Approvals gives those that the filter selects, newest first: by falling
+	// command id.
+	Approvals(ctx context.Context, f approval.Filter) ([]approval.Approval, error)
+}
+
+// Audit keeps the chain of what was done. Entries come with what they tell of
+// (Create, Apply, Decide, AddKey, RevokeKey), or alone by Record; each has its
+// place in the chain when the call returns. Nothing ever changes or removes one.
+type Audit interface {
+	// Record stores entries that tell of nothing else in the store.
+	Record(ctx context.Context, told ...audit.Entry) error
+
+	// AuditRows gives the rows that the filter selects, newest first. Its cost is
+	// that of what is asked for, not of the chain.
+	AuditRows(ctx context.Context, f audit.Filter) ([]audit.Row, error)
+
+	// AuditChain gives at most limit rows behind the row with number after, in
+	// their order and as they are: damaged ones too, and where one is missing the
+	// next one. An entry whose columns beside its text do not tell the same comes
+	// with a text that says so, which is not that of its hash.
+	AuditChain(ctx context.Context, after int64, limit int) ([]audit.Row, error)
+
+	// AuditHead gives the end of the chain as it was written last. DataLoss
+	// (STORE_DAMAGED) where its tag is not the service's. Rows may have been written
+	// behind it by the time the chain is read.
+	//
+	// A store whose chain does not end at its head opens all the same, and logs it.
+	// What is told from then on leaves the break in the chain where it is.
+	AuditHead(ctx context.Context) (audit.Head, error)
+}
+
+// Commands keeps commands and their output.
+type Commands interface {
 	// Create stores a new command. Its state is QUEUED, AWAITING_APPROVAL, or
 	// STARTING when it has been claimed already; its ID is a ULID of CreateTime.
 	// What comes back is c itself, with Spec.Sudo.Password.
+	//
+	// gate is what it waits for where it is AWAITING_APPROVAL, else nil; told goes
+	// into the audit. Both are stored with it or not at all.
 	//
 	// With a Spec.RequestID that the same principal used within RequestIDLife it
 	// stores nothing: if hash is the one given then, the command of that time
 	// comes back as it is now, with created false; otherwise it fails with
 	// AlreadyExists (REQUEST_ID_REUSED, metadata command_id). hash stands for the
 	// content of the request and is made by the caller.
-	Create(ctx context.Context, c command.Command, hash []byte) (stored command.Command, created bool, err error)
+	Create(ctx context.Context, c command.Command, hash []byte, gate *approval.Approval, told audit.Entry) (stored command.Command, created bool, err error)
 
 	// Replay gives the command that Create would give for c and hash without
 	// storing it; found is false where Create would store it. c needs CreatedBy,
@@ -66,14 +134,15 @@ type Store interface {
 	// stored state or fence is not the expected one, or the output does not begin
 	// where the stored output ends; with NotFound (UNKNOWN_COMMAND) when there is
 	// no such command; with Invalid when the output has a gap or an overlap in
-	// itself.
+	// itself. Its audit entries are stored with it.
 	Apply(ctx context.Context, ch command.Change) error
 
 	// Get gives a command, or NotFound (UNKNOWN_COMMAND).
 	Get(ctx context.Context, id string) (command.Command, error)
 
 	// List gives the commands that the filter selects, newest first: by falling
-	// id. A damaged record is left out and logged. Its cost is that of the rarest thing asked for, not of the history.
+	// id. A damaged record is left out and logged. Its cost is that of the rarest
+	// thing asked for, not of the history.
 	List(ctx context.Context, f command.Filter) ([]command.Command, error)
 
 	// ReadOutput gives the stored bytes of a stream from offset on: max of them,
@@ -88,11 +157,4 @@ type Store interface {
 	// ids older than RequestIDLife. It works in small steps between which other
 	// writes go on; after an error, Retained says what was done before it.
 	Retain(ctx context.Context, r command.Retention) (command.Retained, error)
-
-	// Ping reports whether the store can write now.
-	Ping(ctx context.Context) error
-
-	// Close lets writes that were accepted finish and lets go of the files. Every
-	// later call answers STORE_UNAVAILABLE at once. It may be called twice.
-	Close() error
 }

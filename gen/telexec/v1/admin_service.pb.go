@@ -7,6 +7,7 @@
 package telexecv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -89,9 +90,13 @@ type GetServerInfoResponse struct {
 	// Name of the caller, as the server knows it.
 	Principal string `protobuf:"bytes,12,opt,name=principal,proto3" json:"principal,omitempty"`
 	// Limits that a caller can run into.
-	Limits        *Limits `protobuf:"bytes,13,opt,name=limits,proto3" json:"limits,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Limits *Limits `protobuf:"bytes,13,opt,name=limits,proto3" json:"limits,omitempty"`
+	// The caller's roles.
+	Roles []string `protobuf:"bytes,14,rep,name=roles,proto3" json:"roles,omitempty"`
+	// When the caller's credentials are over; unset: never.
+	CredentialsExpireTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=credentials_expire_time,json=credentialsExpireTime,proto3" json:"credentials_expire_time,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *GetServerInfoResponse) Reset() {
@@ -215,6 +220,20 @@ func (x *GetServerInfoResponse) GetLimits() *Limits {
 	return nil
 }
 
+func (x *GetServerInfoResponse) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *GetServerInfoResponse) GetCredentialsExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CredentialsExpireTime
+	}
+	return nil
+}
+
 // Limits are the service's limits.
 type Limits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -306,13 +325,1275 @@ func (x *Limits) GetHistoryRetention() *durationpb.Duration {
 	return nil
 }
 
+// CallLimits bound the calls of one principal; 0 is the service's limit.
+type CallLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Commands started per second.
+	StartsPerSecond float64 `protobuf:"fixed64,1,opt,name=starts_per_second,json=startsPerSecond,proto3" json:"starts_per_second,omitempty"`
+	// Calls that ask and act on what runs, per second.
+	ReadsPerSecond float64 `protobuf:"fixed64,2,opt,name=reads_per_second,json=readsPerSecond,proto3" json:"reads_per_second,omitempty"`
+	// Lists per second.
+	ListsPerSecond float64 `protobuf:"fixed64,3,opt,name=lists_per_second,json=listsPerSecond,proto3" json:"lists_per_second,omitempty"`
+	// New streams per second.
+	StreamsPerSecond float64 `protobuf:"fixed64,4,opt,name=streams_per_second,json=streamsPerSecond,proto3" json:"streams_per_second,omitempty"`
+	// Open streams at once.
+	OpenStreams   int32 `protobuf:"varint,5,opt,name=open_streams,json=openStreams,proto3" json:"open_streams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallLimits) Reset() {
+	*x = CallLimits{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallLimits) ProtoMessage() {}
+
+func (x *CallLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallLimits.ProtoReflect.Descriptor instead.
+func (*CallLimits) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CallLimits) GetStartsPerSecond() float64 {
+	if x != nil {
+		return x.StartsPerSecond
+	}
+	return 0
+}
+
+func (x *CallLimits) GetReadsPerSecond() float64 {
+	if x != nil {
+		return x.ReadsPerSecond
+	}
+	return 0
+}
+
+func (x *CallLimits) GetListsPerSecond() float64 {
+	if x != nil {
+		return x.ListsPerSecond
+	}
+	return 0
+}
+
+func (x *CallLimits) GetStreamsPerSecond() float64 {
+	if x != nil {
+		return x.StreamsPerSecond
+	}
+	return 0
+}
+
+func (x *CallLimits) GetOpenStreams() int32 {
+	if x != nil {
+		return x.OpenStreams
+	}
+	return 0
+}
+
+// Token is an API key, without the token itself.
+type Token struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name, "tokens/{token}".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its name, which is the principal's.
+	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// The part of the token that is no secret, to tell keys of one name apart.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// What its holder may do: viewer, operator, approver, admin.
+	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	// Limits of its own.
+	Limits *CallLimits `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Name of the principal that made it.
+	CreatedBy string `protobuf:"bytes,6,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// When it was made.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it is over; unset: never.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// When it was taken back; unset: it was not.
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// When it was last used, to about an hour; unset: never.
+	LastUseTime   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Token) Reset() {
+	*x = Token{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Token) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Token) ProtoMessage() {}
+
+func (x *Token) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Token.ProtoReflect.Descriptor instead.
+func (*Token) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Token) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Token) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Token) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Token) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *Token) GetLimits() *CallLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Token) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Token) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Token) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Token) GetRevokeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokeTime
+	}
+	return nil
+}
+
+func (x *Token) GetLastUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUseTime
+	}
+	return nil
+}
+
+// CreateTokenRequest describes a new API key.
+type CreateTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the principal that it stands for: 1 to 64 small letters, digits and
+	// . _ @ - between them; unique among keys that are not revoked.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// What its holder may do; at least one.
+	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	// How long it is good; unset: for ever.
+	Lifetime *durationpb.Duration `protobuf:"bytes,3,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	// Limits of its own.
+	Limits        *CallLimits `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenRequest) Reset() {
+	*x = CreateTokenRequest{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenRequest) ProtoMessage() {}
+
+func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CreateTokenRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *CreateTokenRequest) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetLifetime() *durationpb.Duration {
+	if x != nil {
+		return x.Lifetime
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetLimits() *CallLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// CreateTokenResponse has the token, which is shown this once.
+type CreateTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token, to be sent as "authorization: Bearer …". It is not stored.
+	Secret string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	// What was made.
+	Token         *Token `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenResponse) Reset() {
+	*x = CreateTokenResponse{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenResponse) ProtoMessage() {}
+
+func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
+func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CreateTokenResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *CreateTokenResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// ListTokensRequest has no fields.
+type ListTokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensRequest) Reset() {
+	*x = ListTokensRequest{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensRequest) ProtoMessage() {}
+
+func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListTokensRequest) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{7}
+}
+
+// ListTokensResponse has all API keys.
+type ListTokensResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keys, by name.
+	Tokens        []*Token `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensResponse) Reset() {
+	*x = ListTokensResponse{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensResponse) ProtoMessage() {}
+
+func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
+func (*ListTokensResponse) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListTokensResponse) GetTokens() []*Token {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+// RevokeTokenRequest names an API key.
+type RevokeTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenRequest) Reset() {
+	*x = RevokeTokenRequest{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenRequest) ProtoMessage() {}
+
+func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RevokeTokenRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// RevokeTokenResponse has the key as it is now.
+type RevokeTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key.
+	Token         *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenResponse) Reset() {
+	*x = RevokeTokenResponse{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenResponse) ProtoMessage() {}
+
+func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
+func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RevokeTokenResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// ListAuditEntriesRequest filters and pages. All filters given must match.
+type ListAuditEntriesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most so many, 1 to 1000; 0 means 50.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first page.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Any of these kinds, such as "command.accepted" or "refused"; empty: all.
+	Kinds []string `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// By this principal.
+	Principal string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
+	// On this host.
+	Host string `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`
+	// About this command.
+	CommandId string `protobuf:"bytes,6,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	// At or after.
+	TimeFrom *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time_from,json=timeFrom,proto3" json:"time_from,omitempty"`
+	// Before.
+	TimeTo        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time_to,json=timeTo,proto3" json:"time_to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditEntriesRequest) Reset() {
+	*x = ListAuditEntriesRequest{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditEntriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditEntriesRequest) ProtoMessage() {}
+
+func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
+func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListAuditEntriesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAuditEntriesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListAuditEntriesRequest) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *ListAuditEntriesRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *ListAuditEntriesRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ListAuditEntriesRequest) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *ListAuditEntriesRequest) GetTimeFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TimeFrom
+	}
+	return nil
+}
+
+func (x *ListAuditEntriesRequest) GetTimeTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TimeTo
+	}
+	return nil
+}
+
+// ListAuditEntriesResponse is one page.
+type ListAuditEntriesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The entries, newest first.
+	Entries []*AuditEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// For the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditEntriesResponse) Reset() {
+	*x = ListAuditEntriesResponse{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditEntriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditEntriesResponse) ProtoMessage() {}
+
+func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
+func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *ListAuditEntriesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// AuditEntry is one thing that happened. What does not apply is empty.
+type AuditEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its place in the audit; 1 is the first.
+	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// What it tells of: command.accepted, command.ended, command.cancel,
+	// command.signal, command.input, approval.decided, refused, login, logout,
+	// token.created, token.revoked, policy.loaded, service.started, service.stopped.
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Who.
+	By *Actor `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	// IP address of the caller.
+	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// Id of the call, as in the service's log.
+	CallId string `protobuf:"bytes,6,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// The call, of a refusal: "CommandService/Execute".
+	Method string `protobuf:"bytes,7,opt,name=method,proto3" json:"method,omitempty"`
+	// The command.
+	CommandId string `protobuf:"bytes,8,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	// Its host.
+	Host string `protobuf:"bytes,9,opt,name=host,proto3" json:"host,omitempty"`
+	// Its line; cut at 4096 bytes.
+	Command string `protobuf:"bytes,10,opt,name=command,proto3" json:"command,omitempty"`
+	// User it runs as through sudo.
+	SudoUser string `protobuf:"bytes,11,opt,name=sudo_user,json=sudoUser,proto3" json:"sudo_user,omitempty"`
+	// SHA-256 of the whole request.
+	RequestHash []byte `protobuf:"bytes,12,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	// What else was acted on, such as the name of a token.
+	Subject string `protobuf:"bytes,13,opt,name=subject,proto3" json:"subject,omitempty"`
+	// What the policy said: allow, deny, require_approval.
+	Decision string `protobuf:"bytes,14,opt,name=decision,proto3" json:"decision,omitempty"`
+	// The rule that said so.
+	Rule string `protobuf:"bytes,15,opt,name=rule,proto3" json:"rule,omitempty"`
+	// What came of it: the last state of a command, the verdict of an approval.
+	Outcome string `protobuf:"bytes,16,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Why, stable, as in errors.
+	Reason string `protobuf:"bytes,17,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why, for people.
+	Detail string `protobuf:"bytes,18,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Exit code of a command that has ended by itself.
+	ExitCode *int32 `protobuf:"varint,19,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"`
+	// Signal that ended it, or was sent.
+	Signal string `protobuf:"bytes,20,opt,name=signal,proto3" json:"signal,omitempty"`
+	// Of a command that has ended: its stdout.
+	Stdout *AuditOutput `protobuf:"bytes,21,opt,name=stdout,proto3" json:"stdout,omitempty"`
+	// And stderr.
+	Stderr *AuditOutput `protobuf:"bytes,22,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	// How many alike it stands for; at least 1.
+	Count int32 `protobuf:"varint,23,opt,name=count,proto3" json:"count,omitempty"`
+	// SHA-256 of the row before and this row's text.
+	Hash          []byte `protobuf:"bytes,24,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditEntry) Reset() {
+	*x = AuditEntry{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditEntry) ProtoMessage() {}
+
+func (x *AuditEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
+func (*AuditEntry) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AuditEntry) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *AuditEntry) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetBy() *Actor {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetSudoUser() string {
+	if x != nil {
+		return x.SudoUser
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetRequestHash() []byte {
+	if x != nil {
+		return x.RequestHash
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetExitCode() int32 {
+	if x != nil && x.ExitCode != nil {
+		return *x.ExitCode
+	}
+	return 0
+}
+
+func (x *AuditEntry) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetStdout() *AuditOutput {
+	if x != nil {
+		return x.Stdout
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetStderr() *AuditOutput {
+	if x != nil {
+		return x.Stderr
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *AuditEntry) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+// AuditOutput tells of one stream of a command that has ended.
+type AuditOutput struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes received.
+	Bytes int64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// SHA-256 of them; empty where not all were stored.
+	Sha256 []byte `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// The first of them.
+	Head []byte `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
+	// The last of them, behind head; empty where head has all.
+	Tail          []byte `protobuf:"bytes,4,opt,name=tail,proto3" json:"tail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditOutput) Reset() {
+	*x = AuditOutput{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditOutput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditOutput) ProtoMessage() {}
+
+func (x *AuditOutput) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditOutput.ProtoReflect.Descriptor instead.
+func (*AuditOutput) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AuditOutput) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *AuditOutput) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *AuditOutput) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *AuditOutput) GetTail() []byte {
+	if x != nil {
+		return x.Tail
+	}
+	return nil
+}
+
+// VerifyAuditRequest may name a row that is known.
+type VerifyAuditRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of a row whose hash was noted elsewhere; 0: none.
+	ExpectSequence int64 `protobuf:"varint,1,opt,name=expect_sequence,json=expectSequence,proto3" json:"expect_sequence,omitempty"`
+	// That hash, 32 bytes: the row must still have it.
+	ExpectHash    []byte `protobuf:"bytes,2,opt,name=expect_hash,json=expectHash,proto3" json:"expect_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyAuditRequest) Reset() {
+	*x = VerifyAuditRequest{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyAuditRequest) ProtoMessage() {}
+
+func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyAuditRequest.ProtoReflect.Descriptor instead.
+func (*VerifyAuditRequest) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *VerifyAuditRequest) GetExpectSequence() int64 {
+	if x != nil {
+		return x.ExpectSequence
+	}
+	return 0
+}
+
+func (x *VerifyAuditRequest) GetExpectHash() []byte {
+	if x != nil {
+		return x.ExpectHash
+	}
+	return nil
+}
+
+// VerifyAuditResponse tells whether the audit is as it was written.
+type VerifyAuditResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It is.
+	Intact bool `protobuf:"varint,1,opt,name=intact,proto3" json:"intact,omitempty"`
+	// Rows that are good, from the first one on.
+	VerifiedRows int64 `protobuf:"varint,2,opt,name=verified_rows,json=verifiedRows,proto3" json:"verified_rows,omitempty"`
+	// Where it is not: number of the first row that is missing or not as it was
+	// written.
+	BrokenSequence int64 `protobuf:"varint,3,opt,name=broken_sequence,json=brokenSequence,proto3" json:"broken_sequence,omitempty"`
+	// What is wrong with it.
+	BrokenReason string `protobuf:"bytes,4,opt,name=broken_reason,json=brokenReason,proto3" json:"broken_reason,omitempty"`
+	// Hash of the last good row, to be noted elsewhere.
+	HeadHash      []byte `protobuf:"bytes,5,opt,name=head_hash,json=headHash,proto3" json:"head_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyAuditResponse) Reset() {
+	*x = VerifyAuditResponse{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyAuditResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyAuditResponse) ProtoMessage() {}
+
+func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyAuditResponse.ProtoReflect.Descriptor instead.
+func (*VerifyAuditResponse) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *VerifyAuditResponse) GetIntact() bool {
+	if x != nil {
+		return x.Intact
+	}
+	return false
+}
+
+func (x *VerifyAuditResponse) GetVerifiedRows() int64 {
+	if x != nil {
+		return x.VerifiedRows
+	}
+	return 0
+}
+
+func (x *VerifyAuditResponse) GetBrokenSequence() int64 {
+	if x != nil {
+		return x.BrokenSequence
+	}
+	return 0
+}
+
+func (x *VerifyAuditResponse) GetBrokenReason() string {
+	if x != nil {
+		return x.BrokenReason
+	}
+	return ""
+}
+
+func (x *VerifyAuditResponse) GetHeadHash() []byte {
+	if x != nil {
+		return x.HeadHash
+	}
+	return nil
+}
+
+// ExportAuditRequest says from where.
+type ExportAuditRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only rows behind this one; 0: all.
+	AfterSequence int64 `protobuf:"varint,1,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAuditRequest) Reset() {
+	*x = ExportAuditRequest{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAuditRequest) ProtoMessage() {}
+
+func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAuditRequest.ProtoReflect.Descriptor instead.
+func (*ExportAuditRequest) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ExportAuditRequest) GetAfterSequence() int64 {
+	if x != nil {
+		return x.AfterSequence
+	}
+	return 0
+}
+
+// ExportAuditResponse is one row, as it is.
+type ExportAuditResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number.
+	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Hash of the row before; 32 zero bytes before the first.
+	PreviousHash []byte `protobuf:"bytes,2,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
+	// SHA-256 of previous_hash followed by text.
+	Hash []byte `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The entry as JSON, in UTF-8.
+	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAuditResponse) Reset() {
+	*x = ExportAuditResponse{}
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAuditResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAuditResponse) ProtoMessage() {}
+
+func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_admin_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAuditResponse.ProtoReflect.Descriptor instead.
+func (*ExportAuditResponse) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ExportAuditResponse) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *ExportAuditResponse) GetPreviousHash() []byte {
+	if x != nil {
+		return x.PreviousHash
+	}
+	return nil
+}
+
+func (x *ExportAuditResponse) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *ExportAuditResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 var File_telexec_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1etelexec/v1/admin_service.proto\x12\n" +
-	"telexec.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xd6\x03\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\x16\n" +
+	"\x14GetServerInfoRequest\"\xc0\x04\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1d\n" +
@@ -329,7 +1610,9 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	" \x01(\x05R\bwatchers\x12\x1a\n" +
 	"\bdraining\x18\v \x01(\bR\bdraining\x12\x1c\n" +
 	"\tprincipal\x18\f \x01(\tR\tprincipal\x12*\n" +
-	"\x06limits\x18\r \x01(\v2\x12.telexec.v1.LimitsR\x06limits\"\xc8\x02\n" +
+	"\x06limits\x18\r \x01(\v2\x12.telexec.v1.LimitsR\x06limits\x12\x14\n" +
+	"\x05roles\x18\x0e \x03(\tR\x05roles\x12R\n" +
+	"\x17credentials_expire_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x15credentialsExpireTime\"\xc8\x02\n" +
 	"\x06Limits\x12!\n" +
 	"\fmax_commands\x18\x01 \x01(\x05R\vmaxCommands\x121\n" +
 	"\x15max_commands_per_host\x18\x02 \x01(\x05R\x12maxCommandsPerHost\x12\x1d\n" +
@@ -337,10 +1620,129 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"max_queued\x18\x03 \x01(\x05R\tmaxQueued\x122\n" +
 	"\x15retained_output_bytes\x18\x04 \x01(\x03R\x13retainedOutputBytes\x12M\n" +
 	"\x15full_output_retention\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x13fullOutputRetention\x12F\n" +
-	"\x11history_retention\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x10historyRetention2x\n" +
+	"\x11history_retention\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x10historyRetention\"\xce\x02\n" +
+	"\n" +
+	"CallLimits\x12C\n" +
+	"\x11starts_per_second\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x0fstartsPerSecond\x12A\n" +
+	"\x10reads_per_second\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x0ereadsPerSecond\x12A\n" +
+	"\x10lists_per_second\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x0elistsPerSecond\x12E\n" +
+	"\x12streams_per_second\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x10streamsPerSecond\x12.\n" +
+	"\fopen_streams\x18\x05 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\vopenStreams\"\x9d\x03\n" +
+	"\x05Token\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12\x14\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\x12.\n" +
+	"\x06limits\x18\x05 \x01(\v2\x16.telexec.v1.CallLimitsR\x06limits\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x06 \x01(\tR\tcreatedBy\x12;\n" +
+	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12;\n" +
+	"\vrevoke_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"revokeTime\x12>\n" +
+	"\rlast_use_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\"\xa9\x04\n" +
+	"\x12CreateTokenRequest\x12\xb8\x01\n" +
+	"\x05token\x18\x01 \x01(\tB\xa1\x01\xbaH\x9d\x01\xba\x01\x99\x01\n" +
+	"\n" +
+	"token.form\x12Rthe name of a token has 1 to 64 small letters and digits, and . _ @ - between them\x1a7this.matches('^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$')R\x05token\x12\xde\x01\n" +
+	"\x05roles\x18\x02 \x03(\tB\xc7\x01\xbaH\xc3\x01\xba\x01\xbf\x01\n" +
+	"\vtoken.roles\x12Ja token has at least one of the roles viewer, operator, approver and admin\x1adthis.size() > 0 && this.size() <= 4 && this.all(r, r in ['viewer', 'operator', 'approver', 'admin'])R\x05roles\x12G\n" +
+	"\blifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x06\b\x80\x86\xb0\x96\x01*\x00R\blifetime\x12.\n" +
+	"\x06limits\x18\x04 \x01(\v2\x16.telexec.v1.CallLimitsR\x06limits\"[\n" +
+	"\x13CreateTokenResponse\x12\x1b\n" +
+	"\x06secret\x18\x01 \x01(\tB\x03\x80\x01\x01R\x06secret\x12'\n" +
+	"\x05token\x18\x02 \x01(\v2\x11.telexec.v1.TokenR\x05token\"\x13\n" +
+	"\x11ListTokensRequest\"?\n" +
+	"\x12ListTokensResponse\x12)\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x11.telexec.v1.TokenR\x06tokens\"5\n" +
+	"\x12RevokeTokenRequest\x12\x1f\n" +
+	"\x05token\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(@R\x05token\">\n" +
+	"\x13RevokeTokenResponse\x12'\n" +
+	"\x05token\x18\x01 \x01(\v2\x11.telexec.v1.TokenR\x05token\"\xe7\x02\n" +
+	"\x17ListAuditEntriesRequest\x12'\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\tpageToken\x12\x1e\n" +
+	"\x05kinds\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x05kinds\x12&\n" +
+	"\tprincipal\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\tprincipal\x12\x1c\n" +
+	"\x04host\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\x04host\x12&\n" +
+	"\n" +
+	"command_id\x18\x06 \x01(\tB\a\xbaH\x04r\x02(\x1aR\tcommandId\x127\n" +
+	"\ttime_from\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\btimeFrom\x123\n" +
+	"\atime_to\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06timeTo\"t\n" +
+	"\x18ListAuditEntriesResponse\x120\n" +
+	"\aentries\x18\x01 \x03(\v2\x16.telexec.v1.AuditEntryR\aentries\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcf\x05\n" +
+	"\n" +
+	"AuditEntry\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12!\n" +
+	"\x02by\x18\x04 \x01(\v2\x11.telexec.v1.ActorR\x02by\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x17\n" +
+	"\acall_id\x18\x06 \x01(\tR\x06callId\x12\x16\n" +
+	"\x06method\x18\a \x01(\tR\x06method\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\b \x01(\tR\tcommandId\x12\x12\n" +
+	"\x04host\x18\t \x01(\tR\x04host\x12\x18\n" +
+	"\acommand\x18\n" +
+	" \x01(\tR\acommand\x12\x1b\n" +
+	"\tsudo_user\x18\v \x01(\tR\bsudoUser\x12!\n" +
+	"\frequest_hash\x18\f \x01(\fR\vrequestHash\x12\x18\n" +
+	"\asubject\x18\r \x01(\tR\asubject\x12\x1a\n" +
+	"\bdecision\x18\x0e \x01(\tR\bdecision\x12\x12\n" +
+	"\x04rule\x18\x0f \x01(\tR\x04rule\x12\x18\n" +
+	"\aoutcome\x18\x10 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\x11 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06detail\x18\x12 \x01(\tR\x06detail\x12 \n" +
+	"\texit_code\x18\x13 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x16\n" +
+	"\x06signal\x18\x14 \x01(\tR\x06signal\x12/\n" +
+	"\x06stdout\x18\x15 \x01(\v2\x17.telexec.v1.AuditOutputR\x06stdout\x12/\n" +
+	"\x06stderr\x18\x16 \x01(\v2\x17.telexec.v1.AuditOutputR\x06stderr\x12\x14\n" +
+	"\x05count\x18\x17 \x01(\x05R\x05count\x12\x12\n" +
+	"\x04hash\x18\x18 \x01(\fR\x04hashB\f\n" +
+	"\n" +
+	"_exit_code\"c\n" +
+	"\vAuditOutput\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x12\n" +
+	"\x04head\x18\x03 \x01(\fR\x04head\x12\x12\n" +
+	"\x04tail\x18\x04 \x01(\fR\x04tail\"\xbd\x01\n" +
+	"\x12VerifyAuditRequest\x120\n" +
+	"\x0fexpect_sequence\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0eexpectSequence\x12u\n" +
+	"\vexpect_hash\x18\x02 \x01(\fBT\xbaHQ\xba\x01N\n" +
+	"\x10expect_hash.form\x12\x13a hash has 32 bytes\x1a%this.size() == 0 || this.size() == 32R\n" +
+	"expectHash\"\xbd\x01\n" +
+	"\x13VerifyAuditResponse\x12\x16\n" +
+	"\x06intact\x18\x01 \x01(\bR\x06intact\x12#\n" +
+	"\rverified_rows\x18\x02 \x01(\x03R\fverifiedRows\x12'\n" +
+	"\x0fbroken_sequence\x18\x03 \x01(\x03R\x0ebrokenSequence\x12#\n" +
+	"\rbroken_reason\x18\x04 \x01(\tR\fbrokenReason\x12\x1b\n" +
+	"\thead_hash\x18\x05 \x01(\fR\bheadHash\"D\n" +
+	"\x12ExportAuditRequest\x12.\n" +
+	"\x0eafter_sequence\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\rafterSequence\"~\n" +
+	"\x13ExportAuditResponse\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12#\n" +
+	"\rprevious_hash\x18\x02 \x01(\fR\fpreviousHash\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text2\xfe\x05\n" +
 	"\fAdminService\x12h\n" +
 	"\rGetServerInfo\x12 .telexec.v1.GetServerInfoRequest\x1a!.telexec.v1.GetServerInfoResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/serverB5Z3github.com/telexec/telexec/gen/telexec/v1;telexecv1b\x06proto3"
+	"/v1/server\x12e\n" +
+	"\vCreateToken\x12\x1e.telexec.v1.CreateTokenRequest\x1a\x1f.telexec.v1.CreateTokenResponse\"\x15\x82\xd3\xe4\x93\x02\x0f:\x01*\"\n" +
+	"/v1/tokens\x12_\n" +
+	"\n" +
+	"ListTokens\x12\x1d.telexec.v1.ListTokensRequest\x1a\x1e.telexec.v1.ListTokensResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/tokens\x12t\n" +
+	"\vRevokeToken\x12\x1e.telexec.v1.RevokeTokenRequest\x1a\x1f.telexec.v1.RevokeTokenResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/tokens/{token}:revoke\x12p\n" +
+	"\x10ListAuditEntries\x12#.telexec.v1.ListAuditEntriesRequest\x1a$.telexec.v1.ListAuditEntriesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/audit\x12h\n" +
+	"\vVerifyAudit\x12\x1e.telexec.v1.VerifyAuditRequest\x1a\x1f.telexec.v1.VerifyAuditResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit:verify\x12j\n" +
+	"\vExportAudit\x12\x1e.telexec.v1.ExportAuditRequest\x1a\x1f.telexec.v1.ExportAuditResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit:export0\x01B5Z3github.com/telexec/telexec/gen/telexec/v1;telexecv1b\x06proto3"
 
 var (
 	file_telexec_v1_admin_service_proto_rawDescOnce sync.Once
@@ -354,27 +1756,74 @@ func file_telexec_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_telexec_v1_admin_service_proto_rawDescData
 }
 
-var file_telexec_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_telexec_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_telexec_v1_admin_service_proto_goTypes = []any{
-	(*GetServerInfoRequest)(nil),  // 0: telexec.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil), // 1: telexec.v1.GetServerInfoResponse
-	(*Limits)(nil),                // 2: telexec.v1.Limits
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 4: google.protobuf.Duration
+	(*GetServerInfoRequest)(nil),     // 0: telexec.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),    // 1: telexec.v1.GetServerInfoResponse
+	(*Limits)(nil),                   // 2: telexec.v1.Limits
+	(*CallLimits)(nil),               // 3: telexec.v1.CallLimits
+	(*Token)(nil),                    // 4: telexec.v1.Token
+	(*CreateTokenRequest)(nil),       // 5: telexec.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),      // 6: telexec.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),        // 7: telexec.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),       // 8: telexec.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),       // 9: telexec.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),      // 10: telexec.v1.RevokeTokenResponse
+	(*ListAuditEntriesRequest)(nil),  // 11: telexec.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil), // 12: telexec.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),               // 13: telexec.v1.AuditEntry
+	(*AuditOutput)(nil),              // 14: telexec.v1.AuditOutput
+	(*VerifyAuditRequest)(nil),       // 15: telexec.v1.VerifyAuditRequest
+	(*VerifyAuditResponse)(nil),      // 16: telexec.v1.VerifyAuditResponse
+	(*ExportAuditRequest)(nil),       // 17: telexec.v1.ExportAuditRequest
+	(*ExportAuditResponse)(nil),      // 18: telexec.v1.ExportAuditResponse
+	(*timestamppb.Timestamp)(nil),    // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 20: google.protobuf.Duration
+	(*Actor)(nil),                    // 21: telexec.v1.Actor
 }
 var file_telexec_v1_admin_service_proto_depIdxs = []int32{
-	3, // 0: telexec.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	4, // 1: telexec.v1.GetServerInfoResponse.uptime:type_name -> google.protobuf.Duration
-	2, // 2: telexec.v1.GetServerInfoResponse.limits:type_name -> telexec.v1.Limits
-	4, // 3: telexec.v1.Limits.full_output_retention:type_name -> google.protobuf.Duration
-	4, // 4: telexec.v1.Limits.history_retention:type_name -> google.protobuf.Duration
-	0, // 5: telexec.v1.AdminService.GetServerInfo:input_type -> telexec.v1.GetServerInfoRequest
-	1, // 6: telexec.v1.AdminService.GetServerInfo:output_type -> telexec.v1.GetServerInfoResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	19, // 0: telexec.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	20, // 1: telexec.v1.GetServerInfoResponse.uptime:type_name -> google.protobuf.Duration
+	2,  // 2: telexec.v1.GetServerInfoResponse.limits:type_name -> telexec.v1.Limits
+	19, // 3: telexec.v1.GetServerInfoResponse.credentials_expire_time:type_name -> google.protobuf.Timestamp
+	20, // 4: telexec.v1.Limits.full_output_retention:type_name -> google.protobuf.Duration
+	20, // 5: telexec.v1.Limits.history_retention:type_name -> google.protobuf.Duration
+	3,  // 6: telexec.v1.Token.limits:type_name -> telexec.v1.CallLimits
+	19, // 7: telexec.v1.Token.create_time:type_name -> google.protobuf.Timestamp
+	19, // 8: telexec.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 9: telexec.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
+	19, // 10: telexec.v1.Token.last_use_time:type_name -> google.protobuf.Timestamp
+	20, // 11: telexec.v1.CreateTokenRequest.lifetime:type_name -> google.protobuf.Duration
+	3,  // 12: telexec.v1.CreateTokenRequest.limits:type_name -> telexec.v1.CallLimits
+	4,  // 13: telexec.v1.CreateTokenResponse.token:type_name -> telexec.v1.Token
+	4,  // 14: telexec.v1.ListTokensResponse.tokens:type_name -> telexec.v1.Token
+	4,  // 15: telexec.v1.RevokeTokenResponse.token:type_name -> telexec.v1.Token
+	19, // 16: telexec.v1.ListAuditEntriesRequest.time_from:type_name -> google.protobuf.Timestamp
+	19, // 17: telexec.v1.ListAuditEntriesRequest.time_to:type_name -> google.protobuf.Timestamp
+	13, // 18: telexec.v1.ListAuditEntriesResponse.entries:type_name -> telexec.v1.AuditEntry
+	19, // 19: telexec.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	21, // 20: telexec.v1.AuditEntry.by:type_name -> telexec.v1.Actor
+	14, // 21: telexec.v1.AuditEntry.stdout:type_name -> telexec.v1.AuditOutput
+	14, // 22: telexec.v1.AuditEntry.stderr:type_name -> telexec.v1.AuditOutput
+	0,  // 23: telexec.v1.AdminService.GetServerInfo:input_type -> telexec.v1.GetServerInfoRequest
+	5,  // 24: telexec.v1.AdminService.CreateToken:input_type -> telexec.v1.CreateTokenRequest
+	7,  // 25: telexec.v1.AdminService.ListTokens:input_type -> telexec.v1.ListTokensRequest
+	9,  // 26: telexec.v1.AdminService.RevokeToken:input_type -> telexec.v1.RevokeTokenRequest
+	11, // 27: telexec.v1.AdminService.ListAuditEntries:input_type -> telexec.v1.ListAuditEntriesRequest
+	15, // 28: telexec.v1.AdminService.VerifyAudit:input_type -> telexec.v1.VerifyAuditRequest
+	17, // 29: telexec.v1.AdminService.ExportAudit:input_type -> telexec.v1.ExportAuditRequest
+	1,  // 30: telexec.v1.AdminService.GetServerInfo:output_type -> telexec.v1.GetServerInfoResponse
+	6,  // 31: telexec.v1.AdminService.CreateToken:output_type -> telexec.v1.CreateTokenResponse
+	8,  // 32: telexec.v1.AdminService.ListTokens:output_type -> telexec.v1.ListTokensResponse
+	10, // 33: telexec.v1.AdminService.RevokeToken:output_type -> telexec.v1.RevokeTokenResponse
+	12, // 34: telexec.v1.AdminService.ListAuditEntries:output_type -> telexec.v1.ListAuditEntriesResponse
+	16, // 35: telexec.v1.AdminService.VerifyAudit:output_type -> telexec.v1.VerifyAuditResponse
+	18, // 36: telexec.v1.AdminService.ExportAudit:output_type -> telexec.v1.ExportAuditResponse
+	30, // [30:37] is the sub-list for method output_type
+	23, // [23:30] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_telexec_v1_admin_service_proto_init() }
@@ -382,13 +1831,15 @@ func file_telexec_v1_admin_service_proto_init() {
 	if File_telexec_v1_admin_service_proto != nil {
 		return
 	}
+	file_telexec_v1_command_proto_init()
+	file_telexec_v1_admin_service_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_telexec_v1_admin_service_proto_rawDesc), len(file_telexec_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

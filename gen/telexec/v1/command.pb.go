@@ -1184,16 +1184,19 @@ type Command struct {
 	// The host could not keep all output; what is missing begins at these
 	// offsets. Unset when nothing is missing.
 	Truncation *Truncation `protobuf:"bytes,37,opt,name=truncation,proto3" json:"truncation,omitempty"`
-	// Name of the approval it waits for or waited for: "approvals/{id}".
+	// Name of the approval it waits for or waited for, "approvals/{id}", with the
+	// command's own id; empty where no rule asked for one.
 	Approval string `protobuf:"bytes,38,opt,name=approval,proto3" json:"approval,omitempty"`
-	// Id of the policy rule that decided; empty for the default.
+	// Name of the policy rule that let it in; "default" where none matched.
 	PolicyRule string `protobuf:"bytes,39,opt,name=policy_rule,json=policyRule,proto3" json:"policy_rule,omitempty"`
 	// Name of the task and step it belongs to: "tasks/{id}/steps/{step}".
 	TaskStep string `protobuf:"bytes,40,opt,name=task_step,json=taskStep,proto3" json:"task_step,omitempty"`
 	// Whether SendInput can still write to it.
-	StdinOpen     bool `protobuf:"varint,41,opt,name=stdin_open,json=stdinOpen,proto3" json:"stdin_open,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	StdinOpen bool `protobuf:"varint,41,opt,name=stdin_open,json=stdinOpen,proto3" json:"stdin_open,omitempty"`
+	// What it waits for; only while AWAITING_APPROVAL.
+	AwaitedApproval *AwaitedApproval `protobuf:"bytes,42,opt,name=awaited_approval,json=awaitedApproval,proto3" json:"awaited_approval,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Command) Reset() {
@@ -1513,6 +1516,86 @@ func (x *Command) GetStdinOpen() bool {
 	return false
 }
 
+func (x *Command) GetAwaitedApproval() *AwaitedApproval {
+	if x != nil {
+		return x.AwaitedApproval
+	}
+	return nil
+}
+
+// AwaitedApproval is what a command waits for that a rule wants approved.
+type AwaitedApproval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many must approve.
+	RequiredApprovals int32 `protobuf:"varint,1,opt,name=required_approvals,json=requiredApprovals,proto3" json:"required_approvals,omitempty"`
+	// How many have.
+	Approvals int32 `protobuf:"varint,2,opt,name=approvals,proto3" json:"approvals,omitempty"`
+	// Who may: holders of any of these roles.
+	Roles []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	// When it expires.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitedApproval) Reset() {
+	*x = AwaitedApproval{}
+	mi := &file_telexec_v1_command_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitedApproval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitedApproval) ProtoMessage() {}
+
+func (x *AwaitedApproval) ProtoReflect() protoreflect.Message {
+	mi := &file_telexec_v1_command_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitedApproval.ProtoReflect.Descriptor instead.
+func (*AwaitedApproval) Descriptor() ([]byte, []int) {
+	return file_telexec_v1_command_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AwaitedApproval) GetRequiredApprovals() int32 {
+	if x != nil {
+		return x.RequiredApprovals
+	}
+	return 0
+}
+
+func (x *AwaitedApproval) GetApprovals() int32 {
+	if x != nil {
+		return x.Approvals
+	}
+	return 0
+}
+
+func (x *AwaitedApproval) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *AwaitedApproval) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // Truncation tells from which offset on output of a stream was not kept. What
 // was kept is whole up to there; exit code and state are not touched by it.
 type Truncation struct {
@@ -1531,7 +1614,7 @@ type Truncation struct {
 
 func (x *Truncation) Reset() {
 	*x = Truncation{}
-	mi := &file_telexec_v1_command_proto_msgTypes[10]
+	mi := &file_telexec_v1_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1626,7 @@ func (x *Truncation) String() string {
 func (*Truncation) ProtoMessage() {}
 
 func (x *Truncation) ProtoReflect() protoreflect.Message {
-	mi := &file_telexec_v1_command_proto_msgTypes[10]
+	mi := &file_telexec_v1_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1639,7 @@ func (x *Truncation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Truncation.ProtoReflect.Descriptor instead.
 func (*Truncation) Descriptor() ([]byte, []int) {
-	return file_telexec_v1_command_proto_rawDescGZIP(), []int{10}
+	return file_telexec_v1_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Truncation) GetStdoutOffset() int64 {
@@ -1616,7 +1699,7 @@ type StreamContent struct {
 
 func (x *StreamContent) Reset() {
 	*x = StreamContent{}
-	mi := &file_telexec_v1_command_proto_msgTypes[11]
+	mi := &file_telexec_v1_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1711,7 @@ func (x *StreamContent) String() string {
 func (*StreamContent) ProtoMessage() {}
 
 func (x *StreamContent) ProtoReflect() protoreflect.Message {
-	mi := &file_telexec_v1_command_proto_msgTypes[11]
+	mi := &file_telexec_v1_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1724,7 @@ func (x *StreamContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamContent.ProtoReflect.Descriptor instead.
 func (*StreamContent) Descriptor() ([]byte, []int) {
-	return file_telexec_v1_command_proto_rawDescGZIP(), []int{11}
+	return file_telexec_v1_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StreamContent) GetSize() int64 {
@@ -1748,7 +1831,7 @@ type OutputOptions struct {
 
 func (x *OutputOptions) Reset() {
 	*x = OutputOptions{}
-	mi := &file_telexec_v1_command_proto_msgTypes[12]
+	mi := &file_telexec_v1_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1843,7 @@ func (x *OutputOptions) String() string {
 func (*OutputOptions) ProtoMessage() {}
 
 func (x *OutputOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_telexec_v1_command_proto_msgTypes[12]
+	mi := &file_telexec_v1_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1856,7 @@ func (x *OutputOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputOptions.ProtoReflect.Descriptor instead.
 func (*OutputOptions) Descriptor() ([]byte, []int) {
-	return file_telexec_v1_command_proto_rawDescGZIP(), []int{12}
+	return file_telexec_v1_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *OutputOptions) GetLimitBytes() int32 {
@@ -1858,7 +1941,7 @@ const file_telexec_v1_command_proto_rawDesc = "" +
 	"\x05ended\x18\x03 \x01(\x05R\x05ended\x12'\n" +
 	"\x04left\x18\x04 \x03(\v2\x13.telexec.v1.ProcessR\x04left\x125\n" +
 	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage\"\xca\r\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\"\x92\x0e\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
@@ -1918,12 +2001,19 @@ const file_telexec_v1_command_proto_rawDesc = "" +
 	"policyRule\x12\x1b\n" +
 	"\ttask_step\x18( \x01(\tR\btaskStep\x12\x1d\n" +
 	"\n" +
-	"stdin_open\x18) \x01(\bR\tstdinOpen\x1a9\n" +
+	"stdin_open\x18) \x01(\bR\tstdinOpen\x12F\n" +
+	"\x10awaited_approval\x18* \x01(\v2\x1b.telexec.v1.AwaitedApprovalR\x0fawaitedApproval\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"\x9c\x01\n" +
+	"_exit_code\"\xb1\x01\n" +
+	"\x0fAwaitedApproval\x12-\n" +
+	"\x12required_approvals\x18\x01 \x01(\x05R\x11requiredApprovals\x12\x1c\n" +
+	"\tapprovals\x18\x02 \x01(\x05R\tapprovals\x12\x14\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\x9c\x01\n" +
 	"\n" +
 	"Truncation\x12(\n" +
 	"\rstdout_offset\x18\x01 \x01(\x03H\x00R\fstdoutOffset\x88\x01\x01\x12(\n" +
@@ -2024,7 +2114,7 @@ func file_telexec_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_telexec_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_telexec_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_telexec_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_telexec_v1_command_proto_goTypes = []any{
 	(CommandState)(0),             // 0: telexec.v1.CommandState
 	(Stream)(0),                   // 1: telexec.v1.Stream
@@ -2043,33 +2133,34 @@ var file_telexec_v1_command_proto_goTypes = []any{
 	(*Cancellation)(nil),          // 14: telexec.v1.Cancellation
 	(*CancelReport)(nil),          // 15: telexec.v1.CancelReport
 	(*Command)(nil),               // 16: telexec.v1.Command
-	(*Truncation)(nil),            // 17: telexec.v1.Truncation
-	(*StreamContent)(nil),         // 18: telexec.v1.StreamContent
-	(*OutputOptions)(nil),         // 19: telexec.v1.OutputOptions
-	nil,                           // 20: telexec.v1.Command.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*AwaitedApproval)(nil),       // 17: telexec.v1.AwaitedApproval
+	(*Truncation)(nil),            // 18: telexec.v1.Truncation
+	(*StreamContent)(nil),         // 19: telexec.v1.StreamContent
+	(*OutputOptions)(nil),         // 20: telexec.v1.OutputOptions
+	nil,                           // 21: telexec.v1.Command.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
 }
 var file_telexec_v1_command_proto_depIdxs = []int32{
-	21, // 0: telexec.v1.Progress.time:type_name -> google.protobuf.Timestamp
-	22, // 1: telexec.v1.Queue.estimated_wait:type_name -> google.protobuf.Duration
+	22, // 0: telexec.v1.Progress.time:type_name -> google.protobuf.Timestamp
+	23, // 1: telexec.v1.Queue.estimated_wait:type_name -> google.protobuf.Duration
 	2,  // 2: telexec.v1.Actor.origin:type_name -> telexec.v1.Origin
 	12, // 3: telexec.v1.Cancellation.by:type_name -> telexec.v1.Actor
-	21, // 4: telexec.v1.Cancellation.time:type_name -> google.protobuf.Timestamp
+	22, // 4: telexec.v1.Cancellation.time:type_name -> google.protobuf.Timestamp
 	15, // 5: telexec.v1.Cancellation.report:type_name -> telexec.v1.CancelReport
 	6,  // 6: telexec.v1.CancelReport.outcome:type_name -> telexec.v1.CancelOutcome
 	13, // 7: telexec.v1.CancelReport.left:type_name -> telexec.v1.Process
-	22, // 8: telexec.v1.CancelReport.duration:type_name -> google.protobuf.Duration
+	23, // 8: telexec.v1.CancelReport.duration:type_name -> google.protobuf.Duration
 	0,  // 9: telexec.v1.Command.state:type_name -> telexec.v1.CommandState
 	7,  // 10: telexec.v1.Command.pty:type_name -> telexec.v1.Pty
-	22, // 11: telexec.v1.Command.timeout:type_name -> google.protobuf.Duration
-	20, // 12: telexec.v1.Command.labels:type_name -> telexec.v1.Command.LabelsEntry
+	23, // 11: telexec.v1.Command.timeout:type_name -> google.protobuf.Duration
+	21, // 12: telexec.v1.Command.labels:type_name -> telexec.v1.Command.LabelsEntry
 	12, // 13: telexec.v1.Command.created_by:type_name -> telexec.v1.Actor
-	21, // 14: telexec.v1.Command.create_time:type_name -> google.protobuf.Timestamp
-	21, // 15: telexec.v1.Command.start_time:type_name -> google.protobuf.Timestamp
-	21, // 16: telexec.v1.Command.end_time:type_name -> google.protobuf.Timestamp
-	22, // 17: telexec.v1.Command.duration:type_name -> google.protobuf.Duration
-	21, // 18: telexec.v1.Command.last_activity_time:type_name -> google.protobuf.Timestamp
+	22, // 14: telexec.v1.Command.create_time:type_name -> google.protobuf.Timestamp
+	22, // 15: telexec.v1.Command.start_time:type_name -> google.protobuf.Timestamp
+	22, // 16: telexec.v1.Command.end_time:type_name -> google.protobuf.Timestamp
+	23, // 17: telexec.v1.Command.duration:type_name -> google.protobuf.Duration
+	22, // 18: telexec.v1.Command.last_activity_time:type_name -> google.protobuf.Timestamp
 	9,  // 19: telexec.v1.Command.failure:type_name -> telexec.v1.Failure
 	4,  // 20: telexec.v1.Command.connection:type_name -> telexec.v1.Connection
 	3,  // 21: telexec.v1.Command.durability:type_name -> telexec.v1.Durability
@@ -2077,12 +2168,14 @@ var file_telexec_v1_command_proto_depIdxs = []int32{
 	14, // 23: telexec.v1.Command.cancellation:type_name -> telexec.v1.Cancellation
 	10, // 24: telexec.v1.Command.progress:type_name -> telexec.v1.Progress
 	11, // 25: telexec.v1.Command.queue:type_name -> telexec.v1.Queue
-	17, // 26: telexec.v1.Command.truncation:type_name -> telexec.v1.Truncation
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	18, // 26: telexec.v1.Command.truncation:type_name -> telexec.v1.Truncation
+	17, // 27: telexec.v1.Command.awaited_approval:type_name -> telexec.v1.AwaitedApproval
+	22, // 28: telexec.v1.AwaitedApproval.expire_time:type_name -> google.protobuf.Timestamp
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_telexec_v1_command_proto_init() }
@@ -2091,15 +2184,15 @@ func file_telexec_v1_command_proto_init() {
 		return
 	}
 	file_telexec_v1_command_proto_msgTypes[9].OneofWrappers = []any{}
-	file_telexec_v1_command_proto_msgTypes[10].OneofWrappers = []any{}
-	file_telexec_v1_command_proto_msgTypes[12].OneofWrappers = []any{}
+	file_telexec_v1_command_proto_msgTypes[11].OneofWrappers = []any{}
+	file_telexec_v1_command_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_telexec_v1_command_proto_rawDesc), len(file_telexec_v1_command_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

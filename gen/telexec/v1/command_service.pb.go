@@ -83,7 +83,15 @@ type ExecuteRequest struct {
 	Output *OutputOptions `protobuf:"bytes,19,opt,name=output,proto3" json:"output,omitempty"`
 	// How long it may wait in the queue before it ends as EXPIRED; unset: the
 	// service's limit.
-	QueueTimeout  *durationpb.Duration `protobuf:"bytes,20,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
+	QueueTimeout *durationpb.Duration `protobuf:"bytes,20,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
+	// Names of variables of env whose values are masked in the output, as it is
+	// stored and as it is streamed: each byte of them becomes "*", so that offsets
+	// stay true. So are their base64 and percent-encoded forms. A value has 4 to
+	// 4096 bytes.
+	SecretEnv []string `protobuf:"bytes,21,rep,name=secret_env,json=secretEnv,proto3" json:"secret_env,omitempty"`
+	// Other values to be masked in the same way, each 4 to 4096 bytes. They are
+	// given to nobody.
+	Redact        []string `protobuf:"bytes,22,rep,name=redact,proto3" json:"redact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +262,20 @@ func (x *ExecuteRequest) GetOutput() *OutputOptions {
 func (x *ExecuteRequest) GetQueueTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.QueueTimeout
+	}
+	return nil
+}
+
+func (x *ExecuteRequest) GetSecretEnv() []string {
+	if x != nil {
+		return x.SecretEnv
+	}
+	return nil
+}
+
+func (x *ExecuteRequest) GetRedact() []string {
+	if x != nil {
+		return x.Redact
 	}
 	return nil
 }
@@ -1554,7 +1576,7 @@ var File_telexec_v1_command_service_proto protoreflect.FileDescriptor
 const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\n" +
 	" telexec/v1/command_service.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\xaa\x1c\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\x83\x1d\n" +
 	"\x0eExecuteRequest\x12\x94\x01\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tBu\xbaHr\xba\x01j\n" +
@@ -1595,7 +1617,11 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\x10action_type.form\x127an action type has small letters, digits and . _ - only\x1a\x1ethis.matches('^[a-z0-9_.-]*$')r\x02(@R\n" +
 	"actionType\x121\n" +
 	"\x06output\x18\x13 \x01(\v2\x19.telexec.v1.OutputOptionsR\x06output\x12O\n" +
-	"\rqueue_timeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f*\x00R\fqueueTimeout\x1a6\n" +
+	"\rqueue_timeout\x18\x14 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f*\x00R\fqueueTimeout\x12)\n" +
+	"\n" +
+	"secret_env\x18\x15 \x03(\tB\n" +
+	"\xbaH\a\x92\x01\x04\x10 \x18\x01R\tsecretEnv\x12,\n" +
+	"\x06redact\x18\x16 \x03(\tB\x14\xbaH\x0e\x92\x01\v\x10 \"\ar\x05 \x04(\x80 \x80\x01\x01R\x06redact\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +

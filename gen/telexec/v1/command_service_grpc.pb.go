@@ -45,8 +45,11 @@ type CommandServiceClient interface {
 	//
 	// Errors: INVALID_ARGUMENT (the fields are named), NOT_FOUND (UNKNOWN_HOST),
 	// ALREADY_EXISTS (REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
-	// UNAVAILABLE (DRAINING, STORE_UNAVAILABLE). A command that could not start is
-	// not an error of this call: it is a command in state FAILED, with the reason.
+	// UNAVAILABLE (DRAINING, STORE_UNAVAILABLE), PERMISSION_DENIED (ROLE_MISSING,
+	// POLICY_DENIED). A command that could not start is not an error of this call: it
+	// is a command in state FAILED, with the reason. Nor is one that a rule wants
+	// approved: the answer comes at once, the command is AWAITING_APPROVAL, and it
+	// runs when enough have approved it.
 	Execute(ctx context.Context, in *ExecuteRequest, opts ...grpc.CallOption) (*ExecuteResponse, error)
 	// StreamOutput sends the output of a command from the given offsets, and with
 	// follow goes on until all of it is delivered. Offsets are bytes from the start
@@ -188,8 +191,11 @@ type CommandServiceServer interface {
 	//
 	// Errors: INVALID_ARGUMENT (the fields are named), NOT_FOUND (UNKNOWN_HOST),
 	// ALREADY_EXISTS (REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
-	// UNAVAILABLE (DRAINING, STORE_UNAVAILABLE). A command that could not start is
-	// not an error of this call: it is a command in state FAILED, with the reason.
+	// UNAVAILABLE (DRAINING, STORE_UNAVAILABLE), PERMISSION_DENIED (ROLE_MISSING,
+	// POLICY_DENIED). A command that could not start is not an error of this call: it
+	// is a command in state FAILED, with the reason. Nor is one that a rule wants
+	// approved: the answer comes at once, the command is AWAITING_APPROVAL, and it
+	// runs when enough have approved it.
 	Execute(context.Context, *ExecuteRequest) (*ExecuteResponse, error)
 	// StreamOutput sends the output of a command from the given offsets, and with
 	// follow goes on until all of it is delivered. Offsets are bytes from the start

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/store"
@@ -13,7 +15,7 @@ import (
 )
 
 // Create is store.Store's.
-func (s *Store) Create(ctx context.Context, c command.Command, hash []byte) (stored command.Command, created bool, err error) {
+func (s *Store) Create(ctx context.Context, c command.Command, hash []byte, gate *approval.Approval, told audit.Entry) (stored command.Command, created bool, err error) {
 	const op = "sqlite.Create"
 	leave, err := s.enter(op)
 	if err != nil {
@@ -26,8 +28,13 @@ func (s *Store) Create(ctx context.Context, c command.Command, hash []byte) (sto
 		command command.Command
 		created bool
 	}
-	if err := s.writer.do(ctx, len(c.Spec.Stdin), func() (err error) {
-		result.command, result.created, err = s.writer.create(c, hash)
+	sealed := sealSpec(s.key, c.ID, c.State, &c.Spec)
+	if gate != nil { // the caller's, who may go on with it when ctx has ended this call
+		own := *gate
+		gate = &own
+	}
+	if err := s.writer.do(ctx, len(sealed.stdin), func() (err error) {
+		result.command, result.created, err = s.writer.create(c, hash, sealed, gate, told)
 		return err
 	}); err != nil {
 		return command.Command{}, false, failed(op, err)
@@ -37,7 +44,7 @@ func (s *Store) Create(ctx context.Context, c command.Command, hash []byte) (sto
 
 // create runs on the writer's goroutine. Whatever can refuse comes before the
 // first thing written.
-func (w *writer) create(c command.Command, hash []byte) (stored command.Command, created bool, err error) {
+func (w *writer) create(c command.Command, hash []byte, sealed sealedSpec, gate *approval.Approval, told audit.Entry) (stored command.Command, created bool, err error) {
 	ctx := context.Background()
 	principal, requestID := c.CreatedBy.Principal, c.Spec.RequestID
 	if requestID != "" {
@@ -61,13 +68,14 @@ func (w *writer) create(c command.Command, hash []byte) (stored command.Command,
 	if _, err := w.insertSpec.ExecContext(ctx, append([]any{c.ID}, askedValues(&c.Spec)...)...); err != nil {
 		return stored, false, err
 	}
-	if needsStart(c.State) && len(c.Spec.Env)+len(c.Spec.Stdin) > 0 {
-		if _, err := w.insertStart.ExecContext(ctx, c.ID, packMap(c.Spec.Env), c.Spec.Stdin); err != nil {
-			return stored, false, err
-		}
+	if err := w.putSealed(ctx, c.ID, sealed); err != nil {
+		return stored, false, err
 	}
-	for name, value := range c.Spec.Labels {
-		if _, err := w.insertLabel.ExecContext(ctx, name, value, c.ID); err != nil {
+	if err := w.putLabels(ctx, c.ID, c.Spec.Labels); err != nil {
+		return stored, false, err
+	}
+	if gate != nil {
+		if _, err := w.insertApproval.ExecContext(ctx, append(approvalValues(gate), c.ID)...); err != nil {
 			return stored, false, err
 		}
 	}
@@ -76,7 +84,30 @@ func (w *writer) create(c command.Command, hash []byte) (stored command.Command,
 			return stored, false, err
 		}
 	}
-	return c, true, nil
+	return c, true, w.tell(ctx, told)
+}
+
+func (w *writer) putSealed(ctx context.Context, id string, s sealedSpec) error {
+	if s.env != nil || s.stdin != nil {
+		if _, err := w.insertStart.ExecContext(ctx, id, s.env, s.stdin); err != nil {
+			return err
+		}
+	}
+	if s.redact != nil {
+		if _, err := w.insertRedact.ExecContext(ctx, id, s.redact); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) putLabels(ctx context.Context, id string, labels map[string]string) error {
+	for name, value := range labels {
+		if _, err := w.insertLabel.ExecContext(ctx, name, value, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // replay gives the command that the request id of c names, nil if none, or says
@@ -99,7 +130,7 @@ func (w *writer) replay(ctx context.Context, c *command.Command, hash []byte) (*
 			"the request id %q was used for another command within the last 24 hours", c.Spec.RequestID).
 			WithHint("Use a new request id for a new command; repeat a request unchanged").With("command_id", id)
 	}
-	old, err := scanCommand(w.getOne.QueryRowContext(ctx, id).Scan)
+	old, err := scanCommand(w.getOne.QueryRowContext(ctx, id).Scan, w.key)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, damaged(id, err) // they are deleted together
 	}
@@ -188,9 +219,16 @@ func (w *writer) apply(ch *command.Change, run extent, laid filed) error {
 		}
 	}
 	if needsStart(ch.From) && !needsStart(c.State) {
-		_, err = w.deleteStart.ExecContext(ctx, c.ID)
+		if _, err = w.deleteStart.ExecContext(ctx, c.ID); err != nil {
+			return err
+		}
 	}
-	return err
+	if !ch.From.Ended() && c.Ended() {
+		if _, err = w.deleteRedact.ExecContext(ctx, c.ID); err != nil {
+			return err
+		}
+	}
+	return w.tell(ctx, ch.Audit...)
 }
 
 // refusal finds out why a compare-and-set met no row.

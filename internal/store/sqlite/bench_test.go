@@ -12,6 +12,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 )
 
@@ -56,14 +57,30 @@ func end(c command.Command, output ...command.Chunk) command.Change {
 	for _, o := range output {
 		c.Size[o.Stream] = o.End()
 	}
-	return command.Change{From: from, Fence: c.Fence, Command: c, Output: output}
+	return command.Change{From: from, Fence: c.Fence, Command: c, Output: output, Audit: []audit.Entry{hasEnded(c)}}
+}
+
+// accepted and hasEnded are what the audit is told of a command.
+func accepted(c command.Command) audit.Entry {
+	return audit.Entry{
+		Time: c.CreateTime, Kind: audit.CommandAccepted, Principal: c.CreatedBy.Principal, Origin: string(c.CreatedBy.Origin), Address: "192.0.2.7",
+		Call: "01ARZ3NDEKTSV4RRFFQ69G5FAV", CommandID: c.ID, Host: c.Spec.Host, Command: c.CommandLine(), RequestHash: make([]byte, 32), Decision: "allow", Rule: "look",
+	}
+}
+
+func hasEnded(c command.Command) audit.Entry {
+	return audit.Entry{
+		Time: c.EndTime, Kind: audit.CommandEnded, Principal: c.CreatedBy.Principal, Origin: string(c.CreatedBy.Origin), CommandID: c.ID, Host: c.Spec.Host,
+		Outcome: string(c.State), ExitCode: c.Exit.Code, Stdout: &audit.Output{Size: c.Size[0], Digest: make([]byte, 32), Head: []byte("active (running)\n")},
+	}
 }
 
 // BenchmarkCreate and BenchmarkApply are the two commits of a short command.
 func BenchmarkCreate(b *testing.B) {
 	s := benchStore(b)
 	for b.Loop() {
-		if _, _, err := s.Create(b.Context(), benchCommand(time.Now()), make([]byte, 32)); err != nil {
+		c := benchCommand(time.Now())
+		if _, _, err := s.Create(b.Context(), c, make([]byte, 32), nil, accepted(c)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -72,7 +89,7 @@ func BenchmarkCreate(b *testing.B) {
 func BenchmarkApply(b *testing.B) {
 	s := benchStore(b)
 	c := benchCommand(time.Now())
-	if _, _, err := s.Create(b.Context(), c, nil); err != nil {
+	if _, _, err := s.Create(b.Context(), c, nil, nil, accepted(c)); err != nil {
 		b.Fatal(err)
 	}
 	at := int64(0)
@@ -99,7 +116,7 @@ func BenchmarkShortCommand(b *testing.B) {
 					for n.Add(1) <= int64(b.N) {
 						begin := time.Now()
 						c := benchCommand(begin)
-						if _, _, err := s.Create(b.Context(), c, make([]byte, 32)); err != nil {
+						if _, _, err := s.Create(b.Context(), c, make([]byte, 32), nil, accepted(c)); err != nil {
 							b.Error(err)
 							return
 						}
@@ -135,7 +152,7 @@ func BenchmarkOutput(b *testing.B) {
 			for range commands {
 				wait.Go(func() {
 					c := benchCommand(time.Now())
-					if _, _, err := s.Create(b.Context(), c, nil); err != nil {
+					if _, _, err := s.Create(b.Context(), c, nil, nil, accepted(c)); err != nil {
 						b.Error(err)
 						return
 					}
@@ -183,7 +200,7 @@ func rss(b *testing.B) (n int) {
 func BenchmarkReadOutput(b *testing.B) {
 	s := benchStore(b)
 	c := benchCommand(time.Now())
-	if _, _, err := s.Create(b.Context(), c, nil); err != nil {
+	if _, _, err := s.Create(b.Context(), c, nil, nil, accepted(c)); err != nil {
 		b.Fatal(err)
 	}
 	data := make([]byte, 8<<20)

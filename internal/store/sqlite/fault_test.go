@@ -13,8 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/secret"
 )
 
 // want requires a fault of a kind with words in what people are shown of it.
@@ -32,7 +36,7 @@ func want(t *testing.T, err error, kind fault.Kind, words string) {
 func create(t *testing.T, s *Store) command.Command {
 	t.Helper()
 	c := benchCommand(time.Now())
-	if _, _, err := s.Create(t.Context(), c, nil); err != nil {
+	if _, _, err := s.Create(t.Context(), c, nil, nil, accepted(c)); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -207,7 +211,8 @@ func TestFilesTakeTheDisk(t *testing.T) {
 // were written: nothing of the change may be left, and later ones go on.
 func TestHalfWay(t *testing.T) {
 	for _, on := range []string{
-		"INSERT ON command", "INSERT ON command_spec", "INSERT ON command_start", "INSERT ON command_label", "INSERT ON request",
+		"INSERT ON command", "INSERT ON command_spec", "INSERT ON command_start", "INSERT ON command_label", "INSERT ON command_redact", "INSERT ON request",
+		"INSERT ON audit", "INSERT ON audit_head", "DELETE ON command_redact",
 		"INSERT ON output_chunk", "UPDATE ON command", "DELETE ON command_start",
 		"DELETE ON output_chunk", "DELETE ON command_label", "DELETE ON request", "DELETE ON command", "DELETE ON command_spec",
 	} {
@@ -217,7 +222,7 @@ func TestHalfWay(t *testing.T) {
 			c := create(t, s)
 			next := end(c, command.Chunk{Data: make([]byte, 3<<20)})
 			steps := []func() error{
-				func() error { _, _, err := s.Create(t.Context(), c, nil); return err },
+				func() error { _, _, err := s.Create(t.Context(), c, nil, nil, accepted(c)); return err },
 				func() error { return s.Apply(t.Context(), next) },
 				func() error {
 					_, err := s.Retain(t.Context(), command.Retention{Now: time.Now().Add(time.Hour), TrimTo: 100})
@@ -230,6 +235,7 @@ func TestHalfWay(t *testing.T) {
 			}
 			// The command of this test is a new one; the first is a bystander.
 			c = benchCommand(time.Now())
+			c.Spec.Redact = []secret.Text{secret.New("hush")}
 			next.Command.ID, next.Command.Spec, next.Command.CreateTime = c.ID, c.Spec, c.CreateTime
 			failures := 0
 			for i, step := range steps {
@@ -256,7 +262,10 @@ func TestHalfWay(t *testing.T) {
 				t.Fatal("nothing failed")
 			}
 			check(t, s)
-			if got := tables(t, s); got != "command 1 command_label 1 command_spec 1 command_start 1 output_chunk 0 request 0 " {
+			if err := verify(t, s); err != nil {
+				t.Fatal(err)
+			}
+			if got := tables(t, s); got != "command 1 command_label 1 command_spec 1 command_start 1 command_redact 0 approval 0 output_chunk 0 request 0 api_key 0 audit 3 audit_head 1 " {
 				t.Fatalf("at last there is %s", got)
 			}
 		})
@@ -266,7 +275,7 @@ func TestHalfWay(t *testing.T) {
 // tables counts the rows of all tables.
 func tables(t *testing.T, s *Store) (counts string) {
 	t.Helper()
-	for _, name := range []string{"command", "command_label", "command_spec", "command_start", "output_chunk", "request"} {
+	for _, name := range []string{"command", "command_label", "command_spec", "command_start", "command_redact", "approval", "output_chunk", "request", "api_key", "audit", "audit_head"} {
 		var n int
 		if err := s.read.QueryRow("SELECT count(*) FROM " + name).Scan(&n); err != nil {
 			t.Fatal(err)
@@ -276,12 +285,158 @@ func tables(t *testing.T, s *Store) (counts string) {
 	return counts
 }
 
+// TestHalfWayDecided has the database fail at each table in turn, in the second of
+// two steps where it can: nothing of the first is left either.
+func TestHalfWayDecided(t *testing.T) {
+	for _, on := range []string{
+		"UPDATE ON approval", "UPDATE ON command_spec", "UPDATE ON command", "INSERT ON command_start", "DELETE ON command_start", "INSERT ON command_redact",
+		"DELETE ON command_redact", "INSERT ON command_label", "DELETE ON command_label", "INSERT ON audit", "INSERT ON audit_head",
+	} {
+		t.Run(on, func(t *testing.T) {
+			s := open(t, t.TempDir())
+			defer s.Close()
+			var steps []approval.Step
+			for range 2 {
+				c := benchCommand(time.Now())
+				c.State, c.Spec.Redact = command.AwaitingApproval, []secret.Text{secret.New("hush")}
+				gate := approval.Approval{CommandID: c.ID, Version: 1, State: approval.Pending}
+				if _, _, err := s.Create(t.Context(), c, nil, &gate, accepted(c)); err != nil {
+					t.Fatal(err)
+				}
+				spec := c.Spec
+				spec.Host, spec.Line, spec.Labels = "web2", "true", map[string]string{"env": "test"}
+				gate.Version, gate.State = 2, approval.Approved
+				next := c
+				next.State = command.Queued
+				steps = append(steps, approval.Step{Approval: gate, Spec: &spec, Change: command.Change{From: c.State, Fence: c.Fence, Command: next,
+					Audit: []audit.Entry{{Kind: audit.ApprovalDecided, CommandID: c.ID}}}})
+			}
+			before := content(t, s, steps)
+			// Where the table has the command's id, only the second one fails.
+			when := " WHEN 1"
+			switch _, table, _ := strings.Cut(on, " ON "); {
+			case table == "audit":
+				when = " WHEN new.command = '" + steps[1].Approval.CommandID + "'"
+			case table == "command":
+				when = " WHEN old.id = '" + steps[1].Approval.CommandID + "'"
+			case table != "audit_head" && strings.HasPrefix(on, "INSERT"):
+				when = " WHEN new.command = '" + steps[1].Approval.CommandID + "'"
+			case table != "audit_head":
+				when = " WHEN old.command = '" + steps[1].Approval.CommandID + "'"
+			}
+			onWriter(t, s, "CREATE TRIGGER fail BEFORE "+on+when+" BEGIN SELECT RAISE(ABORT, 'this test'); END")
+			if err := s.Decide(t.Context(), steps); fault.KindOf(err) != fault.Internal || err == nil {
+				t.Fatal(err)
+			}
+			onWriter(t, s, "DROP TRIGGER fail")
+			if after := content(t, s, steps); after != before {
+				t.Fatalf("half decided:\n%s\nbefore:\n%s", after, before)
+			}
+			if err := s.Decide(t.Context(), steps); err != nil {
+				t.Fatal(err)
+			}
+			if after := content(t, s, steps); strings.Count(after, "APPROVED") != 2 || strings.Count(after, "web2") != 2 {
+				t.Fatalf("decided:\n%s", after)
+			}
+			if err := verify(t, s); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// content is all that is stored of the commands of some steps, and how much is told.
+func content(t *testing.T, s *Store, steps []approval.Step) string {
+	t.Helper()
+	text := tables(t, s)
+	for _, st := range steps {
+		c, err := s.Get(t.Context(), st.Approval.CommandID)
+		a, err2 := s.Approval(t.Context(), st.Approval.CommandID)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		text += fmt.Sprintf("\n%+v\n%+v", c, a)
+	}
+	return text
+}
+
+// TestHalfWayKeys has the audit fail: then there is no key either, and none revoked.
+func TestHalfWayKeys(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	add := func() error {
+		return s.AddKey(t.Context(), access.Key{ID: "k", Name: "ci"}, audit.Entry{Kind: audit.TokenCreated})
+	}
+	revoke := func() error {
+		_, err := s.RevokeKey(t.Context(), "ci", time.Now(), audit.Entry{Kind: audit.TokenRevoked})
+		return err
+	}
+	for i, step := range []func() error{add, revoke} {
+		onWriter(t, s, "CREATE TRIGGER fail BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'this test'); END")
+		if err := step(); err == nil {
+			t.Fatal("it was done in silence")
+		}
+		onWriter(t, s, "DROP TRIGGER fail")
+		if list, err := s.Keys(t.Context()); err != nil || len(list) != i || i == 1 && !list[0].RevokeTime.IsZero() {
+			t.Fatalf("keys %+v, %v", list, err)
+		}
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := verify(t, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDamagedApprovalsAndKeys writes what none can be: lists go on without them.
+func TestDamagedApprovalsAndKeys(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	var ids []string
+	for range 3 {
+		c := benchCommand(time.Now())
+		c.State = command.AwaitingApproval
+		if _, _, err := s.Create(t.Context(), c, nil, &approval.Approval{CommandID: c.ID, Roles: []string{"a"}}, accepted(c)); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, c.ID)
+	}
+	for i, text := range []string{"UPDATE approval SET roles = x'0505' WHERE command = ?", "UPDATE approval SET decisions = x'01' WHERE command = ?", "UPDATE approval SET allow_self = 7 WHERE command = ?"} {
+		if _, err := s.writer.db.Exec(text, ids[1]); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Approval(t.Context(), ids[1])
+		want(t, err, fault.DataLoss, ids[1])
+		list, err := s.Approvals(t.Context(), approval.Filter{Limit: 2})
+		if err != nil || len(list) != 2 || list[0].CommandID != ids[2] || list[1].CommandID != ids[0] {
+			t.Fatalf("case %d: %d approvals, %v", i, len(list), err)
+		}
+	}
+	for _, name := range []string{"a", "b"} {
+		if err := s.AddKey(t.Context(), access.Key{ID: name, Name: name}, audit.Entry{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, text := range []string{"UPDATE api_key SET hash = x'00' WHERE id = 'a'", "UPDATE api_key SET hash = zeroblob(32), roles = x'05' WHERE id = 'a'"} {
+		if _, err := s.writer.db.Exec(text); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := s.Keys(t.Context()); err != nil || len(list) != 1 || list[0].Name != "b" {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		_, err := s.RevokeKey(t.Context(), "a", time.Now(), audit.Entry{})
+		want(t, err, fault.DataLoss, "API key")
+	}
+}
+
 func TestReadOnly(t *testing.T) {
 	s := open(t, t.TempDir())
 	defer s.Close()
 	c := create(t, s)
 	onWriter(t, s, "PRAGMA query_only = 1")
-	_, _, err := s.Create(t.Context(), benchCommand(time.Now()), nil)
+	fresh := benchCommand(time.Now())
+	_, _, err := s.Create(t.Context(), fresh, nil, nil, accepted(fresh))
 	want(t, err, fault.Unavailable, "cannot be written")
 	want(t, s.Apply(t.Context(), end(c)), fault.Unavailable, "cannot be written")
 	_, err = s.Retain(t.Context(), command.Retention{Now: time.Now().Add(48 * time.Hour)})
@@ -342,7 +497,7 @@ func TestDamagedRows(t *testing.T) {
 		// The repeated request meets it too.
 		again := c
 		again.ID = benchCommand(time.Now()).ID
-		_, _, err = s.Create(t.Context(), again, nil)
+		_, _, err = s.Create(t.Context(), again, nil, nil, accepted(again))
 		want(t, err, fault.DataLoss, c.ID)
 	}
 
@@ -369,7 +524,7 @@ func TestDamagedRows(t *testing.T) {
 	if _, err := s.writer.db.Exec("DELETE FROM command WHERE id = ?", c.ID); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := s.Create(t.Context(), c, nil)
+	_, _, err := s.Create(t.Context(), c, nil, nil, accepted(c))
 	want(t, err, fault.DataLoss, c.ID)
 }
 

@@ -10,11 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 )
 
@@ -24,7 +26,7 @@ const childDir = "TELEXEC_STORETEST_DIR"
 // child writes commands with output from several goroutines and prints what was
 // acknowledged, until it is killed.
 func child(dir string) {
-	s, err := Open(context.Background(), filepath.Join(dir, "commands.db"), Options{})
+	s, err := Open(context.Background(), filepath.Join(dir, "commands.db"), Options{Key: testKey})
 	if err != nil {
 		fmt.Println("error", err)
 		return
@@ -39,7 +41,7 @@ func child(dir string) {
 		go func() {
 			for {
 				c := benchCommand(time.Now())
-				if _, _, err := s.Create(context.Background(), c, nil); err != nil {
+				if _, _, err := s.Create(context.Background(), c, nil, nil, accepted(c)); err != nil {
 					say("error", err)
 				}
 				say("created", c.ID)
@@ -55,6 +57,9 @@ func child(dir string) {
 					}
 					say("output", c.ID, c.Version, len(whole), fmt.Sprintf("%x", sha256.Sum256(whole)))
 				}
+				if err := s.Apply(context.Background(), end(c)); err != nil {
+					say("error", err)
+				}
 			}
 		}()
 	}
@@ -62,7 +67,7 @@ func child(dir string) {
 }
 
 // TestKilled kills a writing process, several times over, and requires that all
-// that was acknowledged is there.
+// that was acknowledged is there, and that the audit tells as much as is there.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	type state struct {
@@ -102,6 +107,7 @@ func TestKilled(t *testing.T) {
 		_ = cmd.Wait()
 		s := open(t, dir)
 		check(t, s)
+		asTold(t, s)
 		for id, st := range acknowledged {
 			c, err := s.Get(t.Context(), id)
 			if err != nil || c.Version < st.version || c.Size[0] < st.size {
@@ -122,5 +128,44 @@ func TestKilled(t *testing.T) {
 	}
 	if len(acknowledged) < 10 {
 		t.Fatalf("only %d commands were acknowledged", len(acknowledged))
+	}
+}
+
+// asTold requires that the audit is whole and tells what has become of every command,
+// and no more than that.
+func asTold(t *testing.T, s *Store) {
+	t.Helper()
+	if err := verify(t, s); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.List(t.Context(), command.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	for _, c := range all {
+		rows, err := s.AuditRows(t.Context(), audit.Filter{CommandID: c.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told += len(rows)
+		kinds := make([]audit.Kind, len(rows))
+		for i, row := range rows {
+			e, err := row.Entry()
+			if err != nil {
+				t.Fatal(err)
+			}
+			kinds[i] = e.Kind
+		}
+		due := []audit.Kind{audit.CommandAccepted}
+		if c.Ended() {
+			due = []audit.Kind{audit.CommandEnded, audit.CommandAccepted}
+		}
+		if !slices.Equal(kinds, due) {
+			t.Fatalf("of %s, which is %s, the audit tells %q", c.ID, c.State, kinds)
+		}
+	}
+	if head, err := s.AuditHead(t.Context()); err != nil || head.Seq != int64(told) {
+		t.Fatalf("the audit has %d rows, %v, of which %d are of commands that are there", head.Seq, err, told)
 	}
 }

@@ -31,6 +31,9 @@ const (
 	probeMost = 1000
 	// idSlack is how far the time in an id may be from CreateTime, which decides.
 	idSlack = time.Minute
+	// visibleMost is how many hosts a caller may see with a walk for each. SQLite takes
+	// 500 walks in one statement; long before, they cost more than they save.
+	visibleMost = 100
 )
 
 // List is store.Store's.
@@ -61,15 +64,7 @@ func (s *Store) List(ctx context.Context, f command.Filter) ([]command.Command, 
 // could be waiting for one more. A damaged row is left out; last is the id to go
 // on behind, empty where nothing older is left.
 func (s *Store) page(ctx context.Context, f command.Filter) (list []command.Command, last string, err error) {
-	in := inquiry{f: f, count: func(text string, args []any) (n int, err error) {
-		stmt, done, err := s.lists.prepared(ctx, s.read, text)
-		if err != nil {
-			return 0, err
-		}
-		defer done()
-		err = stmt.QueryRowContext(ctx, args...).Scan(&n)
-		return n, err
-	}}
+	in := inquiryOf(f, s.counter(ctx))
 	text, args, err := in.compose()
 	if err != nil {
 		return nil, "", err
@@ -91,7 +86,7 @@ func (s *Store) page(ctx context.Context, f command.Filter) (list []command.Comm
 	get := tx.StmtContext(ctx, s.getOne)
 	list = make([]command.Command, 0, len(ids))
 	for _, id := range ids {
-		c, err := scanCommand(get.QueryRowContext(ctx, id).Scan)
+		c, err := scanCommand(get.QueryRowContext(ctx, id).Scan, s.key)
 		// Only scanCommand's damage is a fault yet, and half a record is damage too.
 		if _, damage := errors.AsType[*fault.Error](err); damage || errors.Is(err, sql.ErrNoRows) {
 			s.log.Warn("a list leaves out a damaged record", "command", id, "error", err)
@@ -123,17 +118,41 @@ func readIDs(rows *sql.Rows, err error) (ids []string, _ error) {
 	return ids, rows.Err()
 }
 
-// inquiry makes the SQL of a list.
-type inquiry struct {
-	f     command.Filter
-	count func(text string, args []any) (int, error)
+// counter gives what counts rows for an inquiry.
+func (s *Store) counter(ctx context.Context) func(text string, args []any) (int, error) {
+	return func(text string, args []any) (n int, err error) {
+		stmt, done, err := s.lists.prepared(ctx, s.read, text)
+		if err != nil {
+			return 0, err
+		}
+		defer done()
+		err = stmt.QueryRowContext(ctx, args...).Scan(&n)
+		return n, err
+	}
 }
 
-// condition is one thing that a filter asks for.
+// inquiry makes the SQL of a list: of commands, of approvals, of the audit.
+type inquiry struct {
+	everything   walk        // taken where no condition has an index
+	conditions   []condition // all must hold; the rarest one is walked
+	checks       []predicate // all must hold; they have no index
+	below, least any         // bounds of the id, exclusive and inclusive; nil: none
+	limit        int         // 0: none
+	count        func(text string, args []any) (int, error)
+}
+
+// condition is one thing that a filter asks for and that indexes find.
 type condition struct {
-	walk   []walk // indexes that together have it; several for several states
-	check  string // the same, as a check on a row that was met
-	values []any  // for check
+	predicate        // on a row that was met otherwise
+	walks     []walk // that together find the rows, each row once
+	probe     []walk // the same, to be counted only; nil: walks
+	sorts     bool   // they are not in order: all the rows are read, so there must be few
+}
+
+// predicate is a condition on a row.
+type predicate struct {
+	text string
+	args []any
 }
 
 // walk is one run of an index.
@@ -144,55 +163,126 @@ type walk struct {
 	id    string // the column that is the id
 }
 
-func (in *inquiry) conditions() []condition {
-	var all []condition
-	column := func(name, value string) {
-		if value != "" {
-			all = append(all, condition{
-				walk:   []walk{{from: "command c INDEXED BY command_" + name, where: "c." + name + " = ?", args: []any{value}, id: "c.id"}},
-				check:  "c." + name + " = ?",
-				values: []any{value},
-			})
-		}
+// asks adds a condition that one walk finds, and its own text checks.
+func (in *inquiry) asks(w walk, args ...any) {
+	w.args = args
+	in.conditions = append(in.conditions, condition{predicate: predicate{w.where, args}, walks: []walk{w}})
+}
+
+// asksAny adds the condition that a column has one of some values: as many walks.
+func (in *inquiry) asksAny(one walk, column string, values []string) {
+	if len(values) == 0 {
+		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(in.f.Labels)) {
-		args := []any{name, in.f.Labels[name]}
-		all = append(all, condition{
-			walk:   []walk{{from: "command_label l CROSS JOIN command c ON c.id = l.command", where: "l.name = ? AND l.value = ?", args: args, id: "l.command"}},
-			check:  "EXISTS (SELECT 1 FROM command_label WHERE name = ? AND value = ? AND command = c.id)",
-			values: args,
+	values = slices.Sorted(slices.Values(values))
+	var c condition
+	for _, v := range slices.Compact(values) {
+		w := one
+		w.args = []any{v}
+		c.walks = append(c.walks, w)
+		c.args = append(c.args, v)
+	}
+	c.text = column + " IN (" + placeholders(len(c.args)) + ")"
+	in.conditions = append(in.conditions, c)
+}
+
+// inquiryOf is the inquiry of a filter of commands.
+func inquiryOf(f command.Filter, count func(text string, args []any) (int, error)) *inquiry {
+	in := &inquiry{everything: walk{from: "command c", where: "1", id: "c.id"}, limit: f.Limit, count: count}
+	for _, name := range slices.Sorted(maps.Keys(f.Labels)) {
+		args := []any{name, f.Labels[name]}
+		in.conditions = append(in.conditions, condition{
+			walks:     []walk{{from: "command_label l CROSS JOIN command c ON c.id = l.command", where: "l.name = ? AND l.value = ?", args: args, id: "l.command"}},
+			probe:     []walk{{from: "command_label l", where: "l.name = ? AND l.value = ?", args: args, id: "l.command"}},
+			predicate: predicate{"EXISTS (SELECT 1 FROM command_label WHERE name = ? AND value = ? AND command = c.id)", args},
 		})
 	}
-	if len(in.f.States) > 0 {
-		var c condition
-		states := slices.Clone(in.f.States)
-		slices.Sort(states)
-		for _, state := range slices.Compact(states) {
-			c.walk = append(c.walk, walk{from: "command c INDEXED BY command_state", where: "c.state = ?", args: []any{string(state)}, id: "c.id"})
-			c.values = append(c.values, string(state))
-		}
-		c.check = "c.state IN (" + placeholders(len(c.values)) + ")"
-		all = append(all, c)
+	states := make([]string, len(f.States))
+	for i, state := range f.States {
+		states[i] = string(state)
 	}
-	column("principal", in.f.Principal)
-	column("host", in.f.Host)
-	column("origin", string(in.f.Origin))
-	return all
+	in.asksAny(byColumn("state"), "c.state", states)
+	for _, c := range []struct{ name, value string }{
+		{"principal", f.Principal}, {"host", f.Host}, {"origin", string(f.Origin)},
+	} {
+		if c.value != "" {
+			in.asks(byColumn(c.name), c.value)
+		}
+	}
+	in.sees(f.Visible)
+	// One upper bound only: of two, SQLite seeks to one and walks to the other.
+	before := f.Before
+	if !f.To.IsZero() {
+		in.checks = append(in.checks, predicate{"c.create_time < ?", []any{micros(f.To)}})
+		if to := idAt(f.To.Add(idSlack)); before == "" || to < before {
+			before = to
+		}
+	}
+	if before != "" {
+		in.below = before
+	}
+	if !f.From.IsZero() {
+		in.checks = append(in.checks, predicate{"c.create_time >= ?", []any{micros(f.From)}})
+		in.least = idAt(f.From.Add(-idSlack))
+	}
+	return in
+}
+
+// byColumn is the walk of a column of command that has an index of its name.
+func byColumn(name string) walk {
+	return walk{from: "command c INDEXED BY command_" + name, where: "c." + name + " = ?", id: "c.id"}
+}
+
+// sees adds the condition that the caller may see the command: one walk for what is
+// the principal's, and one per host for what is others' there. With a great many
+// hosts it is one walk for all of them where there is little on them, and else most
+// of what there is can be seen: all is walked and checked.
+func (in *inquiry) sees(v *command.Visible) {
+	if v == nil {
+		return
+	}
+	own := byColumn("principal")
+	own.args = []any{v.Principal}
+	hosts := slices.Compact(slices.Sorted(slices.Values(v.Hosts)))
+	if len(hosts) == 0 {
+		in.asks(own, v.Principal)
+		return
+	}
+	// The signs keep SQLite from gathering both by their indexes, and sorting.
+	c := condition{predicate: predicate{text: "(+c.principal = ? OR +c.host IN (" + placeholders(len(hosts)) + "))", args: []any{v.Principal}}, walks: []walk{own}}
+	there := walk{from: "command c INDEXED BY command_host", where: "c.host IN (" + placeholders(len(hosts)) + ")", id: "c.id"}
+	for _, host := range hosts {
+		c.args = append(c.args, host)
+		there.args = append(there.args, host)
+		w := byColumn("host")
+		w.where += " AND c.principal <> ?" // what is the principal's own has been walked
+		w.args = []any{host, v.Principal}
+		c.walks = append(c.walks, w)
+	}
+	c.probe = []walk{own, there}
+	if len(hosts) > visibleMost {
+		there.where += " AND c.principal <> ?"
+		there.args = append(slices.Clip(there.args), v.Principal)
+		c.walks, c.sorts = []walk{own, there}, true
+	}
+	in.conditions = append(in.conditions, c)
 }
 
 // compose gives the statement that finds the ids of the page, newest first.
 func (in *inquiry) compose() (text string, args []any, err error) {
-	conditions := in.conditions()
-	walks := []walk{{from: "command c", where: "1", id: "c.id"}}
-	if len(conditions) > 0 {
-		best, err := in.rarest(conditions)
-		if err != nil {
-			return "", nil, err
-		}
-		walks = conditions[best].walk
-		conditions = slices.Delete(conditions, best, best+1)
+	best, err := in.rarest()
+	if err != nil {
+		return "", nil, err
 	}
-	limit := in.f.Limit
+	walks, checks := []walk{in.everything}, slices.Clip(in.checks)
+	for i, c := range in.conditions {
+		if i == best {
+			walks = c.walks
+			continue
+		}
+		checks = append(checks, c.predicate)
+	}
+	limit := in.limit
 	if limit <= 0 {
 		limit = -1
 	}
@@ -205,17 +295,9 @@ func (in *inquiry) compose() (text string, args []any, err error) {
 		// Each run stops by itself when it has filled a page.
 		b.WriteString("SELECT id FROM (SELECT " + w.id + " AS id FROM " + w.from + " WHERE " + where)
 		args = append(args, bounds...)
-		for _, c := range conditions {
-			b.WriteString(" AND " + c.check)
-			args = append(args, c.values...)
-		}
-		if !in.f.From.IsZero() {
-			b.WriteString(" AND c.create_time >= ?")
-			args = append(args, micros(in.f.From))
-		}
-		if !in.f.To.IsZero() {
-			b.WriteString(" AND c.create_time < ?")
-			args = append(args, micros(in.f.To))
+		for _, c := range checks {
+			b.WriteString(" AND " + c.text)
+			args = append(args, c.args...)
 		}
 		b.WriteString(" ORDER BY " + w.id + " DESC LIMIT ?)")
 		args = append(args, limit)
@@ -227,47 +309,44 @@ func (in *inquiry) compose() (text string, args []any, err error) {
 // bounds is the part of an index that a walk goes through.
 func (in *inquiry) bounds(w walk) (where string, args []any) {
 	where, args = w.where, slices.Clone(w.args)
-	// One upper bound only: of two, SQLite seeks to one and walks to the other.
-	before := in.f.Before
-	if !in.f.To.IsZero() {
-		if to := idAt(in.f.To.Add(idSlack)); before == "" || to < before {
-			before = to
-		}
-	}
-	if before != "" {
+	if in.below != nil {
 		where += " AND " + w.id + " < ?"
-		args = append(args, before)
+		args = append(args, in.below)
 	}
-	if !in.f.From.IsZero() {
+	if in.least != nil {
 		where += " AND " + w.id + " >= ?"
-		args = append(args, idAt(in.f.From.Add(-idSlack)))
+		args = append(args, in.least)
 	}
 	return where, args
 }
 
-// rarest finds the condition that the fewest commands fulfil.
-func (in *inquiry) rarest(conditions []condition) (best int, err error) {
-	if len(conditions) == 1 {
+// rarest finds the condition that the fewest rows fulfil; -1 where there is none to
+// be walked.
+func (in *inquiry) rarest() (best int, err error) {
+	if len(in.conditions) == 1 && !in.conditions[0].sorts {
 		return 0, nil
 	}
-	least := probeMost + 1
-	for i, c := range conditions {
+	best = -1
+	fewest := probeMost + 1
+	for i, c := range in.conditions {
+		probe := c.probe
+		if probe == nil {
+			probe = c.walks
+		}
 		sum := 0
-		for _, w := range c.walk {
-			if sum >= least {
+		for _, w := range probe {
+			if sum >= fewest {
 				break
 			}
-			// The label's walk counts without its join.
-			from, _, _ := strings.Cut(w.from, " CROSS JOIN")
 			where, args := in.bounds(w)
-			n, err := in.count("SELECT count(*) FROM (SELECT 1 FROM "+from+" WHERE "+where+" LIMIT ?)", append(args, least))
+			n, err := in.count("SELECT count(*) FROM (SELECT 1 FROM "+w.from+" WHERE "+where+" LIMIT ?)", append(args, fewest))
 			if err != nil {
 				return 0, err
 			}
 			sum += n
 		}
-		if sum < least {
-			best, least = i, sum
+		if sum < fewest || best < 0 && !c.sorts {
+			best, fewest = i, min(sum, fewest)
 		}
 	}
 	return best, nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -46,7 +47,7 @@ func TestOpenRefuses(t *testing.T) {
 	t.Run("second opener", func(t *testing.T) {
 		dir := t.TempDir()
 		s := open(t, dir)
-		_, err := Open(t.Context(), filepath.Join(dir, "commands.db"), Options{})
+		_, err := Open(t.Context(), filepath.Join(dir, "commands.db"), Options{Key: testKey})
 		want(t, err, fault.Unavailable, fmt.Sprintf("(process %d)", os.Getpid()))
 		create(t, s) // the first one is not disturbed
 		if err := s.Close(); err != nil {
@@ -66,14 +67,14 @@ func TestOpenRefuses(t *testing.T) {
 	t.Run("newer tables", func(t *testing.T) {
 		path := prepared(t, "PRAGMA user_version = 999")
 		before, _ := os.ReadFile(path)
-		_, err := Open(t.Context(), path, Options{})
+		_, err := Open(t.Context(), path, Options{Key: testKey})
 		want(t, err, fault.FailedPrecondition, "newer telexecd (its version is 999")
 		if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
 			t.Error("the file was changed")
 		}
 	})
 	t.Run("another program's database", func(t *testing.T) {
-		_, err := Open(t.Context(), prepared(t, "PRAGMA application_id = 7"), Options{})
+		_, err := Open(t.Context(), prepared(t, "PRAGMA application_id = 7"), Options{Key: testKey})
 		want(t, err, fault.FailedPrecondition, "another program")
 	})
 	t.Run("no database", func(t *testing.T) {
@@ -81,15 +82,15 @@ func TestOpenRefuses(t *testing.T) {
 		if err := os.WriteFile(path, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Open(t.Context(), path, Options{})
+		_, err := Open(t.Context(), path, Options{Key: testKey})
 		want(t, err, fault.DataLoss, "damaged")
 	})
 	t.Run("no file", func(t *testing.T) {
-		_, err := Open(t.Context(), t.TempDir(), Options{})
+		_, err := Open(t.Context(), t.TempDir(), Options{Key: testKey})
 		want(t, err, fault.Unavailable, "is a directory")
 	})
 	t.Run("no directory", func(t *testing.T) {
-		_, err := Open(t.Context(), "/dev/null/x/commands.db", Options{})
+		_, err := Open(t.Context(), "/dev/null/x/commands.db", Options{Key: testKey})
 		want(t, err, fault.Unavailable, "not a directory")
 	})
 	t.Run("no lock file", func(t *testing.T) {
@@ -97,13 +98,13 @@ func TestOpenRefuses(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, "commands.db.lock"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Open(t.Context(), filepath.Join(dir, "commands.db"), Options{})
+		_, err := Open(t.Context(), filepath.Join(dir, "commands.db"), Options{Key: testKey})
 		want(t, err, fault.Unavailable, "cannot be locked")
 	})
 	t.Run("ended context", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := Open(ctx, filepath.Join(t.TempDir(), "commands.db"), Options{})
+		_, err := Open(ctx, filepath.Join(t.TempDir(), "commands.db"), Options{Key: testKey})
 		if fault.KindOf(err) != fault.Cancelled {
 			t.Fatal(err)
 		}
@@ -168,6 +169,10 @@ func TestMigrateWhatIsThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The columns of the first version.
+	first := strings.Join(slices.Concat(fixed[:5], slices.DeleteFunc(slices.Clone(changing), func(c string) bool {
+		return c == "cancel_grace" || c == "rule" || c == "gated"
+	}), fixed[5:], []string{"stored_stdout", "stored_stderr", "kept"}), ", ")
 	for version := 1; version < len(all); version++ {
 		path := filepath.Join(t.TempDir(), "commands.db")
 		db, err := sql.Open("sqlite", path)
@@ -176,11 +181,13 @@ func TestMigrateWhatIsThere(t *testing.T) {
 		}
 		for _, step := range append(all[:version:version],
 			fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, version),
-			`INSERT INTO command VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', 'web1', 'ann', 'cli', 1, 1, 'COMPLETED', '', 0, 1, 2, 2, 0, '', 0,
+			`INSERT INTO command (`+first+`) VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', 'web1', 'ann', 'cli', 1, 1, 'COMPLETED', '', 0, 1, 2, 2, 0, '', 0,
 				NULL, NULL, NULL, '', '', '', '', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0)`,
 			`UPDATE command SET cancel_principal = 'ann', cancel_origin = 'cli', cancel_time = 1, cancel_reason = ''`,
 			`INSERT INTO command_spec (command, request_id, line, stdin_open, working_directory, login_shell, timeout, queue_timeout, priority, durability, action_type)
-				VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', '', 'uptime', 0, '', 0, 0, 0, 0, '', '')`) {
+				VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', '', 'uptime', 0, '', 0, 0, 0, 0, '', '')`,
+			// What a start needs was not sealed.
+			`INSERT INTO command_start (command, env, stdin) VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', x'020141014f', x'696e')`) {
 			if _, err := db.ExecContext(t.Context(), step); err != nil {
 				t.Fatal(err)
 			}
@@ -188,12 +195,13 @@ func TestMigrateWhatIsThere(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		s, err := Open(t.Context(), path, Options{})
+		s, err := Open(t.Context(), path, Options{Key: testKey})
 		if err != nil {
 			t.Fatal(err)
 		}
 		c, err := s.Get(t.Context(), "01ARZ3NDEKTSV4RRFFQ69G5FAV")
-		if err != nil || c.Spec.Line != "uptime" || c.State != command.Completed || c.Spec.Sudo != nil || c.Cancellation.Grace != command.DefaultGrace {
+		if err != nil || c.Spec.Line != "uptime" || c.State != command.Completed || c.Spec.Sudo != nil || c.Cancellation.Grace != command.DefaultGrace ||
+			c.Spec.Env["A"] != "O" || string(c.Spec.Stdin) != "in" {
 			t.Errorf("from version %d: %+v, %v", version, c, err)
 		}
 		if err := s.Close(); err != nil {

@@ -19,7 +19,7 @@ func (s *Store) Get(ctx context.Context, id string) (command.Command, error) {
 		return command.Command{}, err
 	}
 	defer leave()
-	c, err := scanCommand(s.getOne.QueryRowContext(ctx, id).Scan)
+	c, err := scanCommand(s.getOne.QueryRowContext(ctx, id).Scan, s.key)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = unknownCommand(id)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/seal"
 )
 
 // How a command.Command lies in the tables. The columns of one kind, the values
@@ -23,7 +24,7 @@ var changing = []string{
 	"cancel_principal", "cancel_origin", "cancel_time", "cancel_reason", "cancel_grace", "cancel_report",
 	"progress_percent", "progress_label", "progress_time",
 	"truncated_stdout", "truncated_stderr", "truncated_reason",
-	"size_stdout", "size_stderr", "stdin_closed",
+	"size_stdout", "size_stderr", "stdin_closed", "rule", "gated",
 }
 
 func changingValues(c *command.Command) []any {
@@ -58,7 +59,7 @@ func changingValues(c *command.Command) []any {
 	} else {
 		v = append(v, nil, nil, nil)
 	}
-	return append(v, c.Size[command.Stdout], c.Size[command.Stderr], c.StdinClosed)
+	return append(v, c.Size[command.Stdout], c.Size[command.Stderr], c.StdinClosed, c.Rule, c.Gated)
 }
 
 // fixed are the columns of command that only Create writes.
@@ -100,9 +101,10 @@ func askedValues(s *command.Spec) []any {
 }
 
 // selectCommand reads whole commands; a condition on c.id follows.
-var selectCommand = "SELECT " + qualified("c", fixed) + ", " + qualified("c", changing) + ", " + qualified("s", asked) + `, t.env, t.stdin
+var selectCommand = "SELECT " + qualified("c", fixed) + ", " + qualified("c", changing) + ", " + qualified("s", asked) + `, t.env, t.stdin, t.sealed, r.sealed
 	FROM command c CROSS JOIN command_spec s ON s.command = c.id
-	LEFT JOIN command_start t ON t.command = c.id`
+	LEFT JOIN command_start t ON t.command = c.id
+	LEFT JOIN command_redact r ON r.command = c.id`
 
 func qualified(table string, columns []string) string {
 	return table + "." + strings.Join(columns, ", "+table+".")
@@ -110,15 +112,18 @@ func qualified(table string, columns []string) string {
 
 func placeholders(n int) string { return strings.TrimSuffix(strings.Repeat("?, ", n), ", ") }
 
-// scanCommand reads one row of selectCommand. What no Command can be is damage.
-func scanCommand(scan func(dest ...any) error) (command.Command, error) {
+// scanCommand reads one row of selectCommand. What no Command can be is damage, and
+// so is what the key does not open.
+func scanCommand(scan func(dest ...any) error, key *seal.Key) (command.Command, error) {
 	var (
 		c                                    command.Command
 		created, started, ended, active      int64
 		exitCode, cancelTime, progressTime   sql.NullInt64
 		reason, message, hint                sql.NullString
 		cancelBy, cancelOrigin, cancelReason sql.NullString
-		report, argv, envNames, labels, env  []byte
+		report, argv, envNames, labels       []byte
+		start                                sealedSpec
+		startSealed                          sql.NullInt64
 		percent                              sql.NullFloat64
 		label, cut, term, sudoUser           sql.NullString
 		needsPassword                        sql.NullBool
@@ -137,7 +142,7 @@ func scanCommand(scan func(dest ...any) error) (command.Command, error) {
 		&cancelBy, &cancelOrigin, &cancelTime, &cancelReason, &grace, &report,
 		&percent, &label, &progressTime,
 		&cutOut, &cutErr, &cut,
-		&c.Size[command.Stdout], &c.Size[command.Stderr], &c.StdinClosed,
+		&c.Size[command.Stdout], &c.Size[command.Stderr], &c.StdinClosed, &c.Rule, &c.Gated,
 
 		&c.Spec.RequestID, &c.Spec.Line, &argv, &c.Spec.StdinOpen, &envNames,
 		&c.Spec.WorkingDirectory, &c.Spec.LoginShell,
@@ -145,7 +150,7 @@ func scanCommand(scan func(dest ...any) error) (command.Command, error) {
 		&timeout, &queueTimeout, &priority, &c.Spec.Durability, &labels, &c.Spec.ActionType,
 		&sudoUser, &needsPassword,
 
-		&env, &c.Spec.Stdin,
+		&start.env, &start.stdin, &startSealed, &start.redact,
 	)
 	if err != nil {
 		if !ofDatabase(err) {
@@ -190,15 +195,12 @@ func scanCommand(scan func(dest ...any) error) (command.Command, error) {
 	}
 	c.Spec.Argv, damage[1] = unpackStrings(argv)
 	c.Spec.Labels, damage[2] = unpackMap(labels)
-	c.Spec.Env, damage[3] = unpackEnv(envNames, env)
+	damage[3] = start.open(key, c.ID, isPlain(startSealed), &c.Spec, envNames)
 	if !c.State.Valid() {
 		damage[4] = errors.New("unknown state " + string(c.State))
 	}
 	if err := errors.Join(damage[:]...); err != nil {
 		return c, damaged(c.ID, err)
-	}
-	if len(c.Spec.Stdin) == 0 {
-		c.Spec.Stdin = nil
 	}
 	return c, nil
 }

@@ -1,5 +1,5 @@
-// Package sqlite keeps commands in a SQLite file, and bulk output in plain files
-// beside it: the driver of the store that telexec uses by default. What it
+// Package sqlite keeps commands, approvals, API keys and the audit in a SQLite file,
+// and bulk output in plain files beside it: the driver of the store that telexec uses by default. What it
 // promises is said in package store.
 //
 //	Create, Apply, Retain ─▶ queue ─▶ writer goroutine ─▶ one transaction for all
@@ -28,17 +28,22 @@
 // file that grew to a size once will do so again. Whoever wants the space back
 // stops telexecd and runs VACUUM.
 //
+// The audit is a chain that only the writer makes longer, in the transaction of what
+// each row tells. What may be secret is sealed with a key that lies outside of the
+// database, before it is written: see sealed.go.
+//
 // Measured on two shared cores and an ordinary disk (an fsync takes 0.3 ms): Create
 // 0.4 ms, Apply 0.26 ms; 740, 4,200 and 8,200 short commands a second with 1, 10
 // and 50 callers; bulk output 760 to 1,130 MB/s; a page of 50 of 100,000 commands
-// 2 ms. The figures of a machine: go test -bench . in this directory.
+// 2 ms. What a change tells the audit adds 0.07 ms to it. The figures of a machine:
+// go test -bench . in this directory.
 //
 // The room is larger than most, for one transaction touches all the tables: split
 // by table, its parts would know each other's columns.
 //
 // Start with Open, then writer.go for the group commit, apply.go for what a
-// change writes, bulk.go for what of it goes into files, and migrations for the
-// tables.
+// change writes, audit.go for the chain, bulk.go for what goes into files, list.go
+// for how lists find their rows, and migrations for the tables.
 package sqlite
 
 import (
@@ -54,6 +59,7 @@ import (
 	"time"
 
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/seal"
 	"github.com/telexec/telexec/internal/store"
 	"github.com/telexec/telexec/internal/store/sqlite/bulk"
 )
@@ -82,11 +88,16 @@ type Options struct {
 	// Logger hears of what no caller hears of, such as a failed checkpoint; nil
 	// discards it.
 	Logger *slog.Logger
+
+	// Key seals what may be secret and signs the end of the audit. It must be the
+	// one that was used before: what was sealed with another cannot be read.
+	Key *seal.Key
 }
 
 // Store is the store in a file, with its output files. Use Open.
 type Store struct {
 	log    *slog.Logger
+	key    *seal.Key
 	path   string
 	lock   *os.File // holds the process lock
 	read   *sql.DB
@@ -118,10 +129,13 @@ var _ store.Store = (*Store)(nil)
 // by a newer telexec or is no store of telexec at all. ctx bounds Open alone.
 func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	const op = "sqlite.Open"
-	s := &Store{log: o.Logger, closing: make(chan struct{})}
+	s := &Store{log: o.Logger, key: o.Key, closing: make(chan struct{})}
 	s.release = sync.OnceValue(s.abandon)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.key == nil {
+		return nil, fault.New(fault.Internal, fault.ReasonInternal, "the store was given no key").WithOp(op)
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, fault.Wrap(err, fault.Internal, fault.ReasonInternal, "the working directory is unknown").WithOp(op)
@@ -143,7 +157,7 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if s.files, err = bulk.Open(path + "-output"); err != nil {
 		return nil, notWritten(err)
 	}
-	if s.writer, err = newWriter(ctx, path, s.log); err != nil {
+	if s.writer, err = newWriter(ctx, path, s.key, s.log); err != nil {
 		return nil, err
 	}
 	s.read, err = sql.Open("sqlite", dsn(path, "ro", readerCache, "query_only(1)"))

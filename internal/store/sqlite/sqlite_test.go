@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/telexec/telexec/internal/seal"
 	"github.com/telexec/telexec/internal/store"
 	"github.com/telexec/telexec/internal/store/storetest"
 )
@@ -24,10 +26,13 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, dir string) store.Store { return open(t, dir) })
 }
 
+// testKey is the service's in all tests.
+var testKey = seal.NewKey(bytes.Repeat([]byte{7}, seal.KeySize))
+
 // open opens the store in a directory. The test closes it.
 func open(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), filepath.Join(dir, "commands.db"), Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	s, err := Open(t.Context(), filepath.Join(dir, "commands.db"), Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Key: testKey})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}

@@ -15,7 +15,13 @@ type statements struct {
 	insertCommand, insertSpec, insertStart, insertLabel *sql.Stmt
 	getOne                                              *sql.Stmt
 
-	update, where, insertPiece, deleteStart *sql.Stmt
+	insertRedact *sql.Stmt
+
+	update, where, insertPiece, deleteStart, deleteRedact *sql.Stmt
+
+	insertAudit, putHead, indexAudit                                        *sql.Stmt
+	insertApproval, approvalVersion, updateApproval, updateSpec, updateHost *sql.Stmt
+	insertKey, validKey, revokeKey, useKey                                  *sql.Stmt
 
 	pieceAt, pieceAfter, deletePieces, setEarliest                        *sql.Stmt
 	belongings, deleteCommand, deleteLabel, deleteRequest, forgetRequests *sql.Stmt
@@ -37,19 +43,37 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.insertCommand, "INSERT INTO command (" + strings.Join(fixed, ", ") + ", " + strings.Join(changing, ", ") +
 			", stored_stdout, stored_stderr, kept) VALUES (" + placeholders(len(fixed)+len(changing)) + ", 0, 0, 0) ON CONFLICT (id) DO NOTHING"},
 		{&s.insertSpec, "INSERT INTO command_spec (command, " + strings.Join(asked, ", ") + ") VALUES (" + placeholders(1+len(asked)) + ")"},
-		{&s.insertStart, "INSERT INTO command_start (command, env, stdin) VALUES (?, ?, ?)"},
+		{&s.insertStart, "INSERT INTO command_start (command, env, stdin, sealed) VALUES (?, ?, ?, 1)"},
+		{&s.insertRedact, "INSERT INTO command_redact (command, sealed) VALUES (?, ?)"},
 		{&s.insertLabel, "INSERT INTO command_label (name, value, command) VALUES (?, ?, ?)"},
 		{&s.getOne, selectCommand + " WHERE c.id = ?"},
 
 		// stored_* move to the end of the new output, and stay where there is none
 		// (-1); kept is set once the command has ended.
-		{&s.update, "UPDATE command SET " + strings.Join(changing, " = ?, ") + ` = ?,
+		{&s.update, "UPDATE command SET " + assignments(changing) + `,
 			stored_stdout = max(stored_stdout, ?), stored_stderr = max(stored_stderr, ?),
 			kept = iif(?, max(max(stored_stdout, ?) - earliest_stdout, max(stored_stderr, ?) - earliest_stderr), 0)
 			WHERE id = ? AND state = ? AND fence = ? AND ? IN (-1, stored_stdout) AND ? IN (-1, stored_stderr)`},
 		{&s.where, selectWhere},
 		{&s.insertPiece, "INSERT INTO output_chunk (command, stream, offset, data, filed) VALUES (?, ?, ?, ?, ?)"},
 		{&s.deleteStart, "DELETE FROM command_start WHERE command = ?"},
+		{&s.deleteRedact, "DELETE FROM command_redact WHERE command = ?"},
+
+		{&s.insertAudit, "INSERT INTO audit (seq, prev, hash, text, time, kind, principal, host, command) VALUES (" + placeholders(9) + ")"},
+		{&s.putHead, "INSERT OR REPLACE INTO audit_head (one, seq, hash, tag, indexed, latest, back) VALUES (1, " + placeholders(6) + ")"},
+
+		{&s.indexAudit, indexAudit},
+
+		{&s.insertApproval, "INSERT INTO approval (" + strings.Join(approvalColumns, ", ") + ", command) VALUES (" + placeholders(len(approvalColumns)+1) + ")"},
+		{&s.approvalVersion, "SELECT version FROM approval WHERE command = ?"},
+		{&s.updateApproval, "UPDATE approval SET " + assignments(approvalColumns) + " WHERE command = ?"},
+		{&s.updateSpec, "UPDATE command_spec SET " + assignments(asked) + " WHERE command = ?"},
+		{&s.updateHost, "UPDATE command SET host = ? WHERE id = ? AND host <> ?"},
+
+		{&s.insertKey, "INSERT INTO api_key (" + strings.Join(keyColumns, ", ") + ") VALUES (" + placeholders(len(keyColumns)) + ") ON CONFLICT DO NOTHING"},
+		{&s.validKey, selectKey + " WHERE name = ? AND revoke_time = 0"},
+		{&s.revokeKey, "UPDATE api_key SET revoke_time = ? WHERE id = ?"},
+		{&s.useKey, "UPDATE api_key SET last_use = max(last_use, ?) WHERE id = ?"},
 
 		{&s.pieceAt, "SELECT offset, data, filed FROM output_chunk WHERE command = ? AND stream = ? AND offset <= ? ORDER BY offset DESC LIMIT 1"},
 		{&s.pieceAfter, "SELECT offset FROM output_chunk WHERE command = ? AND stream = ? AND offset < ? ORDER BY offset LIMIT 1 OFFSET ?"},

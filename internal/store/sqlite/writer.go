@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/seal"
 )
 
 // How much one transaction takes at most. A larger one would make its first
@@ -35,7 +36,11 @@ type writer struct {
 	log  *slog.Logger
 	db   *sql.DB   // two connections: conn and the checkpointer's
 	conn *sql.Conn // used by the writer's goroutine alone, once started
+	key  *seal.Key
 	statements
+
+	// The end of the audit; see audit.go. The writer's goroutine has them.
+	committed, next chain
 
 	// turn is held while a transaction is under way, and by the checkpointer where
 	// it must have the WAL to itself.
@@ -53,8 +58,8 @@ type writer struct {
 }
 
 // newWriter opens the file and migrates it.
-func newWriter(ctx context.Context, path string, log *slog.Logger) (_ *writer, err error) {
-	w := &writer{log: log, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+func newWriter(ctx context.Context, path string, key *seal.Key, log *slog.Logger) (_ *writer, err error) {
+	w := &writer{log: log, key: key, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	w.db, err = sql.Open("sqlite", dsn(path, "rw", writerCache,
 		"synchronous(FULL)",
 		// The checkpointer does it; a commit never does.
@@ -89,6 +94,9 @@ func newWriter(ctx context.Context, path string, log *slog.Logger) (_ *writer, e
 		return nil, err
 	}
 	if err = w.statements.prepare(ctx, w.conn); err != nil {
+		return nil, err
+	}
+	if err = w.resume(ctx); err != nil {
 		return nil, err
 	}
 	w.checkpointer, err = newCheckpointer(ctx, w)
@@ -239,6 +247,7 @@ func (w *writer) try(group []*change) (culprit *change, err error) {
 	if _, err := w.begin.ExecContext(ctx); err != nil {
 		return nil, err
 	}
+	w.next = w.committed
 	for _, c := range group {
 		c.err = c.do()
 		if _, refused := errors.AsType[*fault.Error](c.err); c.err != nil && !refused {
@@ -246,10 +255,15 @@ func (w *writer) try(group []*change) (culprit *change, err error) {
 			return c, c.err
 		}
 	}
-	if _, err := w.end.ExecContext(ctx); err != nil {
+	err = w.writeHead(ctx)
+	if err == nil {
+		_, err = w.end.ExecContext(ctx)
+	}
+	if err != nil {
 		w.undo(ctx)
 		return nil, err
 	}
+	w.committed = w.next
 	return nil, nil
 }
 

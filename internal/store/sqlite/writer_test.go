@@ -35,7 +35,7 @@ func TestContextEndsInQueue(t *testing.T) {
 	})
 	<-begun
 	late := benchCommand(time.Now())
-	wait.Go(func() { _, _, inQueue = s.Create(ctx, late, nil) })
+	wait.Go(func() { _, _, inQueue = s.Create(ctx, late, nil, nil, accepted(late)) })
 	for queued := 0; queued == 0; runtime.Gosched() {
 		s.writer.mu.Lock()
 		queued = len(s.writer.queue)
@@ -159,15 +159,19 @@ func TestIdleRetentionWritesNothing(t *testing.T) {
 	}
 }
 
-// TestSecretsLeaveTheFile looks for the secrets of a start in the file itself.
-func TestSecretsLeaveTheFile(t *testing.T) {
+// TestUnsealedSecretsLeaveTheFile has what a start needs from a version that did not
+// seal it, and looks for it in the file itself.
+func TestUnsealedSecretsLeaveTheFile(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	secret := []byte("hush-" + strings.Repeat("0123456789abcdef", 4))
 	c := benchCommand(time.Now())
 	c.Spec.Env = map[string]string{"TOKEN": string(secret)}
 	c.Spec.Stdin = bytes.Repeat(secret, 2000)
-	if _, _, err := s.Create(t.Context(), c, nil); err != nil {
+	if _, _, err := s.Create(t.Context(), c, nil, nil, accepted(c)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.writer.db.Exec("UPDATE command_start SET env = ?, stdin = ?, sealed = 0", packMap(c.Spec.Env), c.Spec.Stdin); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
@@ -175,6 +179,9 @@ func TestSecretsLeaveTheFile(t *testing.T) {
 		t.Fatalf("the secret is not there before the start: %v", err)
 	}
 	s = open(t, dir)
+	if got, err := s.Get(t.Context(), c.ID); err != nil || got.Spec.Env["TOKEN"] != string(secret) || !bytes.Equal(got.Spec.Stdin, c.Spec.Stdin) {
+		t.Fatalf("it is read as %d variables and %d bytes, %v", len(got.Spec.Env), len(got.Spec.Stdin), err)
+	}
 	if err := s.Apply(t.Context(), end(c)); err != nil {
 		t.Fatal(err)
 	}

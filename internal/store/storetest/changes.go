@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/store"
@@ -19,7 +21,7 @@ func withRequest(id string) func(*command.Command) {
 func requestIDs(b *bench) {
 	ctx := b.Context()
 	first := b.command(withRequest("r1"))
-	_, created, err := b.Create(ctx, first, []byte("content"))
+	_, created, err := b.add(ctx, first, []byte("content"))
 	b.must(err)
 	if !created {
 		b.Fatal("the first one was not created")
@@ -29,7 +31,7 @@ func requestIDs(b *bench) {
 	b.pause()
 
 	again := b.command(withRequest("r1"))
-	stored, created, err := b.Create(ctx, again, []byte("content"))
+	stored, created, err := b.add(ctx, again, []byte("content"))
 	b.must(err)
 	if created {
 		b.Fatal("the same request was stored twice")
@@ -38,7 +40,7 @@ func requestIDs(b *bench) {
 	_, err = b.Get(ctx, again.ID)
 	b.fails(err, fault.NotFound, fault.ReasonUnknownCommand)
 
-	_, created, err = b.Create(ctx, again, []byte("other content"))
+	_, created, err = b.add(ctx, again, []byte("other content"))
 	e := b.fails(err, fault.AlreadyExists, fault.ReasonRequestIDReused)
 	if created || e.Metadata["command_id"] != first.ID || e.Hint == "" {
 		b.Fatalf("created %v, error %#v", created, e)
@@ -63,13 +65,13 @@ func requestIDs(b *bench) {
 	// Another principal's ids, and no id at all, are none of its concern.
 	other := b.command(withRequest("r1"), func(c *command.Command) { c.CreatedBy.Principal = "other" })
 	for _, c := range []command.Command{other, b.command(), b.command()} {
-		if _, created, err = b.Create(ctx, c, nil); err != nil || !created {
+		if _, created, err = b.add(ctx, c, nil); err != nil || !created {
 			b.Fatalf("created %v, error %v", created, err)
 		}
 	}
 
 	// The id of a command is never used twice.
-	_, _, err = b.Create(ctx, first, nil)
+	_, _, err = b.add(ctx, first, nil)
 	if err == nil {
 		b.Fatal("a command was stored under an id that is in use")
 	}
@@ -79,20 +81,20 @@ func requestIDs(b *bench) {
 func requestIDForgotten(b *bench) {
 	ctx := b.Context()
 	first := b.command(withRequest("r1"))
-	_, _, err := b.Create(ctx, first, []byte("content"))
+	_, _, err := b.add(ctx, first, []byte("content"))
 	b.must(err)
 	b.pause()
 	b.now = first.CreateTime.Add(store.RequestIDLife - time.Microsecond)
-	if _, created, err := b.Create(ctx, b.command(withRequest("r1")), []byte("content")); err != nil || created {
+	if _, created, err := b.add(ctx, b.command(withRequest("r1")), []byte("content")); err != nil || created {
 		b.Fatalf("before the time: created %v, error %v", created, err)
 	}
 	b.now = first.CreateTime.Add(store.RequestIDLife)
 	second := b.command(withRequest("r1"))
-	if _, created, err := b.Create(ctx, second, []byte("other")); err != nil || !created {
+	if _, created, err := b.add(ctx, second, []byte("other")); err != nil || !created {
 		b.Fatalf("after the time: created %v, error %v", created, err)
 	}
 	b.pause()
-	if stored, created, err := b.Create(ctx, b.command(withRequest("r1")), []byte("other")); err != nil || created || stored.ID != second.ID {
+	if stored, created, err := b.add(ctx, b.command(withRequest("r1")), []byte("other")); err != nil || created || stored.ID != second.ID {
 		b.Fatalf("the id names %s (created %v, error %v), want %s", stored.ID, created, err, second.ID)
 	}
 	// Retention forgets those that are old enough, and only those.
@@ -107,7 +109,7 @@ func requestIDForgotten(b *bench) {
 		b.must(err)
 		b.pause()
 		b.now = second.CreateTime.Add(time.Minute)
-		_, created, err := b.Create(ctx, b.command(withRequest("r1")), []byte("other"))
+		_, created, err := b.add(ctx, b.command(withRequest("r1")), []byte("other"))
 		b.must(err)
 		if created != r.forgotten {
 			b.Fatalf("retention at %v: forgotten %v, want %v", r.now, created, r.forgotten)
@@ -123,7 +125,7 @@ func racingCreates(b *bench) {
 		commands[i] = b.command(withRequest("r1"))
 	}
 	for _, err := range together(len(first), func(i int) error {
-		stored, fresh, err := b.Create(b.Context(), commands[i], []byte("content"))
+		stored, fresh, err := b.add(b.Context(), commands[i], []byte("content"))
 		if fresh {
 			created.Add(1)
 		}
@@ -316,14 +318,13 @@ func closed(b *bench) {
 	b.must(b.Store.Close())
 	b.must(b.Store.Close())
 	ctx := b.Context()
-	_, _, create := b.Create(ctx, b.command(), nil)
+	_, _, create := b.add(ctx, b.command(), nil)
 	_, get := b.Get(ctx, c.ID)
 	_, list := b.List(ctx, command.Filter{})
 	_, read := b.ReadOutput(ctx, c.ID, command.Stdout, 0, 1)
 	_, retain := b.Retain(ctx, command.Retention{Now: b.now})
-	for _, err := range []error{
-		create, b.Apply(ctx, command.Change{From: c.State, Command: c}), get, list, read, retain, b.Ping(ctx),
-	} {
+	_, _, replay := b.Replay(ctx, c, nil)
+	for _, err := range append(b.others(ctx, c), create, b.Apply(ctx, command.Change{From: c.State, Command: c}), get, list, read, retain, replay, b.Ping(ctx)) {
 		e := b.fails(err, fault.Unavailable, fault.ReasonStoreUnavailable)
 		if e.Hint == "" {
 			b.Fatalf("no hint in %v", err)
@@ -337,20 +338,39 @@ func endedContext(b *bench) {
 	c := b.create(b.command())
 	ctx := ended()
 	fresh := b.command()
-	_, _, create := b.Create(ctx, fresh, nil)
+	_, _, create := b.add(ctx, fresh, nil)
 	_, get := b.Get(ctx, c.ID)
 	_, list := b.List(ctx, command.Filter{})
 	_, read := b.ReadOutput(ctx, c.ID, command.Stdout, 0, 1)
 	_, retain := b.Retain(ctx, command.Retention{Now: b.now.Add(time.Hour), DeleteAfter: 1, TrimTo: 1})
-	for _, err := range []error{
-		create, b.Apply(ctx, command.Change{From: c.State, Command: b.next(c, command.Running)}), get, list, read, retain, b.Ping(ctx),
-	} {
+	_, _, replay := b.Replay(ctx, c, nil)
+	told := len(b.chain())
+	for _, err := range append(b.others(ctx, c), create, b.Apply(ctx, command.Change{From: c.State, Command: b.next(c, command.Running)}), get, list, read, retain, replay, b.Ping(ctx)) {
 		b.fails(err, fault.Cancelled, fault.ReasonCallCancelled)
 	}
 	b.pause()
 	b.same(b.stored(c.ID), c)
 	_, err := b.Get(b.Context(), fresh.ID)
 	b.fails(err, fault.NotFound, "")
+	if got := len(b.chain()); got != told {
+		b.Fatalf("%d entries were told in an ended context", got-told)
+	}
+}
+
+// others calls what is not about commands, each in a way that would succeed.
+func (b *bench) others(ctx context.Context, c command.Command) []error {
+	told := audit.Entry{Kind: audit.Login}
+	_, one := b.Approval(ctx, c.ID)
+	_, approvals := b.Approvals(ctx, approval.Filter{})
+	_, rows := b.AuditRows(ctx, audit.Filter{From: b.now})
+	_, chain := b.AuditChain(ctx, 0, 1)
+	_, head := b.AuditHead(ctx)
+	_, revoke := b.RevokeKey(ctx, "ci", b.now, told)
+	_, keys := b.Keys(ctx)
+	return []error{
+		b.Decide(ctx, []approval.Step{b.decision(c, approval.Approval{CommandID: c.ID}, command.Queued)}), one, approvals,
+		b.Record(ctx, told), rows, chain, head, b.AddKey(ctx, b.key("other"), told), revoke, b.UseKey(ctx, "id", b.now), keys,
+	}
 }
 
 // closeUnderLoad closes the store while callers write: what was answered with
@@ -382,7 +402,7 @@ func closeUnderLoad(b *bench) {
 			return closing.Close()
 		}
 		for c := range commands {
-			if _, _, err := closing.Create(ctx, c, nil); err != nil {
+			if _, _, err := closing.Create(ctx, c, nil, nil, accepted(c)); err != nil {
 				cancel()
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/secret"
 )
@@ -41,6 +42,13 @@ func everyField(b *bench) {
 	b.pause()
 	keep(&third, first)
 	b.same(b.stored(first.ID), third)
+
+	// What is to be masked is kept to the end.
+	for _, state := range []command.State{command.Running, command.Completed} {
+		third = b.step(third, state)
+		b.pause()
+		b.same(b.stored(first.ID), third)
+	}
 }
 
 // keep gives c what Apply does not change.
@@ -211,15 +219,73 @@ func sudoPassword(b *bench) {
 		b.pause()
 		b.same(b.stored(other.ID), other)
 	}
-	// A driver that keeps its files elsewhere has nothing here to look through.
+	b.hides(password)
+}
+
+// hides requires that no file holds any of the words. A driver that keeps its files
+// elsewhere has nothing here to look through.
+func (b *bench) hides(words ...string) {
+	b.Helper()
 	b.must(filepath.WalkDir(b.dir, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
 		data, err := os.ReadFile(path)
-		if bytes.Contains(data, []byte(password)) {
-			b.Errorf("%s holds the password", path)
+		for _, word := range words {
+			if bytes.Contains(data, []byte(word)) {
+				b.Errorf("%s holds %q", path, word)
+			}
 		}
 		return err
 	}))
+}
+
+// nothingInClear plants secrets wherever a command may have them and looks for them
+// in the files at every step of its life.
+func nothingInClear(b *bench) {
+	const env, stdin, masked = "hush, env of a command", "hush, stdin of a command", "hush, masked in the output"
+	check := func() {
+		b.Helper()
+		b.pause()
+		b.hides(env, stdin, masked)
+	}
+	secrets := func(spec *command.Spec) {
+		spec.Env = map[string]string{"TOKEN": env}
+		spec.Stdin = bytes.Repeat([]byte(stdin), 2000)
+		spec.Redact = []secret.Text{secret.New(masked), secret.New(env)}
+	}
+	gated, gate := b.gated(func(c *command.Command) { secrets(&c.Spec) })
+	check()
+	b.same(b.stored(gated.ID), gated)
+
+	// Whoever decides may change them.
+	spec := gated.Spec
+	secrets(&spec)
+	spec.Env["TOKEN"] += ", changed"
+	step := b.decision(gated, gate, command.Queued)
+	step.Spec = &spec
+	b.must(b.Decide(b.Context(), []approval.Step{step}))
+	gated = step.Change.Command
+	gated.Spec = spec
+	check()
+	b.same(b.stored(gated.ID), gated)
+
+	for _, state := range []command.State{command.Starting, command.Running} {
+		gated = b.step(gated, state)
+		check()
+		b.same(b.stored(gated.ID), gated)
+	}
+	if got := b.stored(gated.ID); len(got.Spec.Redact) != 2 || got.Spec.Redact[1].Reveal() != env {
+		b.Fatalf("what is to be masked is %d values", len(got.Spec.Redact))
+	}
+	gated = b.step(gated, command.Completed, command.Chunk{Data: bytes.Repeat([]byte("output "), 100_000)})
+	check()
+	b.same(b.stored(gated.ID), gated)
+
+	// One that ends before it has started.
+	c := b.create(b.command(func(c *command.Command) { secrets(&c.Spec) }))
+	check()
+	c = b.step(c, command.Expired)
+	check()
+	b.same(b.stored(c.ID), c)
 }

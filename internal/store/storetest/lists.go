@@ -19,6 +19,7 @@ func matches(f command.Filter, c command.Command) bool {
 	return (len(f.States) == 0 || slices.Contains(f.States, c.State)) &&
 		(f.Host == "" || f.Host == c.Spec.Host) &&
 		(f.Origin == "" || f.Origin == c.CreatedBy.Origin) &&
+		(f.Visible == nil || f.Visible.Principal == c.CreatedBy.Principal || slices.Contains(f.Visible.Hosts, c.Spec.Host)) &&
 		(f.Principal == "" || f.Principal == c.CreatedBy.Principal) &&
 		(f.From.IsZero() || !c.CreateTime.Before(f.From)) &&
 		(f.To.IsZero() || c.CreateTime.Before(f.To)) &&
@@ -94,6 +95,14 @@ func randomFilter(r *rand.Rand, all []command.Command) (f command.Filter) {
 	}
 	if sometimes() {
 		f.Origin = command.Origins[r.IntN(len(command.Origins))]
+	}
+	if sometimes() {
+		f.Visible = &command.Visible{Principal: principals[r.IntN(len(principals))]}
+		for _, host := range hosts {
+			if r.IntN(2) == 0 {
+				f.Visible.Hosts = append(f.Visible.Hosts, host)
+			}
+		}
 	}
 	for sometimes() {
 		f.States = append(f.States, command.States[r.IntN(len(command.States))])
@@ -171,6 +180,42 @@ func pages(b *bench) {
 			}
 		}
 		b.lists(f, all)
+	}
+}
+
+// visible has callers who may see next to nothing, something, and more hosts than
+// a statement can name.
+func visible(b *bench) {
+	r := rand.New(rand.NewPCG(11, 12))
+	all := b.history(r, 60)
+	b.pause()
+	many := []string{"web1", "db1"}
+	for i := range 700 {
+		many = append(many, fmt.Sprint("other", i))
+	}
+	most := slices.Clone(many)
+	for i := range 500 {
+		most = append(most, fmt.Sprint("another", i))
+	}
+	for _, v := range []command.Visible{
+		{},
+		{Principal: "nobody"},
+		{Principal: "agent"},
+		{Principal: "agent", Hosts: []string{"web1"}},
+		{Principal: "agent", Hosts: []string{"web1", "web1", "nowhere"}},
+		{Principal: "nobody", Hosts: hosts},
+		{Principal: "agent", Hosts: many},
+		{Principal: "nobody", Hosts: most},
+	} {
+		for _, f := range []command.Filter{
+			{}, {Principal: "agent"}, {Principal: "deploy"}, {Host: "web1"}, {Host: "web2", States: command.States[3:]},
+			{Labels: map[string]string{"tier": "back"}}, {Before: all[30].ID, From: all[10].CreateTime},
+		} {
+			f.Visible = &v
+			b.lists(f, all)
+			f.Limit = 4
+			b.lists(f, all)
+		}
 	}
 }
 

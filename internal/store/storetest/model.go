@@ -5,8 +5,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/secret"
 	"github.com/telexec/telexec/internal/store"
 )
 
@@ -14,6 +16,7 @@ import (
 type model struct {
 	commands map[string]*entry
 	requests map[[2]string]request
+	told     int // entries of the audit
 }
 
 type entry struct {
@@ -72,6 +75,9 @@ func random(b *bench) {
 		}
 	}
 	b.lists(command.Filter{}, m.all())
+	if got := len(b.chain()); got != m.told {
+		b.Fatalf("the audit has %d entries, want %d", got, m.told)
+	}
 }
 
 func (m *model) create(b *bench, r *rand.Rand) {
@@ -87,13 +93,14 @@ func (m *model) create(b *bench, r *rand.Rand) {
 		if r.IntN(2) == 0 {
 			c.Spec.Env = map[string]string{"A": "1"}
 			c.Spec.Stdin = randomBytes(r, r.IntN(100))
+			c.Spec.Redact = []secret.Text{secret.New("hush")}
 		}
 		if r.IntN(2) == 0 {
 			c.Spec.Labels = map[string]string{"tier": tiers[r.IntN(3)], "rare": "yes"}
 		}
 	})
 	hash := string('x' + rune(r.IntN(2)))
-	stored, created, err := b.Create(b.Context(), c, []byte(hash))
+	stored, created, err := b.add(b.Context(), c, []byte(hash))
 	key := [2]string{c.CreatedBy.Principal, c.Spec.RequestID}
 	old, known := m.requests[key]
 	if c.Spec.RequestID != "" && known && c.CreateTime.Sub(old.time) < store.RequestIDLife {
@@ -113,6 +120,7 @@ func (m *model) create(b *bench, r *rand.Rand) {
 		b.Fatal("a new request was not stored")
 	}
 	b.same(stored, c)
+	m.told++
 	m.commands[c.ID] = &entry{Command: c}
 	if c.Spec.RequestID != "" {
 		m.requests[key] = request{id: c.ID, hash: hash, time: c.CreateTime}
@@ -144,6 +152,9 @@ func (m *model) apply(b *bench, r *rand.Rand) {
 	}
 	ch.Command = b.next(e.Command, to, ch.Output...)
 	ch.Command.Fence += int64(r.IntN(2))
+	for range r.IntN(3) {
+		ch.Audit = append(ch.Audit, audit.Entry{Time: b.now, Kind: audit.CommandInput, CommandID: e.ID})
+	}
 	wrong := r.IntN(8) == 0
 	if wrong {
 		if r.IntN(2) == 0 {
@@ -158,6 +169,7 @@ func (m *model) apply(b *bench, r *rand.Rand) {
 		return
 	}
 	b.must(err)
+	m.told += len(ch.Audit)
 	e.Command, e.output = ch.Command, output
 }
 

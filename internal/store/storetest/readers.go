@@ -38,7 +38,7 @@ func manyReaders(b *bench) {
 				size = got.Size[0]
 			default:
 				f := randomFilter(r, nil)
-				f.Labels, f.Host, f.Principal, f.Origin = nil, "", "", ""
+				f.Labels, f.Host, f.Principal, f.Origin, f.Visible = nil, "", "", "", nil
 				f.States = append(f.States, command.Running)
 				list, err := b.List(b.Context(), f)
 				if err != nil || len(list) != 1 {

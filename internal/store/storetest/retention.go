@@ -173,7 +173,7 @@ func deletes(b *bench) {
 	b.fails(b.Apply(b.Context(), command.Change{From: old.State, Command: old}), fault.NotFound, fault.ReasonUnknownCommand)
 	// Its request id went with it.
 	b.now = old.CreateTime.Add(time.Minute)
-	if _, created, err := b.Create(b.Context(), b.command(withRequest("r1")), nil); err != nil || !created {
+	if _, created, err := b.add(b.Context(), b.command(withRequest("r1")), nil); err != nil || !created {
 		b.Fatalf("created %v, error %v", created, err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/store"
@@ -48,6 +49,23 @@ func Run(t *testing.T, open Open) {
 		{"output has no gap and no repeat", outputGaps},
 		{"output of many chunks", longOutput},
 		{"many readers beside a writer", manyReaders},
+		{"the audit comes with what it tells", auditComesWith},
+		{"a refused change is not told", refusedIsNotTold},
+		{"the audit of many writers is a chain", auditOfMany},
+		{"the audit is listed", auditLists},
+		{"the audit by time, whatever the clock does", auditTimes},
+		{"the audit outlives what it tells of", auditOutlives},
+		{"every field of an approval comes back", approvalFields},
+		{"a decision is compare and set", decides},
+		{"a decision is about all or none", decidesAllOrNone},
+		{"fifty racing deciders", racingDeciders},
+		{"a decision replaces what was asked for", modifies},
+		{"approvals are listed", approvalLists},
+		{"an approval goes with its command", approvalGoes},
+		{"every field of a key comes back", keyFields},
+		{"a name has one valid key", keyNames},
+		{"secrets lie nowhere in clear", nothingInClear},
+		{"lists show what the caller may see", visible},
 		{"lists are filtered", filters},
 		{"lists are paged", pages},
 		{"lists by time", times},
@@ -166,9 +184,14 @@ func newID(t time.Time) string {
 	return id.String()
 }
 
+// add creates a command that waits for nothing.
+func (b *bench) add(ctx context.Context, c command.Command, hash []byte) (stored command.Command, created bool, err error) {
+	return b.Create(ctx, c, hash, nil, accepted(c))
+}
+
 func (b *bench) create(c command.Command) command.Command {
 	b.Helper()
-	stored, created, err := b.Create(b.Context(), c, []byte("hash of "+c.ID))
+	stored, created, err := b.add(b.Context(), c, []byte("hash of "+c.ID))
 	b.must(err)
 	if !created {
 		b.Fatalf("command %s was not created", c.ID)
@@ -181,7 +204,8 @@ func (b *bench) create(c command.Command) command.Command {
 func (b *bench) step(c command.Command, to command.State, output ...command.Chunk) command.Command {
 	b.Helper()
 	next := b.next(c, to, output...)
-	b.must(b.Apply(b.Context(), command.Change{From: c.State, Fence: c.Fence, Command: next, Output: output}))
+	told := audit.Entry{Time: b.now, Kind: audit.CommandInput, CommandID: c.ID, Host: c.Spec.Host, Outcome: string(to)}
+	b.must(b.Apply(b.Context(), command.Change{From: c.State, Fence: c.Fence, Command: next, Output: output, Audit: []audit.Entry{told}}))
 	return next
 }
 
@@ -195,6 +219,9 @@ func (b *bench) next(c command.Command, to command.State, output ...command.Chun
 	}
 	for _, chunk := range output {
 		c.Size[chunk.Stream] = chunk.End()
+	}
+	if to.Ended() {
+		c.Spec.Redact = nil
 	}
 	if to != command.Queued && to != command.Starting && to != command.AwaitingApproval {
 		c.Spec = started(c.Spec)
@@ -245,6 +272,9 @@ func normal(c command.Command) command.Command {
 	}
 	if len(c.Spec.Stdin) == 0 {
 		c.Spec.Stdin = nil
+	}
+	if len(c.Spec.Redact) == 0 {
+		c.Spec.Redact = nil
 	}
 	return c
 }

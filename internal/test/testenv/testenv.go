@@ -48,6 +48,7 @@ const (
 type Option func(*options)
 
 type options struct {
+	program    string
 	config     string
 	hosts      []inventory.Host
 	maxPerHost int
@@ -65,6 +66,9 @@ func WithHosts(hosts ...inventory.Host) Option {
 // WithMaxCommands sets how many commands may run at once on each host; without
 // it, 10.
 func WithMaxCommands(n int) Option { return func(o *options) { o.maxPerHost = n } }
+
+// WithProgram runs another telexecd than the one of this tree.
+func WithProgram(file string) Option { return func(o *options) { o.program = file } }
 
 // WithoutHosts leaves out the hosts root1 and web1.
 func WithoutHosts() Option { return func(o *options) { o.noHosts = true } }
@@ -84,6 +88,7 @@ type Env struct {
 
 	t       testing.TB
 	program string
+	hosts   string // their part of the configuration
 	log     logBuffer
 	process *process // nil while the service is stopped
 	dialed  sync.Once
@@ -105,9 +110,12 @@ func Start(t testing.TB, opts ...Option) *Env {
 	for _, f := range opts {
 		f(&o)
 	}
+	if o.program == "" {
+		o.program = Build(t, "telexecd")
+	}
 	e := &Env{
 		t: t, Host: "web1", Servers: make(map[string]*sshtest.Server),
-		program: Build(t, "telexecd"), Dir: t.TempDir(), client: &http.Client{Transport: &http.Transport{}},
+		program: o.program, Dir: t.TempDir(), client: &http.Client{Transport: &http.Transport{}},
 	}
 	e.DataDir = filepath.Join(e.Dir, "data")
 	e.ConfigFile = filepath.Join(e.Dir, "telexec.yaml")
@@ -123,20 +131,27 @@ func Start(t testing.TB, opts ...Option) *Env {
 		h.MaxCommands = o.maxPerHost
 		o.hosts = append(o.hosts, h)
 	}
-	config := "ssh_config: none\n" + o.config
 	if len(o.hosts) > 0 {
-		config += "hosts:\n"
+		e.hosts = "hosts:\n"
 	}
 	for _, h := range o.hosts {
-		config += hostYAML(h)
+		e.hosts += hostYAML(h)
 	}
-	if err := os.WriteFile(e.ConfigFile, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	e.Configure(o.config)
 	e.GRPCAddr, e.HTTPAddr = "127.0.0.1:0", "127.0.0.1:0"
 	t.Cleanup(e.cleanUp)
 	e.start()
 	return e
+}
+
+// Configure writes the configuration anew, with these top-level settings as YAML
+// in place of those of WithConfig; the hosts stay. It counts from the next start
+// on, and what the service reloads from SIGHUP on.
+func (e *Env) Configure(yaml string) {
+	e.t.Helper()
+	if err := os.WriteFile(e.ConfigFile, []byte("ssh_config: none\n"+yaml+"\n"+e.hosts), 0o600); err != nil {
+		e.t.Fatal(err)
+	}
 }
 
 // hostYAML gives the entry of a host in the configuration. %q makes strings that
@@ -154,6 +169,9 @@ func hostYAML(h inventory.Host) string {
 		for _, f := range files {
 			fmt.Fprintf(&b, "      - %q\n", f)
 		}
+	}
+	if !h.Passphrase.IsZero() {
+		fmt.Fprintf(&b, "    passphrase: %q\n", h.Passphrase.Reveal())
 	}
 	if h.HostKeyPolicy != "" {
 		fmt.Fprintf(&b, "    host_key_policy: %s\n", h.HostKeyPolicy)
@@ -192,7 +210,7 @@ func (e *Env) start() {
 			ready <- line
 		}
 		close(ready)
-		_, _ = io.Copy(io.Discard, out) // so that it never blocks
+		_, _ = io.Copy(&e.log, out) // to the end, so that it never blocks
 		p.err = cmd.Wait()
 		close(p.exited)
 	}()
@@ -285,7 +303,8 @@ func (e *Env) environment() []string {
 // PID is the process id of the service.
 func (e *Env) PID() int { return e.process.cmd.Process.Pid }
 
-// Log is what the service has logged so far.
+// Log is what the service has written so far, but for the line that says that it
+// is ready.
 func (e *Env) Log() string { return e.log.String() }
 
 func (e *Env) end(s syscall.Signal) error {

@@ -1,0 +1,306 @@
+package access
+
+import (
+	"math"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/telexec/telexec/internal/fault"
+)
+
+// Class is a class of calls that have a limit of their own.
+type Class int
+
+// The classes, as in Limits.
+const (
+	ClassStart  Class = iota // Execute and other calls that begin something
+	ClassRead                // calls that ask and act on what runs
+	ClassList                // lists
+	ClassStream              // new streams
+	failures                 // authentications that failed, of addresses alone
+	classes
+)
+
+// String gives the class as in the configuration.
+func (c Class) String() string {
+	return [classes]string{"start", "read", "list", "stream", "failures"}[c]
+}
+
+const (
+	// burstSeconds is how many seconds' worth of calls may come at once. So a
+	// bucket that was left alone for as long is full, and as good as a new one.
+	burstSeconds = 10
+	// maxBuckets bounds those of all principals, and of all addresses.
+	maxBuckets = 1 << 16
+	// fewBuckets are not worth looking through.
+	fewBuckets = 1024
+	// sweepEvery bounds what looking for full buckets costs while there are many.
+	sweepEvery = time.Second
+)
+
+// Settings are the limits of the service. 0 is no limit.
+type Settings struct {
+	Principal          Limits  // of each principal without limits of its own
+	Address            Limits  // of each address
+	FailuresPerAddress float64 // authentications that fail, per second
+}
+
+// Limiter bounds how often callers call and how many streams they hold open: for
+// each class every principal and every address has a token bucket. An IPv6
+// address stands for its /64, which one caller has whole. Ten seconds' worth of
+// calls, at least one, may come at once. Its methods may be called from any
+// goroutine.
+//
+// Only callers that are not idle are remembered, and never more than maxBuckets
+// principals and addresses: beyond that, newcomers share one bucket. So nobody
+// can make the service grow by calling from many addresses, and whoever was there
+// before is not disturbed.
+type Limiter struct {
+	settings Settings
+	address  perSecond // what settings say of addresses
+
+	mu         sync.Mutex // held for well under a microsecond, but for a sweep
+	principals buckets[string]
+	addresses  buckets[netip.Addr]
+}
+
+// NewLimiter makes a limiter with these settings.
+func NewLimiter(s Settings) *Limiter {
+	l := &Limiter{settings: s, address: rates(Limits{}, s.Address, s.FailuresPerAddress)}
+	l.principals.of = make(map[string]*bucket)
+	l.addresses.of = make(map[netip.Addr]*bucket)
+	return l
+}
+
+// Take counts a call of the class against the caller, then against its address.
+// It fails with RATE_LIMITED, which says which of the two limits it is and when
+// the next call would pass.
+func (l *Limiter) Take(c Caller, class Class) error {
+	now := time.Now()
+	key, hasAddress := addressKey(c.Address)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.Name != "" {
+		b := l.principals.get(c.Name, now)
+		if limit, wait := b.take(class, now, rates(c.Limits, l.settings.Principal, 0)); wait > 0 {
+			return limited("principal", c.Name, class, limit, wait)
+		}
+	}
+	if hasAddress {
+		if limit, wait := l.addresses.get(key, now).take(class, now, l.address); wait > 0 {
+			return limited("address", c.Address, class, limit, wait)
+		}
+	}
+	return nil
+}
+
+// OpenStream counts an open stream of the caller until release is called, which
+// may be done more than once. It fails with TOO_MANY_STREAMS. That new streams
+// come too fast is Take's.
+func (l *Limiter) OpenStream(c Caller) (release func(), err error) {
+	now := time.Now()
+	key, hasAddress := addressKey(c.Address)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var held []*bucket
+	if c.Name != "" {
+		b, limit := l.principals.get(c.Name, now), l.settings.Principal.Streams
+		if c.Limits.Streams > 0 {
+			limit = c.Limits.Streams
+		}
+		if limit > 0 && b.streams >= limit {
+			return nil, tooManyStreams("principal", c.Name, limit)
+		}
+		held = append(held, b)
+	}
+	if hasAddress {
+		b, limit := l.addresses.get(key, now), l.settings.Address.Streams
+		if limit > 0 && b.streams >= limit {
+			return nil, tooManyStreams("address", c.Address, limit)
+		}
+		held = append(held, b)
+	}
+	for _, b := range held {
+		b.streams++
+	}
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, b := range held {
+			b.streams--
+		}
+	}), nil
+}
+
+func tooManyStreams(whose, name string, limit int) error {
+	return fault.New(fault.Exhausted, fault.ReasonTooManyStreams, "the %s %s has %d open streams, and may have no more", whose, name, limit).
+		WithHint("Close some, or ask GetStatus with wait instead").With("limit", whose)
+}
+
+// Failed counts an authentication that failed from an address.
+func (l *Limiter) Failed(address string) {
+	key, ok := addressKey(address)
+	if !ok || l.settings.FailuresPerAddress <= 0 {
+		return
+	}
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.addresses.get(key, now).take(failures, now, l.address)
+}
+
+// MayTry reports whether an address may try to authenticate: nil, or
+// RATE_LIMITED after too many that failed. It counts nothing.
+func (l *Limiter) MayTry(address string) error {
+	key, ok := addressKey(address)
+	if !ok || l.settings.FailuresPerAddress <= 0 {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if wait := l.addresses.peek(key).wait(failures, time.Now()); wait > 0 {
+		return limited("address", address, failures, l.settings.FailuresPerAddress, wait)
+	}
+	return nil
+}
+
+func limited(whose, name string, class Class, limit float64, wait time.Duration) error {
+	per, what := strconv.FormatFloat(limit, 'g', 4, 64), class.String()+" calls"
+	if class == failures {
+		what = "failed authentications"
+	}
+	return fault.New(fault.Exhausted, fault.ReasonRateLimited, "the %s %s has used up its %s, of which it has %s per second", whose, name, what, per).
+		WithHint("Try again in %s, and then more slowly", wait).WithRetry(wait).With("limit", whose).With("class", class.String())
+}
+
+// perSecond are the rates of the classes.
+type perSecond [classes]float64
+
+// rates gives own limits where they are set, else those of the service.
+func rates(own, service Limits, failed float64) perSecond {
+	or := func(a, b float64) float64 {
+		if a > 0 {
+			return a
+		}
+		return b
+	}
+	return perSecond{
+		ClassStart: or(own.Start, service.Start), ClassRead: or(own.Read, service.Read),
+		ClassList: or(own.List, service.List), ClassStream: or(own.Stream, service.Stream), failures: failed,
+	}
+}
+
+// addressKey gives what an address is counted as; ok is false for none. What is
+// not an IP address counts as one and the same.
+func addressKey(address string) (key netip.Addr, ok bool) {
+	if address == "" {
+		return netip.Addr{}, false
+	}
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return netip.Addr{}, true
+	}
+	if a = a.Unmap().WithZone(""); a.Is6() {
+		p, _ := a.Prefix(64) // fails for more bits than the address has only
+		a = p.Addr()
+	}
+	return a, true
+}
+
+// bucket is what is remembered of one principal or address. The Limiter's lock
+// guards it.
+type bucket struct {
+	limiter [classes]*rate.Limiter // nil: none was needed yet
+	streams int                    // that are open
+}
+
+// take takes a token; where there is none, wait is above 0 and says when there
+// will be one. New rates come into force with it.
+func (b *bucket) take(class Class, now time.Time, r perSecond) (limit float64, wait time.Duration) {
+	limit = r[class]
+	if !(limit > 0) {
+		b.limiter[class] = nil
+		return 0, 0
+	}
+	burst := int(min(max(1, math.Ceil(burstSeconds*limit)), math.MaxInt32))
+	switch lim := b.limiter[class]; {
+	case lim == nil:
+		b.limiter[class] = rate.NewLimiter(rate.Limit(limit), burst)
+	case lim.Limit() != rate.Limit(limit):
+		lim.SetLimitAt(now, rate.Limit(limit))
+		lim.SetBurstAt(now, burst)
+	}
+	if b.limiter[class].AllowN(now, 1) {
+		return limit, 0
+	}
+	return limit, b.wait(class, now)
+}
+
+// wait gives how long there is no token, in whole milliseconds up to a day; 0
+// where there is one.
+func (b *bucket) wait(class Class, now time.Time) time.Duration {
+	if b == nil || b.limiter[class] == nil {
+		return 0
+	}
+	lim := b.limiter[class]
+	missing := 1 - lim.TokensAt(now)
+	if missing <= 0 {
+		return 0
+	}
+	ms := math.Ceil(missing/float64(lim.Limit())*1000 - 1e-6) // of which rounding may have added a trace
+	return time.Duration(min(ms, float64(24*time.Hour/time.Millisecond))) * time.Millisecond
+}
+
+// idle reports whether a new bucket would be as good.
+func (b *bucket) idle(now time.Time) bool {
+	for _, lim := range b.limiter {
+		if lim != nil && lim.TokensAt(now) < float64(lim.Burst()) {
+			return false
+		}
+	}
+	return b.streams == 0
+}
+
+// buckets are those of all principals or of all addresses. The Limiter's lock
+// guards them.
+type buckets[K comparable] struct {
+	of      map[K]*bucket
+	sweepAt int       // look for idle ones when there are so many
+	swept   time.Time // when that was done last
+	others  bucket    // of those for whom there is no place
+}
+
+// get gives the bucket of key, which may be one that it shares. It is good until
+// the lock is released, and for as long as it has streams.
+func (s *buckets[K]) get(key K, now time.Time) *bucket {
+	if b := s.of[key]; b != nil {
+		return b
+	}
+	if len(s.of) >= max(s.sweepAt, fewBuckets) && now.Sub(s.swept) >= sweepEvery {
+		for k, b := range s.of {
+			if b.idle(now) {
+				delete(s.of, k)
+			}
+		}
+		// Only when there are twice as many is it worth looking again.
+		s.sweepAt, s.swept = min(2*len(s.of), maxBuckets), now
+	}
+	if len(s.of) >= maxBuckets {
+		return &s.others
+	}
+	b := new(bucket)
+	s.of[key] = b
+	return b
+}
+
+// peek gives the bucket that key has or shares; nil where it has none.
+func (s *buckets[K]) peek(key K) *bucket {
+	if b := s.of[key]; b != nil || len(s.of) < maxBuckets {
+		return b
+	}
+	return &s.others
+}

@@ -1,0 +1,283 @@
+package access_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/audit"
+	"github.com/telexec/telexec/internal/fault"
+)
+
+// diary is a recorder that keeps what it is told, unless told to fail or to hang.
+type diary struct {
+	mu      sync.Mutex
+	entries []audit.Entry
+	err     error
+	hang    bool
+}
+
+func (d *diary) Record(ctx context.Context, entries ...audit.Entry) error {
+	d.mu.Lock()
+	hang := d.hang
+	d.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err != nil {
+		return d.err
+	}
+	d.entries = append(d.entries, entries...)
+	return nil
+}
+
+func (d *diary) fail(err error)  { d.mu.Lock(); d.err = err; d.mu.Unlock() }
+func (d *diary) hangs(hang bool) { d.mu.Lock(); d.hang = hang; d.mu.Unlock() }
+
+// logged is what was logged, for several goroutines.
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.b.Write(p) }
+func (l *logged) String() string              { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
+
+// take gives the entries since the last call.
+func (d *diary) take() []audit.Entry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	taken := d.entries
+	d.entries = nil
+	return taken
+}
+
+// total gives how many refusals the entries stand for.
+func total(entries []audit.Entry) (n int) {
+	for _, e := range entries {
+		n += max(1, e.Count)
+	}
+	return n
+}
+
+// pass lets time go by in a bubble, and everything happen that is due.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func refusal(i int) audit.Entry {
+	return audit.Entry{Principal: "p", Address: "192.0.2.1", Method: fmt.Sprintf("Service/Method%d", i), Reason: fault.ReasonRoleMissing, Detail: "no"}
+}
+
+// refusals runs one in a bubble of time; stop ends it.
+func refusals(t *testing.T, d *diary, log *logged) (r *access.Refusals, stop func()) {
+	r = access.NewRefusals(d, slog.New(slog.NewTextHandler(log, nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	return r, func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run gave %v", err)
+		}
+	}
+}
+
+func TestAFloodOfRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &diary{}
+		r, stop := refusals(t, d, &logged{})
+		for range 1000 {
+			r.Tell(t.Context(), refusal(1))
+		}
+		last := refusal(1)
+		last.Call = "the last"
+		r.Tell(t.Context(), last)
+		r.Tell(t.Context(), refusal(2))
+		first := d.take()
+		if len(first) != 2 || first[0].Count != 0 || first[0].Kind != audit.Refused || first[0].Time.IsZero() || first[1].Method != "Service/Method2" {
+			t.Fatalf("at once: %+v", first)
+		}
+		pass(9 * time.Second)
+		if e := d.take(); len(e) != 0 {
+			t.Errorf("before 10 s: %+v", e)
+		}
+		pass(time.Second)
+		if e := d.take(); len(e) != 1 || e[0].Count != 1000 || e[0].Call != "the last" || e[0].Method != "Service/Method1" {
+			t.Errorf("after 10 s: %+v", e)
+		}
+		// The next one is a first one again.
+		r.Tell(t.Context(), refusal(1))
+		if e := d.take(); len(e) != 1 || e[0].Count != 0 {
+			t.Errorf("afterwards: %+v", e)
+		}
+		r.Tell(t.Context(), refusal(1))
+		r.Tell(t.Context(), refusal(1))
+		stop()
+		if e := d.take(); len(e) != 1 || e[0].Count != 2 {
+			t.Errorf("at the end: %+v", e)
+		}
+		for range 3 {
+			r.Tell(t.Context(), refusal(1))
+		}
+		if e := d.take(); len(e) != 3 {
+			t.Errorf("after the end: %+v", e)
+		}
+	})
+}
+
+func TestWhatIsAlike(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &diary{}
+		r, stop := refusals(t, d, &logged{})
+		defer stop()
+		for _, change := range []func(*audit.Entry){
+			func(*audit.Entry) {},
+			func(e *audit.Entry) { e.Principal = "q" },
+			func(e *audit.Entry) { e.Address = "192.0.2.2" },
+			func(e *audit.Entry) { e.Method = "Service/Other" },
+			func(e *audit.Entry) { e.Reason = fault.ReasonRateLimited },
+		} {
+			e := refusal(1)
+			change(&e)
+			r.Tell(t.Context(), e)
+			if got := d.take(); len(got) != 1 {
+				t.Errorf("%+v is like another one", e)
+			}
+			r.Tell(t.Context(), e)
+			if got := d.take(); len(got) != 0 {
+				t.Errorf("%+v is like none", e)
+			}
+		}
+	})
+}
+
+func TestTheTableOfRefusalsIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &diary{}
+		r, stop := refusals(t, d, &logged{})
+		const all = 5000
+		for i := range all {
+			r.Tell(t.Context(), refusal(i))
+		}
+		e := refusal(all)
+		e.Reason = fault.ReasonRateLimited
+		r.Tell(t.Context(), e)
+		first := d.take()
+		if len(first) >= 1000 {
+			t.Errorf("%d were written at once", len(first))
+		}
+		stop()
+		rest := d.take()
+		if len(rest) != 2 || total(first)+total(rest) != all+1 {
+			t.Errorf("%d and %d stand for %d of %d", len(first), len(rest), total(first)+total(rest), all+1)
+		}
+		for _, e := range rest {
+			if e.Kind != audit.Refused || e.Principal != "" || e.Method != "" || e.Reason == "" || e.Detail == "" || e.Time.IsZero() {
+				t.Errorf("%+v", e)
+			}
+		}
+	})
+}
+
+func TestARefusalIsNotLostWhenTheStoreFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, log := &diary{}, &logged{}
+		r, stop := refusals(t, d, log)
+		d.fail(errors.New("disk full"))
+		for range 3 {
+			r.Tell(t.Context(), refusal(1))
+		}
+		if text := log.String(); strings.Count(text, "disk full") != 1 || !strings.Contains(text, "level=ERROR") ||
+			!strings.Contains(text, "method=Service/Method1") || !strings.Contains(text, "principal=p") {
+			t.Errorf("log:\n%s", text)
+		}
+		pass(10 * time.Second) // failed, and is kept
+		if text := log.String(); strings.Count(text, "disk full") != 2 || !strings.Contains(text, "count=3") {
+			t.Errorf("log:\n%s", text)
+		}
+		r.Tell(t.Context(), refusal(1))
+		d.fail(nil)
+		pass(10 * time.Second)
+		if e := d.take(); len(e) != 1 || e[0].Count != 4 {
+			t.Errorf("when the store is back: %+v", e)
+		}
+		stop()
+	})
+}
+
+// What is kept after a failure goes into what was opened meanwhile, or to the
+// others where there is no place.
+func TestRefusalsThatAreKeptFindAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, log := &diary{}, &logged{}
+		r, stop := refusals(t, d, log)
+		const all = 600
+		tell := func() {
+			for i := range all {
+				r.Tell(t.Context(), refusal(i))
+			}
+		}
+		tell()
+		tell()
+		written := total(d.take())
+		d.hangs(true) // the flush takes a second, in which others come
+		pass(10 * time.Second)
+		d.hangs(false)
+		tell()
+		pass(time.Second)
+		stop()
+		if written += total(d.take()); written != 3*all {
+			t.Errorf("%d of %d are told, log %d bytes", written, 3*all, len(log.String()))
+		}
+	})
+}
+
+func TestAHangingStoreMakesNobodyWaitLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, log := &diary{hang: true}, &logged{}
+		r := access.NewRefusals(d, slog.New(slog.NewTextHandler(log, nil)))
+		gone, cancel := context.WithCancel(t.Context())
+		cancel() // a caller that has gone away is told of all the same
+		begun := time.Now()
+		r.Tell(gone, refusal(1))
+		if took := time.Since(begun); took != time.Second {
+			t.Errorf("waited %v", took)
+		}
+		if !strings.Contains(log.String(), "deadline") {
+			t.Errorf("log:\n%s", log)
+		}
+	})
+}
+
+func TestWhatIsRefusedByAccess(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		told bool
+	}{
+		{nil, false},
+		{errors.New("x"), false},
+		{fault.New(fault.NotFound, fault.ReasonUnknownHost, ""), false},
+		{fault.New(fault.Exhausted, fault.ReasonQueueFull, ""), false},
+		{fault.New(fault.Exhausted, fault.ReasonRateLimited, ""), true},
+		{fault.New(fault.Exhausted, fault.ReasonTooManyStreams, ""), true},
+		{fault.New(fault.Unauthenticated, fault.ReasonBadCredentials, ""), true},
+		{fmt.Errorf("x: %w", fault.New(fault.PermissionDenied, fault.ReasonPolicyDenied, "")), true},
+	} {
+		if access.RefusedByAccess(c.err) != c.told {
+			t.Errorf("%v: %v", c.err, !c.told)
+		}
+	}
+}

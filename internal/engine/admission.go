@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/policy"
+)
+
+// Who may do what is decided here and in decide.go, for every door alike: the
+// caller's roles and whose the command is (package access), and what the rules say
+// of a new one (package policy).
+
+// SetPolicy puts rules in force for what is asked for from now on; nil allows
+// everything. What waits for approval goes on waiting as it was asked to.
+func (e *Engine) SetPolicy(p *policy.Policy) { e.policy.Store(p) }
+
+// judge asks the rules about a new command. POLICY_DENIED where they refuse it.
+func (e *Engine) judge(by access.Caller, spec *command.Spec, host inventory.Host) (policy.Decision, error) {
+	said := e.ask(request(by, spec, host))
+	if said.Effect == policy.Deny {
+		return said, denied(said, host.Name)
+	}
+	return said, nil
+}
+
+func (e *Engine) ask(r policy.Request) policy.Decision {
+	if p := e.policy.Load(); p != nil {
+		return p.Decide(r)
+	}
+	return policy.Decision{Effect: policy.Allow, Rule: policy.RuleDefault}
+}
+
+func denied(said policy.Decision, host string) error {
+	return fault.New(fault.PermissionDenied, fault.ReasonPolicyDenied, "the policy refuses the command: %s", said.Reason).
+		WithHint("telexec policy explain tells more; whoever runs the service can change the rules").
+		With("rule", said.Rule).With("decision", string(said.Effect)).With("host", host)
+}
+
+// request is what the rules are asked.
+func request(by access.Caller, spec *command.Spec, host inventory.Host) policy.Request {
+	r := policy.Request{
+		Host: host.Name, Labels: host.Labels,
+		Principal: by.Name, Roles: by.RoleNames(), Origin: string(by.Origin),
+		ActionType: spec.ActionType, Line: spec.Line, Argv: spec.Argv, EnvNames: spec.EnvNames(),
+		Directory: spec.WorkingDirectory, LoginShell: spec.LoginShell, RawShell: host.NoShell,
+	}
+	if spec.Sudo != nil {
+		r.Sudo, r.SudoUser = true, spec.Sudo.User
+	}
+	return r
+}
+
+// Explain tells what the rules say of a command without running it. The caller may
+// ask for itself; for others (as) only an admin may.
+func (e *Engine) Explain(by, as access.Caller, spec command.Spec) (policy.Decision, error) {
+	action := access.Look
+	if as.Name != by.Name || !sameRoles(as, by) {
+		action = access.Administer
+	}
+	if err := e.rights.May(by, action, access.Thing{Owner: by.Name}); err != nil {
+		return policy.Decision{}, err
+	}
+	host, err := e.hosts.Lookup(spec.Host)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return e.ask(request(as, &spec, host)), nil
+}
+
+func sameRoles(a, b access.Caller) bool {
+	for _, r := range a.Roles {
+		if !b.Has(r) {
+			return false
+		}
+	}
+	return len(a.Roles) == len(b.Roles)
+}
+
+// boundHash is what an approval is bound to: the SHA-256 of everything that was
+// asked for and of where it goes, the address and the login user of the host.
+func boundHash(spec *command.Spec, host inventory.Host) []byte {
+	h := sha256.New()
+	h.Write(spec.ContentHash())
+	where := sha256.Sum256([]byte(command.Quote(host.Name, host.Address, host.User))) // quoted, so that no two tell the same
+	h.Write(where[:])
+	return h.Sum(nil)
+}
+
+// shown gives why the caller may not do that with a command that get has given,
+// with the error of get. Where the caller would not be told whether there is one,
+// it is not told that there is none.
+func (e *Engine) shown(ctx context.Context, by access.Caller, a access.Action, id string, s Snapshot, err error) error {
+	if err != nil {
+		if fault.ReasonOf(err) != fault.ReasonUnknownCommand {
+			return err
+		}
+		if refused := e.rights.May(by, a, access.Thing{What: "command", ID: id}); refused != nil {
+			return refused
+		}
+		return err // an administrator may know
+	}
+	refused := e.rights.May(by, a, access.Thing{What: "command", ID: id, Owner: s.CreatedBy.Principal, Host: s.Spec.Host, Labels: e.labels(s.Spec.Host)})
+	if refused != nil && a == access.Look && s.Gated && e.decides(ctx, by, id) {
+		return nil // an approver sees what there is to decide, and what came of it
+	}
+	return refused
+}
+
+// decides reports whether the caller is of those who decide about a command.
+func (e *Engine) decides(ctx context.Context, by access.Caller, id string) bool {
+	gate, err := e.gateOf(ctx, id)
+	if err != nil {
+		return false
+	}
+	for _, role := range gate.Roles {
+		if by.Has(access.Role(role)) {
+			return true
+		}
+	}
+	return false
+}
+
+// labels gives a host's labels; none where it is not configured any more.
+func (e *Engine) labels(host string) map[string]string {
+	h, err := e.hosts.Lookup(host)
+	if err != nil {
+		return nil
+	}
+	return h.Labels
+}
+
+// visible bounds a list to what the caller may see; nil where that is everything.
+func (e *Engine) visible(by access.Caller) *command.Visible {
+	if e.rights.SeesAll(by) {
+		return nil
+	}
+	return &command.Visible{Principal: by.Name, Hosts: e.rights.Hosts(by, func(yield func(string, map[string]string) bool) {
+		for _, h := range e.hosts.List() {
+			if !yield(h.Name, h.Labels) {
+				return
+			}
+		}
+	})}
+}

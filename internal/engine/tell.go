@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/audit"
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/policy"
+)
+
+// What the audit is told of commands. An entry goes with the change that it tells
+// of, into the same transaction of the journal: accepted with Create, the end and
+// a cancel with Apply, a decision with Decide. What changes nothing in the journal,
+// a signal or input, is told before it is sent.
+
+// entry begins an entry with who did it.
+func entry(kind audit.Kind, by access.Caller) audit.Entry {
+	return audit.Entry{
+		Time: time.Now(), Kind: kind,
+		Principal: by.Name, Origin: string(by.Origin), Address: by.Address, Call: by.Call,
+	}
+}
+
+// about adds the command that an entry is about.
+func about(en audit.Entry, c *command.Command) audit.Entry {
+	en.CommandID, en.Host, en.Command, en.Rule = c.ID, c.Spec.Host, c.CommandLine(), c.Rule
+	if c.Spec.Sudo != nil {
+		en.SudoUser = c.Spec.Sudo.User
+		if en.SudoUser == "" {
+			en.SudoUser = "root"
+		}
+	}
+	return en
+}
+
+func accepted(by access.Caller, c *command.Command, said policy.Decision, hash []byte) audit.Entry {
+	en := about(entry(audit.CommandAccepted, by), c)
+	en.Decision, en.RequestHash, en.Subject = string(said.Effect), hash, c.Spec.ActionType
+	en.Outcome = string(c.State)
+	return en
+}
+
+// ended tells of a command that has ended as c is.
+func ended(c *command.Command, stdout, stderr *audit.Output) audit.Entry {
+	en := audit.Entry{Time: c.EndTime, Kind: audit.CommandEnded, Principal: c.CreatedBy.Principal, Origin: string(c.CreatedBy.Origin)}
+	en = about(en, c)
+	en.Outcome, en.ExitCode, en.Signal = string(c.State), c.Exit.Code, c.Exit.Signal
+	en.Stdout, en.Stderr = stdout, stderr
+	if c.Failure != nil {
+		en.Reason, en.Detail = c.Failure.Reason, c.Failure.Message
+	}
+	return en
+}
+
+func decided(by access.Caller, c *command.Command, before, now *approval.Approval) audit.Entry {
+	en := about(entry(audit.ApprovalDecided, by), c)
+	last := now.Decisions[len(before.Decisions)] // a narrowing modification has two; the first says it
+	en.Outcome, en.Detail, en.RequestHash = string(last.Verdict), last.Reason, last.Hash
+	en.Decision, en.Rule = string(now.State), before.Rule
+	return en
+}
+
+// tells gives an entry about a command that somebody acts on.
+func tells(kind audit.Kind, by access.Caller, s Snapshot) audit.Entry {
+	return about(entry(kind, by), &s.Command)
+}
+
+// writer is who writes to a command's standard input, and from where.
+type writer struct {
+	principal, address string
+	origin             command.Origin
+}
+
+// tellInput tells the audit of input: once of each writer of a command, not of
+// every key.
+func (e *Engine) tellInput(ctx context.Context, by access.Caller, l *live, s Snapshot) error {
+	w := writer{by.Name, by.Address, by.Origin}
+	l.mu.Lock()
+	known := l.writers[w]
+	l.mu.Unlock()
+	if known {
+		return nil
+	}
+	if err := e.journal.Record(ctx, tells(audit.CommandInput, by, s)); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	if l.writers == nil {
+		l.writers = make(map[writer]bool)
+	}
+	l.writers[w] = true
+	l.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,148 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/audit"
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/secret"
+	"github.com/telexec/telexec/internal/telemetry"
+)
+
+// visit is who makes a request, as far as it is known.
+func (g *Gateway) visit(r *http.Request) access.Caller {
+	if c, ok := access.FromContext(r.Context()); ok {
+		return c
+	}
+	c := access.Caller{Origin: command.OriginREST, Call: telemetry.RequestID(r.Context())}
+	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		c.Address = at.Addr().Unmap().String()
+	}
+	return c
+}
+
+// clientName gives the name in the verified certificate of a request; empty where
+// there is none.
+func clientName(r *http.Request) string {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return ""
+	}
+	return access.ClientName(r.TLS.VerifiedChains[0][0])
+}
+
+// bearer gives the token of the Authorization header (RFC 6750); empty where it
+// has another scheme or none.
+func bearer(r *http.Request) secret.Text {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "bearer") {
+		return secret.Text{}
+	}
+	return secret.New(strings.TrimSpace(token))
+}
+
+// authenticate finds out whose request it is: by bearer token, else by cookie,
+// else by client certificate. It gives the request with the caller in its
+// context, and with the token in the header, from where it goes on to the gRPC
+// server. The caller is told as far as it is known also with an error.
+func (g *Gateway) authenticate(r *http.Request) (*http.Request, access.Caller, error) {
+	c := g.visit(r)
+	shown := access.Credentials{Token: bearer(r), Client: clientName(r)}
+	if shown.Token.IsZero() {
+		s, err := g.sessionOf(r)
+		if s != nil || err != nil {
+			c.Origin = command.OriginWeb
+		}
+		if err != nil {
+			return r, c, err
+		}
+		if s != nil {
+			shown.Token = s.token
+		}
+	}
+	var err error
+	if c.Principal, err = g.identify(r, c.Address, shown); err != nil {
+		return r, c, err
+	}
+	r = r.WithContext(access.WithCaller(r.Context(), c))
+	r.Header.Del("Authorization")
+	if !shown.Token.IsZero() {
+		r.Header.Set("Authorization", "Bearer "+shown.Token.Reveal())
+	}
+	return r, c, nil
+}
+
+// identify asks the authenticator, unless the address has guessed too often.
+func (g *Gateway) identify(r *http.Request, address string, shown access.Credentials) (access.Principal, error) {
+	if !shown.Token.IsZero() {
+		if err := g.options.Limiter.MayTry(address); err != nil {
+			return access.Principal{}, err
+		}
+	}
+	p, err := g.options.Authenticator.Authenticate(r.Context(), shown)
+	if fault.ReasonOf(err) == fault.ReasonBadCredentials {
+		g.options.Limiter.Failed(address)
+	}
+	return p, err
+}
+
+// authenticated lets through only who has credentials. The gRPC server decides
+// anyway; here it spares reading the body of a stranger, and guards what is not
+// gRPC.
+func (g *Gateway) authenticated(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		known, c, err := g.authenticate(r)
+		if err == nil {
+			next.ServeHTTP(w, known)
+			return
+		}
+		if reads(r, "/") && wantsPage(r) && fault.KindOf(err) == fault.Unauthenticated {
+			// Who has shown nothing was not refused, but asked for it.
+			if fault.ReasonOf(err) != fault.ReasonNoCredentials {
+				g.tell(r, c, err)
+			}
+			redirect(w, "/login")
+			return
+		}
+		g.refuseCaller(w, r, c, err)
+	})
+}
+
+// tell tells the audit of a refusal by the gateway. What the gRPC server has
+// refused it has told itself.
+func (g *Gateway) tell(r *http.Request, c access.Caller, err error) {
+	f, ours := errors.AsType[*fault.Error](err)
+	if !ours || !access.RefusedByAccess(err) {
+		return
+	}
+	e := audit.Entry{
+		Kind: audit.Refused, Principal: c.Name, Origin: string(c.Origin), Address: c.Address, Call: c.Call,
+		Reason: f.Reason, Detail: f.Message,
+	}
+	e.Method, e.Subject = g.methodName(r)
+	g.options.Refusals.Tell(r.Context(), e)
+}
+
+// methodName gives "GET /v1/commands/{command_id}", the method and the rule of the
+// path. What is not there is "other", since callers can make up any number of
+// paths, and what they asked for is the subject.
+func (g *Gateway) methodName(r *http.Request) (method, subject string) {
+	method = r.Method
+	if !slices.Contains(knownMethods, method) {
+		method, subject = "other", cut(r.Method)+" "
+	}
+	if _, own := ownPaths[r.URL.Path]; own {
+		return method + " " + r.URL.Path, subject
+	}
+	if rule := g.ruleOf(method, r.URL.Path); rule != "" {
+		return method + " " + rule, subject
+	}
+	return method + " other", strings.ToValidUTF8(subject+cut(r.URL.Path), "\ufffd")
+}
+
+var knownMethods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions}

@@ -1,0 +1,111 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+)
+
+// word is a word of a command as far as it is known before it runs.
+type word struct {
+	text  string // its value; where it is computed, the text as written
+	known bool   // text is its value
+	// prefix is what it surely begins with, where it is computed.
+	prefix string
+	// single: it becomes exactly one word. Unquoted expansions become any number
+	// of words.
+	single bool
+	// files: only names of files make it many, and all begin with prefix.
+	files bool
+	// bare: it has neither quotes nor backslashes, so a shell may take it for a
+	// word of its grammar.
+	bare bool
+}
+
+func literal(text string) word {
+	return word{text: text, known: true, prefix: text, single: true}
+}
+
+// simple is a simple command: what would be one call of execve, or of a builtin.
+type simple struct {
+	words   []word
+	open    bool   // further words are added at run time
+	writes  []word // files written by redirection, but /dev/null
+	reads   []word // files read by redirection, but /dev/null
+	heredoc bool   // some of its input is in the text
+	// unknown says why nothing sure is known of what this runs; "" where the
+	// program is known.
+	unknown string
+	// named: a rule must name its program without wildcards, since it runs a file.
+	named bool
+	// raises: it is sudo, around a command that is in the list too.
+	raises bool
+	// sequel: it stands in a plain sequence (; && newline) at the top; joined: and
+	// is joined to the one before by &&.
+	sequel, joined bool
+}
+
+// reading is what is known of a whole request.
+type reading struct {
+	why       string // why it could not be taken apart at all; then simples is nil
+	simples   []simple
+	variables []string // set anywhere in it, but harmless ones; sorted, each once
+	read      int      // bytes of text parsed for it, texts in texts again
+	moves     bool     // it may change its directory, so that relative paths mean nothing
+}
+
+// assign notes an assignment: NAME=value, of which the name is known.
+func (r *reading) assign(w word) {
+	name, value, _ := strings.Cut(w.prefix, "=")
+	if !w.known || !isSize(name, value) {
+		r.setVariable(name)
+	}
+}
+
+func (r *reading) setVariable(name string) {
+	if harmless(name) {
+		return
+	}
+	if i, found := slices.BinarySearch(r.variables, name); !found {
+		r.variables = slices.Insert(r.variables, i, name)
+	}
+}
+
+func (s *simple) texts() []string {
+	texts := make([]string, len(s.words), len(s.words)+1)
+	for i, w := range s.words {
+		texts[i] = w.text
+	}
+	if s.open {
+		texts = append(texts, "…")
+	}
+	return texts
+}
+
+// doubt tells what is unknown about it, for people; "" where nothing is.
+func (s *simple) doubt() string {
+	if s.unknown != "" {
+		return s.unknown
+	}
+	for _, w := range slices.Concat(s.words, s.writes, s.reads) {
+		if !w.known {
+			return "the word " + quoted(w.text) + " is computed at run time"
+		}
+	}
+	if s.open {
+		return "further arguments are added at run time"
+	}
+	return ""
+}
+
+func quoted(text string) string {
+	const most = 120
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return `"` + strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text) + `"`
+}
