@@ -22,7 +22,15 @@ type cli struct {
 	Ps      psCmd      `cmd:"" help:"List the commands that have not ended."`
 	History historyCmd `cmd:"" help:"List commands, newest first."`
 
+	Approvals approvalsCmd `cmd:"" help:"List the commands that wait for approval, show one as it is to be judged."`
+	Approve   approveCmd   `cmd:"" help:"Let commands run that wait for approval."`
+	Reject    rejectCmd    `cmd:"" help:"Refuse commands that wait for approval."`
+	Policy    policyCmd    `cmd:"" help:"Tell what the rules would say about a command."`
+
 	Hosts hostsCmd `cmd:"" help:"List hosts, show one, check whether one can be reached."`
+
+	Token tokenCmd `cmd:"" help:"Make, list and revoke API keys."`
+	Audit auditCmd `cmd:"" help:"Show what was done, check that nobody has changed it, export it."`
 
 	Server     serverCmd     `cmd:"" aliases:"info" help:"Show what the service is and how it does."`
 	Version    versionCmd    `cmd:"" help:"Show the versions of this program and of the service."`

@@ -172,6 +172,9 @@ func findFlag(node *kong.Node, arg string) *kong.Flag {
 
 // choices gives the values that the grammar knows.
 func choices(v *kong.Value) []string {
+	if known, ok := knownValues[v.Name]; ok && v.Flag != nil {
+		return known
+	}
 	var out []string
 	for _, s := range strings.Split(v.Enum, ",") {
 		if s != "" {
@@ -179,6 +182,20 @@ func choices(v *kong.Value) []string {
 		}
 	}
 	return out
+}
+
+// knownValues are those of flags that the service judges, or that are checked
+// behind the grammar.
+var knownValues = map[string][]string{
+	"role":   {"viewer", "operator", "approver", "admin"},
+	"origin": {"grpc", "rest", "websocket", "mcp", "cli", "web"},
+	"state": {
+		"awaiting_approval", "queued", "starting", "running", "completed", "failed", "cancelled", "timed_out", "rejected", "expired", "lost",
+	},
+	"kind": {
+		"command.accepted", "command.ended", "command.cancel", "command.signal", "command.input", "approval.decided", "refused",
+		"login", "logout", "token.created", "token.revoked", "policy.loaded", "service.started", "service.stopped",
+	},
 }
 
 // live asks the service for hosts and ids where one of them is wanted.
@@ -190,7 +207,7 @@ func (a *app) live(ctx context.Context, at place) []string {
 	case !at.rest && at.positional < len(at.node.Positional):
 		name = at.node.Positional[at.positional].Name
 	}
-	if name != "host" && name != "id" {
+	if name != "host" && name != "id" && name != "key" {
 		return nil
 	}
 	cl, err := a.dial(singleCall)
@@ -200,8 +217,14 @@ func (a *app) live(ctx context.Context, at place) []string {
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(ctx, completeWithin)
 	defer cancel()
-	if name == "host" {
+	switch {
+	case name == "host":
 		return hostNames(ctx, cl)
+	case name == "key":
+		return keyNames(ctx, cl)
+	case needsApproval[at.node.FullPath()]:
+		ids, _ := approvalIDs(ctx, cl, &telexecv1.ListApprovalsRequest{States: []telexecv1.ApprovalState{telexecv1.ApprovalState_APPROVAL_STATE_PENDING}})
+		return ids
 	}
 	// What runs is what one signals and cancels; its output may be wanted later.
 	page, err := cl.ListCommandsPage(ctx, &telexecv1.ListCommandsRequest{Active: needsRunning[at.node.Name]})
@@ -217,6 +240,21 @@ func (a *app) live(ctx context.Context, at place) []string {
 
 // needsRunning are the subcommands that concern only commands that have not ended.
 var needsRunning = map[string]bool{"cancel": true, "signal": true, "input": true}
+
+// needsApproval are those that concern what waits for approval.
+var needsApproval = map[string]bool{"telexec approvals show": true, "telexec approve": true, "telexec reject": true}
+
+// keyNames are those of keys that can be revoked.
+func keyNames(ctx context.Context, cl *client.Client) []string {
+	tokens, _ := cl.ListTokens(ctx) // none, where that is refused
+	var names []string
+	for _, t := range tokens {
+		if t.GetRevokeTime() == nil {
+			names = append(names, t.GetToken())
+		}
+	}
+	return names
+}
 
 func hostNames(ctx context.Context, cl *client.Client) []string {
 	var names []string

@@ -36,6 +36,9 @@ type runCmd struct {
 
 	SudoPasswordFile string `placeholder:"FILE" type:"path" help:"File with the password for sudo, where sudo asks for one; - asks on the terminal, or takes the first line of standard input (also TELEXEC_SUDO_PASSWORD)."`
 
+	SecretEnv  []string `placeholder:"NAME" sep:"none" help:"Set a variable to the value it has here, or in --env, and mask that value in the output. May be repeated."`
+	RedactFile string   `placeholder:"FILE" type:"path" help:"File with values to mask in the output, one per line."`
+
 	RequestID  string `placeholder:"ID" help:"Run once however often it is asked for with this id (default: a new one each time)."`
 	ActionType string `placeholder:"TYPE" help:"The kind of action, for policies."`
 
@@ -92,6 +95,10 @@ output goes on at the next byte. Devices without a shell, and --tty, give an att
 its connection.
 
 With --sudo the password is asked for on the terminal if sudo wants one.
+
+Where a rule wants the command approved, that is told on standard error, and it runs when it is approved; Ctrl-C withdraws
+it. Values given with --secret-env and --redact-file, plain, in base64 or percent-encoded, are "*" in the output, as it is stored
+and as it is shown.
 ` + exitCodesHelp
 }
 
@@ -109,7 +116,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	if req.Sudo, err = c.sudo(a); err != nil {
 		return err
 	}
-	f := &follower{app: a, input: input}
+	f := &follower{app: a, input: input, gate: gate{out: a.out}}
 	if c.TTY {
 		restore, err := f.terminal(a.env, req)
 		if err != nil {
@@ -144,7 +151,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 			return &exitError{code: code}
 		}
 		req.Sudo.Password = password
-		f = &follower{app: a, client: f.client, input: f.input, leave: f.leave}
+		f = &follower{app: a, client: f.client, input: f.input, leave: f.leave, gate: gate{out: a.out}}
 	}
 }
 
@@ -163,19 +170,9 @@ func (c *runCmd) request(env Env) (*telexecv1.ExecuteRequest, error) {
 		ActionType:       c.ActionType,
 		Output:           &telexecv1.OutputOptions{Omit: true},
 	}
-	words := c.Command
-	if len(words) > 0 && words[0] == "--" {
-		words = words[1:]
-	}
-	switch len(words) {
-	case 0:
-		return nil, failure("there is no command to run on %s", c.Host).withHint("telexec run --help has examples")
-	case 1:
-		if req.Command = words[0]; req.Command == "" {
-			return nil, failure("the command to run on %s is empty", c.Host).withHint("telexec run --help has examples")
-		}
-	default:
-		req.Argv = words
+	var err error
+	if req.Command, req.Argv, err = commandWords(string(c.Host), c.Command); err != nil {
+		return nil, err
 	}
 	for _, e := range c.Env {
 		name, value, ok := strings.Cut(e, "=")
@@ -184,10 +181,30 @@ func (c *runCmd) request(env Env) (*telexecv1.ExecuteRequest, error) {
 		}
 		req.Env[name] = value
 	}
+	if err := c.secrets(env, req); err != nil {
+		return nil, err
+	}
 	if c.Timeout != 0 {
 		req.Timeout = durationpb.New(c.Timeout)
 	}
 	return req, nil
+}
+
+// commandWords gives what stands behind a host as a line for its shell, or as a
+// program and its arguments.
+func commandWords(host string, words []string) (line string, argv []string, err error) {
+	if len(words) > 0 && words[0] == "--" {
+		words = words[1:]
+	}
+	switch {
+	case len(words) == 0:
+		return "", nil, failure("there is no command to run on %s", host).withHint("telexec run --help has examples")
+	case len(words) > 1:
+		return "", words, nil
+	case words[0] == "":
+		return "", nil, failure("the command to run on %s is empty", host).withHint("telexec run --help has examples")
+	}
+	return words[0], nil, nil
 }
 
 func (c *runCmd) durability() telexecv1.Durability {
@@ -249,6 +266,7 @@ type follower struct {
 	// Of read.
 	place string // place in the queue, as last told
 	host  link
+	gate  gate
 }
 
 // inDoubt are the reasons of a failed start that may have been accepted all the same.
@@ -288,6 +306,7 @@ func (f *follower) detach(cmd *telexecv1.Command) error {
 		return f.out.document(cmd)
 	}
 	_, err := io.WriteString(f.out.stdout, f.id+"\n")
+	f.gate.watch(cmd)
 	f.out.note("telexec logs -f %s follows it, telexec cancel %s ends it", f.id, f.id)
 	return err
 }
@@ -335,6 +354,9 @@ func (f *follower) signal(ctx context.Context, s *exitError) error {
 		return s
 	}
 	f.interrupts++
+	if f.latest.Load().GetState() == telexecv1.CommandState_COMMAND_STATE_AWAITING_APPROVAL {
+		f.interrupts = 2 // nothing runs that could be interrupted
+	}
 	f.interrupt(ctx)
 	return nil
 }
@@ -459,6 +481,7 @@ func (f *follower) lost(err error) error {
 func (f *follower) watch(cmd *telexecv1.Command) {
 	f.latest.Store(cmd)
 	f.host.watch(cmd)
+	f.gate.watch(cmd)
 	if cmd.GetState() != telexecv1.CommandState_COMMAND_STATE_QUEUED && f.place != "" {
 		f.out.note("%s has a free place for %s", cmd.GetHost(), f.id)
 		f.place = ""
@@ -469,8 +492,6 @@ func (f *follower) watch(cmd *telexecv1.Command) {
 			f.place = text
 			f.out.note("%s waits on %s: %s", f.id, cmd.GetHost(), text)
 		}
-	case telexecv1.CommandState_COMMAND_STATE_AWAITING_APPROVAL:
-		f.out.note("%s waits for approval", f.id)
 	case telexecv1.CommandState_COMMAND_STATE_RUNNING:
 		select {
 		case <-f.running:

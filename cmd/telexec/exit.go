@@ -17,7 +17,8 @@ import (
 
 // The exit codes of telexec. Those of "run" are otherwise the command's own.
 const (
-	exitNo        = 1   // the answer is no: not gone, host not reachable
+	exitNo        = 1   // the answer is no: not gone, host not reachable, refused by a rule, audit broken
+	exitApproval  = 3   // of "policy": the command would wait for approval
 	exitTimeout   = 124 // the command was ended for its timeout
 	exitFailure   = 125 // telexec or its service failed, or the command never ran to an end
 	exitCancelled = 130 // the command was cancelled, or Ctrl-C left it alone
@@ -27,7 +28,7 @@ const (
 // exitCodesHelp is part of --help.
 const exitCodesHelp = `
 Exit codes: the command's own; 128+n when signal n ended it; 124 when its --timeout did; 130 when it was
-cancelled; 125 when telexec itself failed, the command could not start, or its outcome is not known.`
+cancelled; 125 when telexec itself failed, the command was refused or could not start, or its outcome is not known.`
 
 // exitError ends the program with a code, and with a message unless it is empty.
 type exitError struct {
@@ -86,7 +87,7 @@ func (a *app) report(err error) int {
 	}
 	if e, ok := errors.AsType[*client.Error](err); ok {
 		p := problem{Code: e.Code.String(), Reason: e.Reason, Message: e.Message, Hint: e.Hint, Metadata: e.Metadata}
-		if hint, ok := hints[e.Reason]; ok {
+		if hint, ok := hints[e.Reason]; ok && e.Metadata["in_doubt"] == "" {
 			p.Hint = hint
 		}
 		switch {
@@ -108,9 +109,17 @@ func (a *app) report(err error) int {
 // hints are for this program's users, where the service's own speak of the API.
 var hints = map[string]string{
 	"NO_CREDENTIALS":  "Give the token with TELEXEC_TOKEN or --token-file; the first start of telexecd writes one to admin.token in its data directory",
-	"BAD_CREDENTIALS": "Check TELEXEC_TOKEN, --token and --token-file; the token of a service is in admin.token in its data directory",
+	"BAD_CREDENTIALS": "Check TELEXEC_TOKEN, --token and --token-file; the administrator's is in admin.token in the data directory of telexecd",
+	"TOKEN_EXPIRED":   "Ask an admin for a new one (telexec token create), and give it with TELEXEC_TOKEN or --token-file",
+	"TOKEN_REVOKED":   "Ask an admin for a new one (telexec token create), and give it with TELEXEC_TOKEN or --token-file",
 	"EMPTY_COMMAND":   "telexec run --help has examples",
 	"STDIN_CLOSED":    "A command that is to take input later is started with telexec run -d -i",
+	"REQUEST_CHANGED": "Look at it again with telexec approvals show, then decide",
+
+	"ALREADY_DECIDED":  "telexec approvals show tells what was decided, telexec status what came of it",
+	"UNKNOWN_APPROVAL": "telexec approvals lists what waits, with --all what has waited",
+	"UNKNOWN_TOKEN":    "telexec token list lists the keys",
+	"TOKEN_NAME_TAKEN": "Take another name, or revoke that one first with telexec token revoke",
 }
 
 // problem is an error as it is shown.

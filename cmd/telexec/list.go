@@ -44,7 +44,7 @@ func (c *psCmd) Run(ctx context.Context, a *app) error {
 
 type historyCmd struct {
 	Host      string            `placeholder:"HOST" help:"Only on this host."`
-	State     []string          `placeholder:"STATE" help:"Only in one of these states: queued, starting, running, completed, failed, cancelled, timed_out, rejected, expired, lost."`
+	State     []string          `placeholder:"STATE" help:"Only in one of these states: awaiting_approval, queued, starting, running, completed, failed, cancelled, timed_out, rejected, expired, lost."`
 	Origin    string            `placeholder:"DOOR" help:"Only those that came through this door: grpc, rest, websocket, mcp, cli, web."`
 	Label     map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Only with this label; may be repeated, then all must match."`
 	Principal string            `placeholder:"NAME" help:"Only those asked for by this principal."`
@@ -225,31 +225,43 @@ var (
 // idArg finds the whole id: all of it as it is, or the beginning or the end of
 // one of the last commands, as long as only one of them fits.
 func (a *app) idArg(ctx context.Context, cl *client.Client, arg string) (string, error) {
+	return a.findID(arg, "commands", "telexec history lists the commands", func() ([]string, error) {
+		page, err := cl.ListCommandsPage(ctx, &telexecv1.ListCommandsRequest{PageSize: maxPage})
+		var ids []string
+		for _, cmd := range page.GetCommands() {
+			ids = append(ids, cmd.GetId())
+		}
+		return ids, err
+	})
+}
+
+// findID finds the whole id, if need be among those that list gives. what they
+// are, and where, is told where none or several fit.
+func (a *app) findID(arg, what, where string, list func() ([]string, error)) (string, error) {
 	id := strings.ToUpper(strings.TrimPrefix(arg, "commands/"))
 	if wholeID.MatchString(id) {
 		return id, nil
 	}
 	if !partOfID.MatchString(id) {
 		return "", failure("%q is not the id of a command, nor enough of one", arg).
-			withHint("An id has 26 characters; the last four or more will do. telexec history lists the commands")
+			withHint("An id has 26 characters; the last four or more will do. %s", where)
 	}
-	page, err := cl.ListCommandsPage(ctx, &telexecv1.ListCommandsRequest{PageSize: maxPage})
+	all, err := list()
 	if err != nil {
 		return "", err
 	}
 	var found []string
-	for _, cmd := range page.GetCommands() {
-		if strings.HasSuffix(cmd.GetId(), id) || strings.HasPrefix(cmd.GetId(), id) {
-			found = append(found, cmd.GetId())
+	for _, one := range all {
+		if strings.HasSuffix(one, id) || strings.HasPrefix(one, id) {
+			found = append(found, one)
 		}
 	}
 	switch len(found) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", failure("none of the last %d commands has an id that begins or ends with %s", len(page.GetCommands()), arg).
-			withHint("telexec history lists the commands")
+		return "", failure("none of the last %d %s has an id that begins or ends with %s", len(all), what, arg).withHint("%s", where)
 	}
-	return "", failure("%d commands have an id that begins or ends with %s, among them %s and %s", len(found), arg, found[0], found[1]).
+	return "", failure("%d %s have an id that begins or ends with %s, among them %s and %s", len(found), what, arg, found[0], found[1]).
 		withHint("Give more of it; the end tells more than the beginning, which is the time")
 }

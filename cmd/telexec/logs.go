@@ -45,13 +45,14 @@ func (c *logsCmd) Run(ctx context.Context, a *app) error {
 		case "stderr":
 			req.Streams = []telexecv1.Stream{telexecv1.Stream_STREAM_STDERR}
 		}
-		host := link{out: a.out}
+		host, approval := link{out: a.out}, gate{out: a.out}
 		for event, err := range cl.StreamOutput(ctx, req) {
 			if err != nil {
 				return err
 			}
 			if cmd := event.GetCommand(); cmd != nil {
 				host.watch(cmd)
+				approval.watch(cmd)
 			}
 			if a.opts.JSON {
 				err = a.out.line(event)

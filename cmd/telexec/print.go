@@ -215,7 +215,8 @@ func cut(s string, n int) string {
 
 // printable gives s with everything escaped that a terminal could take for more
 // than text: control characters, and those that change the direction of writing
-// or are not to be seen. What is not UTF-8 is escaped byte by byte.
+// or are not to be seen. What is not UTF-8 is escaped byte by byte. A backslash
+// stays as it is; judged tells it apart.
 func printable(s string) string {
 	var b strings.Builder
 	for i, size := 0, 0; i < len(s); i += size {
@@ -224,14 +225,27 @@ func printable(s string) string {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case unicode.IsPrint(r):
+		case visible(r):
 			b.WriteRune(r)
 		default:
-			quoted := strconv.QuoteRuneToASCII(r)
-			b.WriteString(quoted[1 : len(quoted)-1])
+			b.WriteString(escapedRune(r))
 		}
 	}
 	return b.String()
+}
+
+// visible reports whether r is to be seen. Some letters, marks and symbols are
+// not: fillers, selectors of variants, the empty pattern of Braille, the head of a
+// note that has none.
+func visible(r rune) bool {
+	return unicode.IsPrint(r) && r != '\u2800' && r != '\U0001D159' &&
+		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+}
+
+// escapedRune is r as Go would write it: \n, \x1b, \u202e.
+func escapedRune(r rune) string {
+	quoted := strconv.QuoteRuneToASCII(r)
+	return quoted[1 : len(quoted)-1]
 }
 
 // linesOf gives the lines of a text that hold something.

@@ -7,11 +7,17 @@
 // method, in the file of its name:
 //
 //	cli.go      the grammar: global flags and the list of subcommands
-//	execute.go terminal.go sudo.go  run: start a command and be its terminal; signals, input
+//	execute.go terminal.go sudo.go redact.go  run: start a command and be its terminal; signals, input, secrets
 //	logs.go wait.go status.go cancel.go input.go list.go hosts.go server.go complete.go
+//	approvals.go decide.go policy.go  what waits for a yes, and what the rules say
+//	token.go audit.go  API keys, and what was done
 //	link.go     what is told while a host is away
+//	exact.go    how a request is shown to somebody who decides about it
 //	print.go    how answers look: tables, JSON, times, colours, safe text
 //	exit.go     which exit code means what
+//
+// It is one room, though larger than others, because its files hardly know each
+// other: they share the grammar, the printer and the exit codes.
 package main
 
 import (

@@ -468,7 +468,7 @@ func TestCompletionOfWords(t *testing.T) {
 		words string // joined by |; the last one is under the cursor
 		want  string // joined by blanks; a leading … means: among others
 	}{
-		{"", "run logs wait status cancel signal input ps history hosts server version completion help"},
+		{"", "run logs wait status cancel signal input ps history approvals approve reject policy hosts token audit server version completion help"},
 		{"help|wa", "wait"},
 		{"run|--|web1|ls|--det", ""},
 		{"run|web1|--det", ""},
@@ -493,6 +493,19 @@ func TestCompletionOfWords(t *testing.T) {
 		{"run|", ""},
 		{"run|--no-such|--det", "--detach"},
 		{"ps|--host|", ""},
+		{"approvals|", "list show"},
+		{"policy|t", "test"},
+		{"policy|test|--ro", "--role"},
+		{"policy|test|--origin|m", "mcp"},
+		{"policy|test|web1|ls|--ro", ""},
+		{"token|create|--role|", "viewer operator approver admin"},
+		{"token|create|ci|--role=viewer|--exp", "--expires"},
+		{"audit|verify|--e", "--expect"},
+		{"audit|list|--kind|token.", "token.created token.revoked"},
+		{"history|--state|re", "rejected"},
+		{"approve|--mod", "--modify"},
+		{"run|--redact", "--redact-file"},
+		{"token|revoke|", ""},
 	} {
 		t.Run(tt.words, func(t *testing.T) {
 			var i invocation

@@ -25,10 +25,31 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"telexec": main})
 }
 
+// policy is for dora alone, for a rule that refuses something refuses what it does
+// not understand, too.
+const policy = `policy:
+  rules:
+    - name: no-ids
+      effect: deny
+      match: {programs: [hostid], principals: ["dora*"]}
+    - name: counts
+      effect: require_approval
+      match: {programs: [nproc], principals: ["dora*"]}
+      approval: {count: 1, roles: [approver], timeout: 1h}
+    - name: twice
+      effect: require_approval
+      match: {programs: [factor], principals: ["dora*"]}
+      approval: {count: 2, roles: [approver], timeout: 1h}
+    - name: soon
+      effect: require_approval
+      match: {programs: [logname], principals: ["dora*"]}
+      approval: {timeout: 1s}
+`
+
 // TestScript runs the transcripts in testdata/script: the real program, as a
 // process, against a real service and a real sshd.
 func TestScript(t *testing.T) {
-	service := testenv.Start(t, testenv.WithHosts(inventory.Host{Name: "refused", Address: sshtest.ClosedPort(t), User: "nobody", HostKeyPolicy: "accept-new"}))
+	service := testenv.Start(t, testenv.WithConfig(policy), testenv.WithHosts(inventory.Host{Name: "refused", Address: sshtest.ClosedPort(t), User: "nobody", HostKeyPolicy: "accept-new"}))
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: *update,

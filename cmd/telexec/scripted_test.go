@@ -15,6 +15,7 @@ import (
 // only when a host goes away, or sudo refuses.
 type scripted struct {
 	telexecv1.UnimplementedCommandServiceServer
+	*desk // approvals, policy, keys and audit; nil for none
 
 	execute func(n int, req *telexecv1.ExecuteRequest) *telexecv1.Command // n counts from 1
 	stream  func(s grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
@@ -37,6 +38,11 @@ func (s *scripted) start(t *testing.T) *invocation {
 	}
 	server := grpc.NewServer(grpc.WaitForHandlers(true))
 	telexecv1.RegisterCommandServiceServer(server, s)
+	if s.desk != nil {
+		telexecv1.RegisterApprovalServiceServer(server, s.desk)
+		telexecv1.RegisterPolicyServiceServer(server, s.desk)
+		telexecv1.RegisterAdminServiceServer(server, s.desk)
+	}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
 	t.Cleanup(func() { server.Stop(); serving.Wait() })

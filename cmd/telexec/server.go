@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -41,7 +42,10 @@ func (a *app) serverRows(address string, info *telexecv1.GetServerInfoResponse) 
 	f.add("Store", info.GetStore())
 	f.add("Commands", fmt.Sprintf("%d running, %d queued", info.GetRunningCommands(), info.GetQueuedCommands()))
 	f.add("Watchers", strconv.Itoa(int(info.GetWatchers())))
-	f.add("You are", info.GetPrincipal())
+	f.add("You are", strings.TrimSuffix(fmt.Sprintf("%s (%s)", info.GetPrincipal(), strings.Join(info.GetRoles(), ", ")), " ()"))
+	if t := info.GetCredentialsExpireTime(); t != nil {
+		f.add("", fmt.Sprintf("until %s (%s left)", a.out.clock(t), a.out.left(t)))
+	}
 	if l := info.GetLimits(); l != nil {
 		f.add("Limits", fmt.Sprintf("%d commands at once, %d per host, %d waiting", l.GetMaxCommands(), l.GetMaxCommandsPerHost(), l.GetMaxQueued()))
 		f.add("", fmt.Sprintf("output whole for %s, then %s of each stream; history %s",

@@ -45,6 +45,10 @@ func (a *app) showCommand(cmd *telexecv1.Command) error {
 	f := facts{}
 	f.add("Command", cmd.GetId())
 	f.paint("State", stateText(cmd), stateCell(cmd).colour)
+	if cmd.GetState() == telexecv1.CommandState_COMMAND_STATE_AWAITING_APPROVAL {
+		f.add("", waitText(a.out, cmd))
+		f.add("", "telexec approvals show "+cmd.GetId()+" shows what is to be approved")
+	}
 	if fail := cmd.GetFailure(); fail != nil {
 		f.lines("Why", failureText(fail), red)
 		f.lines("", fail.GetHint(), "")
@@ -66,6 +70,7 @@ func (a *app) showCommand(cmd *telexecv1.Command) error {
 	f.add("Labels", labelText(cmd.GetLabels()))
 	f.add("Action", cmd.GetActionType())
 	f.add("Asked for by", actor(cmd.GetCreatedBy()))
+	f.add("Rule", cmd.GetPolicyRule())
 	f.add("Created", a.out.moment(cmd.GetCreateTime()))
 	if cmd.GetStartTime() != nil {
 		f.add("Started", a.out.moment(cmd.GetStartTime()))

@@ -8,7 +8,10 @@
 //     goes away, it comes back and goes on at the exact byte;
 //   - errors that can be acted on: [Error] has the reason for programs and the
 //     hint for people;
-//   - lists as iterators over all their pages.
+//   - lists as iterators over all their pages;
+//   - decisions about approvals, of which it is known in the end whether they were
+//     taken, and the audit, which resumes like output and can be checked here
+//     ([AuditChain]).
 //
 // A first program:
 //
@@ -25,9 +28,14 @@
 //	}
 //
 // What is retried: calls that do no harm when they reach the service twice
-// (all but Signal and SendInput), and any call that provably never left this
-// machine. A client that never had a connection does not retry at all: a wrong
-// address is told at once.
+// (all but Signal, SendInput and CreateToken), and any call that provably never
+// left this machine. A client that never had a connection does not retry at all: a
+// wrong address is told at once.
+//
+// The package has all of the contract that Go programs call, which makes it larger
+// than most rooms here: client.go and list.go are the calls, retry.go, stream.go
+// and input.go what makes them safe, approval.go, token.go and audit.go those about
+// who may do what, and error.go what can go wrong.
 package client
 
 import (
@@ -135,6 +143,8 @@ type Client struct {
 	commands  telexecv1.CommandServiceClient
 	hosts     telexecv1.HostServiceClient
 	admin     telexecv1.AdminServiceClient
+	approvals telexecv1.ApprovalServiceClient
+	policy    telexecv1.PolicyServiceClient
 	server    string // as shown to people
 	retryFor  time.Duration
 	resumeFor time.Duration
@@ -204,6 +214,8 @@ func Dial(o Options) (*Client, error) {
 	c.commands = telexecv1.NewCommandServiceClient(conn)
 	c.hosts = telexecv1.NewHostServiceClient(conn)
 	c.admin = telexecv1.NewAdminServiceClient(conn)
+	c.approvals = telexecv1.NewApprovalServiceClient(conn)
+	c.policy = telexecv1.NewPolicyServiceClient(conn)
 	return c, nil
 }
 

@@ -31,7 +31,7 @@ const (
 // domain is that of the service's google.rpc.ErrorInfo.
 const domain = "telexec"
 
-// Error is a call that failed. Every error of this package is one; take it with
+// Error is a call that failed. Every error of a call is one; take it with
 // errors.AsType[*client.Error](err). An error of the caller's own context is
 // also matched by errors.Is(err, context.Canceled) or DeadlineExceeded.
 type Error struct {
@@ -48,10 +48,15 @@ type Error struct {
 	Fields []Field
 	// RetryAfter is above 0 where the service says that a retry helps then.
 	RetryAfter time.Duration
-	// Metadata has facts for programs: "host", "command_id", "request_id".
+	// Metadata has facts for programs: "host", "command_id", "request_id"; and
+	// "in_doubt" with "true" where DecideApprovals or CreateToken may have done what
+	// was asked all the same.
 	Metadata map[string]string
 
 	cause error
+	// doubt says that this call, or an earlier attempt at it, may have been carried
+	// out all the same.
+	doubt bool
 }
 
 // Field is a problem with one field of a request.
@@ -173,6 +178,33 @@ func (e *Error) broken() bool {
 // temporary reports whether the same call may well work a little later.
 func (e *Error) temporary() bool {
 	return e.Reason == ReasonUnreachable || e.Code == codes.Unavailable
+}
+
+// Reasons of the service on which calls of this package act.
+const (
+	reasonStoreUnavailable = "STORE_UNAVAILABLE" // what was written may have been kept
+	reasonCallDeadline     = "CALL_DEADLINE"     // the service gave up waiting for it
+	reasonAlreadyDecided   = "ALREADY_DECIDED"
+	reasonRequestChanged   = "REQUEST_CHANGED"
+	reasonNotYourDecision  = "NOT_YOUR_DECISION"
+	reasonTokenNameTaken   = "TOKEN_NAME_TAKEN"
+	reasonUnknownToken     = "UNKNOWN_TOKEN"
+)
+
+// inDoubt makes e tell that what was asked may have been done, and what to do then.
+func (e *Error) inDoubt(hint string, args ...any) *Error {
+	e.set("in_doubt", "true")
+	return e.withHint(hint, args...)
+}
+
+// leavesOpen reports whether e does not tell what became of a call that was
+// written to a connection.
+func (e *Error) leavesOpen() bool {
+	switch e.Reason {
+	case ReasonUnreachable, ReasonCallEnded, reasonStoreUnavailable, reasonCallDeadline:
+		return true
+	}
+	return false
 }
 
 // plain gives the heart of a transport error of gRPC, without the layers that it

@@ -34,6 +34,8 @@ type peer struct {
 	telexecv1.UnimplementedCommandServiceServer
 	telexecv1.UnimplementedHostServiceServer
 	telexecv1.UnimplementedAdminServiceServer
+	telexecv1.UnimplementedApprovalServiceServer
+	telexecv1.UnimplementedPolicyServiceServer
 
 	listener *bufconn.Listener
 	server   *grpc.Server
@@ -47,6 +49,10 @@ type peer struct {
 	stdout, stderr []byte
 	input          []byte
 	inputClosed    bool
+
+	approvals map[string]*telexecv1.Approval // by command id
+	tokens    []*telexecv1.Token
+	rows      []*telexecv1.ExportAuditResponse
 
 	// before is run for every call first; an error of it is the answer, and
 	// errSilent means: never answer.
@@ -75,6 +81,8 @@ func newPeer(t *testing.T) *peer {
 	telexecv1.RegisterCommandServiceServer(p.server, p)
 	telexecv1.RegisterHostServiceServer(p.server, p)
 	telexecv1.RegisterAdminServiceServer(p.server, p)
+	telexecv1.RegisterApprovalServiceServer(p.server, p)
+	telexecv1.RegisterPolicyServiceServer(p.server, p)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = p.server.Serve(p.listener) })
 	t.Cleanup(func() { p.server.Stop(); wg.Wait() })
@@ -187,7 +195,7 @@ func (p *peer) CheckHost(context.Context, *telexecv1.CheckHostRequest) (*telexec
 }
 
 func (p *peer) GetServerInfo(context.Context, *telexecv1.GetServerInfoRequest) (*telexecv1.GetServerInfoResponse, error) {
-	return &telexecv1.GetServerInfoResponse{Version: "1.2.3"}, nil
+	return &telexecv1.GetServerInfoResponse{Version: "1.2.3", Principal: "ann"}, nil
 }
 
 func (p *peer) StreamOutput(req *telexecv1.StreamOutputRequest, s grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {

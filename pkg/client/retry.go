@@ -81,13 +81,15 @@ func call[Req, Resp any](ctx context.Context, c *Client, repeatable bool,
 	method func(context.Context, Req, ...grpc.CallOption) (Resp, error), req Req,
 ) (Resp, error) {
 	p := pause{limit: c.retryFor}
-	for {
+	for doubt := false; ; {
 		sent := new(atomic.Bool)
 		resp, err := method(context.WithValue(ctx, sentKey{}, sent), req)
 		if err == nil {
 			return resp, nil
 		}
 		e := c.decode(ctx, err)
+		doubt = doubt || sent.Load() && e.leavesOpen()
+		e.doubt = doubt
 		// Unavailable with a reason is an answer of the service: it has not done
 		// what was asked, but where the host may have, and says when to come again.
 		refused := e.Reason != ReasonUnreachable && e.RetryAfter > 0 && (repeatable || !e.hostMayHaveActed())
@@ -96,6 +98,7 @@ func call[Req, Resp any](ctx context.Context, c *Client, repeatable bool,
 			if e = c.retry(ctx, &p, e); e == nil {
 				continue
 			}
+			e.doubt = doubt
 		}
 		var none Resp
 		return none, e

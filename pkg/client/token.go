@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 )
 
 // tokenKey is that of the Token in a call's context.
@@ -47,4 +49,51 @@ func dataDir(getenv func(string) string) string {
 		return filepath.Join(dir, "telexec")
 	}
 	return filepath.Join(getenv("HOME"), ".local", "state", "telexec")
+}
+
+// CreateToken makes an API key. Its token is in the answer and nowhere else, so
+// that the call is not made again where it may have arrived. An error then says so
+// in its hint: there may be a key of that name whose token nobody has; revoke it
+// and make another. Only an admin may.
+func (c *Client) CreateToken(ctx context.Context, req *telexecv1.CreateTokenRequest) (*telexecv1.CreateTokenResponse, error) {
+	resp, err := call(ctx, c, false, c.admin.CreateToken, req)
+	if e, ok := asError(err); ok && e.doubt && (e.leavesOpen() || e.temporary() || e.Reason == reasonTokenNameTaken) {
+		return nil, e.inDoubt("The key %[1]s may have been made, and its token is lost with the answer: if it is listed, revoke %[1]s and make another", req.GetToken())
+	}
+	return resp, err
+}
+
+// ListTokens gives all API keys by name, without their tokens, revoked and expired
+// ones too. Only an admin may.
+func (c *Client) ListTokens(ctx context.Context) ([]*telexecv1.Token, error) {
+	resp, err := call(ctx, c, true, c.admin.ListTokens, &telexecv1.ListTokensRequest{})
+	return resp.GetTokens(), err
+}
+
+// RevokeToken takes the API key of that name back, at once. A lost answer is asked
+// for again: a key that the first attempt has revoked is no error. Only an admin
+// may.
+func (c *Client) RevokeToken(ctx context.Context, name string) (*telexecv1.Token, error) {
+	resp, err := call(ctx, c, true, c.admin.RevokeToken, &telexecv1.RevokeTokenRequest{Token: name})
+	if e, ok := asError(err); ok && e.doubt && e.Reason == reasonUnknownToken {
+		if was := c.lastRevoked(ctx, name); was != nil {
+			return was, nil
+		}
+	}
+	return resp.GetToken(), err
+}
+
+// lastRevoked gives the key of that name that was revoked last, or nil.
+func (c *Client) lastRevoked(ctx context.Context, name string) (last *telexecv1.Token) {
+	tokens, err := c.ListTokens(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, t := range tokens {
+		if t.GetToken() == name && t.GetRevokeTime() != nil &&
+			(last == nil || t.GetRevokeTime().AsTime().After(last.GetRevokeTime().AsTime())) {
+			last = t
+		}
+	}
+	return last
 }

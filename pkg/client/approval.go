@@ -1,0 +1,112 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"iter"
+
+	"google.golang.org/protobuf/proto"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+)
+
+// ListApprovals gives the approvals that match req, newest first, over all pages;
+// as ListCommands. They are those that the caller may decide, and those of the
+// caller's own commands.
+func (c *Client) ListApprovals(ctx context.Context, req *telexecv1.ListApprovalsRequest) iter.Seq2[*telexecv1.Approval, error] {
+	req = proto.CloneOf(req)
+	return pages(func(token string) ([]*telexecv1.Approval, string, error) {
+		if token != "" {
+			req.PageToken = token
+		}
+		resp, err := c.ListApprovalsPage(ctx, req)
+		return resp.GetApprovals(), resp.GetNextPageToken(), err
+	})
+}
+
+// ListApprovalsPage gives one page, for callers that page themselves.
+func (c *Client) ListApprovalsPage(ctx context.Context, req *telexecv1.ListApprovalsRequest) (*telexecv1.ListApprovalsResponse, error) {
+	return call(ctx, c, true, c.approvals.ListApprovals, req)
+}
+
+// GetApproval gives the approval that a command waits for or has waited for, with
+// all that its decider should see. Its id is that of the command.
+func (c *Client) GetApproval(ctx context.Context, commandID string) (*telexecv1.Approval, error) {
+	resp, err := call(ctx, c, true, c.approvals.GetApproval, &telexecv1.GetApprovalRequest{CommandId: commandID})
+	return resp.GetApproval(), err
+}
+
+// DecideApprovals decides one or several approvals: all of them or none. Each
+// decision names the hash of the request that was shown (Approval.request_hash).
+//
+// Where the answer is lost on the way the decisions are sent again, and when the
+// service then says that there is nothing left to decide, the approvals are read:
+// if they hold these decisions of this caller, they are the answer, otherwise the
+// refusal is. An error that leaves it open says so in its hint; reading the
+// approvals is then the way to know.
+func (c *Client) DecideApprovals(ctx context.Context, req *telexecv1.DecideApprovalsRequest) (*telexecv1.DecideApprovalsResponse, error) {
+	resp, err := call(ctx, c, true, c.approvals.DecideApprovals, req)
+	e, ok := asError(err)
+	if !ok || !e.doubt {
+		return resp, err
+	}
+	switch e.Reason {
+	case reasonAlreadyDecided, reasonRequestChanged, reasonNotYourDecision:
+		taken, readErr := c.taken(ctx, req.GetDecisions())
+		if readErr == nil && taken != nil {
+			return &telexecv1.DecideApprovalsResponse{Approvals: taken}, nil
+		}
+		if readErr == nil {
+			return nil, e
+		}
+	default:
+		if !e.leavesOpen() && !e.temporary() {
+			return nil, e
+		}
+	}
+	return nil, e.inDoubt("Whether it was decided is not known: read the approval again, and decide if it still waits")
+}
+
+// taken gives the approvals if they hold all of these decisions of the caller, or
+// nil.
+func (c *Client) taken(ctx context.Context, decisions []*telexecv1.Decision) ([]*telexecv1.Approval, error) {
+	me, err := c.GetServerInfo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	approvals := make([]*telexecv1.Approval, len(decisions))
+	for i, d := range decisions {
+		a, err := c.GetApproval(ctx, d.GetCommandId())
+		if err != nil {
+			return nil, err
+		}
+		if !holds(a, d, me.GetPrincipal()) {
+			return nil, nil
+		}
+		approvals[i] = a
+	}
+	return approvals, nil
+}
+
+// holds reports whether an approval has a decision of this principal.
+func holds(a *telexecv1.Approval, d *telexecv1.Decision, principal string) bool {
+	for _, was := range a.GetDecisions() {
+		if was.GetBy().GetPrincipal() != principal || was.GetVerdict() != d.GetVerdict() {
+			continue
+		}
+		if hash := d.GetRequestHash(); len(hash) > 0 && !bytes.Equal(hash, was.GetRequestHash()) {
+			continue
+		}
+		if line := d.GetModified().GetCommand(); line != "" && line != was.GetCommand() {
+			continue
+		}
+		return true
+	}
+	return false
+}
+
+// ExplainPolicy tells which rule would decide about a command, and why. Nothing
+// is started.
+func (c *Client) ExplainPolicy(ctx context.Context, req *telexecv1.ExplainPolicyRequest) (*telexecv1.ExplainPolicyResponse, error) {
+	return call(ctx, c, true, c.policy.ExplainPolicy, req)
+}
