@@ -31,6 +31,8 @@ type agent struct {
 	answered map[int]message // answers that nobody has asked for yet
 	notes    []message       // notifications, as they came
 	schemas  map[string]*jsonschema.Resolved
+	person   map[string]any // how forms are filled in; nil: none is shown
+	form     string         // the text of the last one
 }
 
 // message is any message of JSON-RPC.
@@ -79,6 +81,9 @@ func (a *agent) introduce(revision string, tasks bool) error {
 	capabilities := map[string]any{}
 	if tasks {
 		capabilities["extensions"] = map[string]any{"io.modelcontextprotocol/tasks": map[string]any{}}
+	}
+	if a.person != nil {
+		capabilities["elicitation"] = map[string]any{"form": map[string]any{}}
 	}
 	who := map[string]any{"name": "transcript", "version": "1"}
 	if revision >= stateless { // dates: they sort as text
@@ -192,6 +197,13 @@ func (a *agent) read() error {
 		return fmt.Errorf("%q is no message: %w", line, err)
 	}
 	switch {
+	case m.Method == "elicitation/create" && m.ID != nil:
+		var form struct{ Message string }
+		if err := json.Unmarshal(m.Params, &form); err != nil {
+			return err
+		}
+		a.form = form.Message
+		return a.write(map[string]any{"jsonrpc": "2.0", "id": *m.ID, "result": a.person})
 	case m.Method != "":
 		a.notes = append(a.notes, m)
 	case m.ID != nil:

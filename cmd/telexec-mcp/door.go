@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -129,7 +131,18 @@ func (d *door) authenticated(next http.Handler) http.Handler {
 		case err == nil:
 			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, info)))
 		case e != nil && e.Code.String() == "Unauthenticated":
-			d.refuse(w, r, `Bearer error="invalid_token"`, "the telexec service does not know this token")
+			why := "the telexec service does not know this token"
+			if e.Reason != "BAD_CREDENTIALS" && e.Message != "" { // it is over, or was taken back
+				why = e.Error()
+			}
+			d.refuse(w, r, `Bearer error="invalid_token"`, why)
+		case e != nil && e.Code.String() == "PermissionDenied":
+			d.log.Info("refused: "+e.Message, "remote", r.RemoteAddr)
+			http.Error(w, "Forbidden: "+e.Error(), http.StatusForbidden)
+		case e != nil && e.Code.String() == "ResourceExhausted":
+			d.log.Info("refused: "+e.Message, "remote", r.RemoteAddr)
+			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(max(e.RetryAfter.Seconds(), 1)))))
+			http.Error(w, "Too Many Requests: "+e.Error(), http.StatusTooManyRequests)
 		case r.Context().Err() != nil: // the caller went away
 		default:
 			d.log.Warn("a caller cannot be verified", "error", err)

@@ -17,6 +17,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -61,6 +62,8 @@ type toolOptions struct {
 	Toolsets  []string `placeholder:"NAME" help:"Offer only these of the groups of tools: ${toolsets}."`
 	ReadOnly  bool     `help:"Offer no tool that acts: nothing is started, cancelled or written to."`
 	HostAllow []string `placeholder:"PATTERN" help:"Let nobody see or use other hosts than these, whatever the token may; '*' and '?' stand for any text and any character. May be repeated."`
+
+	ElicitApprovals bool `help:"Let the person decide through the client's own forms about commands that wait for approval, where rule and token allow that (also TELEXEC_MCP_ELICIT_APPROVALS=true). A client that answers forms by itself then approves by itself."`
 }
 
 type httpOptions struct {
@@ -182,8 +185,12 @@ func serve(ctx context.Context, env Env, args []string) error {
 		return err
 	}
 	defer service.Close()
+	elicit, err := o.Tools.elicits(env.Getenv)
+	if err != nil {
+		return err
+	}
 	server, err := mcptool.New(mcptool.Options{
-		Client: service, Version: program.Version(), Logger: log,
+		Client: service, Version: program.Version(), Logger: log, ElicitApprovals: elicit,
 		Toolsets: o.Tools.Toolsets, ReadOnly: o.Tools.ReadOnly, Hosts: o.Tools.HostAllow,
 	})
 	if err != nil {
@@ -193,6 +200,19 @@ func serve(ctx context.Context, env Env, args []string) error {
 		return serveHTTP(ctx, env.Stderr, server, service, o.HTTP, log)
 	}
 	return serveStdio(ctx, server, env.Stdin, env.Stdout)
+}
+
+// elicits reports whether the person may be asked.
+func (o toolOptions) elicits(getenv func(string) string) (bool, error) {
+	value := getenv("TELEXEC_MCP_ELICIT_APPROVALS")
+	if o.ElicitApprovals || value == "" {
+		return o.ElicitApprovals, nil
+	}
+	elicit, err := strconv.ParseBool(value)
+	if err != nil {
+		return false, usageError("TELEXEC_MCP_ELICIT_APPROVALS is neither true nor false: %q", value)
+	}
+	return elicit, nil
 }
 
 // check refuses flags that contradict each other.

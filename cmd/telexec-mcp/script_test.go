@@ -21,6 +21,7 @@ import (
 	"github.com/telexec/telexec/internal/inventory"
 	"github.com/telexec/telexec/internal/test/sshtest"
 	"github.com/telexec/telexec/internal/test/testenv"
+	"github.com/telexec/telexec/pkg/client"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected files in testdata/script")
@@ -29,9 +30,9 @@ var update = flag.Bool("update", false, "rewrite the expected files in testdata/
 // real program, as a process, and what it then reads, with a real service and a
 // real sshd behind it. To the language of testscript they add:
 //
-//	agent [REVISION] [tasks] FLAGS…  start telexec-mcp; one that runs is left first, and its log printed.
+//	agent [REVISION] [tasks] [forms] FLAGS…  start telexec-mcp; one that runs is left first, and its log printed.
 //	                                 REVISION is that of MCP, "unintroduced" to leave initialize to rpc;
-//	                                 tasks: the client knows the Tasks extension
+//	                                 tasks: the client knows the Tasks extension; forms: it shows forms to a person
 //	call TOOL ARGUMENTS              print the text of the answer
 //	follow TOOL ARGUMENTS            call, and print the progress that is told first
 //	structured [FIELD…]              print the data of the last answer, or a part
@@ -40,6 +41,9 @@ var update = flag.Bool("update", false, "rewrite the expected files in testdata/
 //	begin TOOL ARGUMENTS             call, and go on as soon as progress tells that it waits
 //	answer                           wait for the answer of begin, and print its text
 //	giveup                           cancel the call of begin, and print its answer
+//	person ANSWER                    how the person fills in forms, as the result of elicitation/create
+//	form                             print the text of the last form
+//	decide VERDICT ID [REASON]       an approver decides elsewhere: approve or reject
 //
 // Every answer is checked against the output schema of its tool. What differs from
 // run to run is written in words: ids are ID1, ID2, … in the order in which they
@@ -48,9 +52,9 @@ func TestScript(t *testing.T) {
 	const atOnce = 40 // more than all transcripts together, so that none waits for another
 	server := sshtest.Start(t, sshtest.Options{User: sshtest.PlainUser(t), MaxSessions: atOnce})
 	var hosts []inventory.Host
-	// archive1, spare1 and spare2 belong to one transcript each, which can then
+	// archive1, spare1, spare2 and gate1 belong to one transcript each, which can then
 	// tell what is known of them.
-	for _, name := range []string{"web1", "db1", "archive1", "spare1"} {
+	for _, name := range []string{"web1", "db1", "archive1", "spare1", "gate1"} {
 		h := server.Host(name)
 		h.MaxCommands = atOnce
 		hosts = append(hosts, h)
@@ -59,7 +63,8 @@ func TestScript(t *testing.T) {
 	if os.Getuid() == 0 {
 		hosts = append(hosts, sshtest.Start(t, sshtest.Options{}).Host("root1"))
 	}
-	service := testenv.Start(t, testenv.WithoutHosts(), testenv.WithHosts(hosts...))
+	service := testenv.Start(t, testenv.WithoutHosts(), testenv.WithHosts(hosts...), testenv.WithConfig(policyOfScripts))
+	approver := approverOf(t, service)
 	program := testenv.Build(t, "telexec-mcp")
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
@@ -69,7 +74,7 @@ func TestScript(t *testing.T) {
 				"PATH=" + os.Getenv("PATH"), "HOME=" + e.WorkDir, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
 				"GORACE=atexit_sleep_ms=0", // or each of the many programs would end a second later
 				"TELEXEC_SERVER=" + service.GRPCAddr, "TELEXEC_TOKEN=" + service.Token.Reveal(),
-			}, user: server.User, ids: named{prefix: "ID"}, tokens: named{prefix: "TOKEN"}}
+			}, approver: approver, user: server.User, ids: named{prefix: "ID"}, tokens: named{prefix: "TOKEN"}}
 			e.Values[conversationKey{}] = c
 			e.Defer(func() {
 				for _, id := range c.ids.values { // they would go on for ever
@@ -97,8 +102,34 @@ func TestScript(t *testing.T) {
 			"begin":      (*conversation).begin,
 			"answer":     (*conversation).answer,
 			"giveup":     (*conversation).giveUp,
+			"person":     (*conversation).person,
+			"form":       (*conversation).form,
+			"decide":     (*conversation).decide,
 		}),
 	})
+}
+
+// policyOfScripts has rules for one host, so that the others have none.
+const policyOfScripts = `
+policy:
+  rules:
+    - {name: polite, effect: require_approval, match: {hosts: [gate1], commands: ["echo please *"]}}
+    - {name: own, effect: require_approval, match: {hosts: [gate1], commands: ["echo mine *"]}, approval: {allow_self: true}}
+    - {name: never, effect: deny, match: {hosts: [gate1], commands: ["echo forbidden *"]}}
+`
+
+// approverOf gives a client of a service whose token may approve what others ask for.
+func approverOf(t *testing.T, service *testenv.Env) *client.Client {
+	made, err := service.Admin().CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Token: "boss", Roles: []string{"approver"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.Dial(client.Options{Server: service.GRPCAddr, Token: client.Token(made.GetSecret())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
 }
 
 func closedHost(t *testing.T, name string) inventory.Host {
@@ -110,6 +141,9 @@ type conversation struct {
 	program string
 	env     []string
 	user    string // who logs in at the hosts
+
+	approver *client.Client
+	answers  map[string]any // of the person to forms
 
 	agent *agent
 	last  json.RawMessage // the data of the last answer
@@ -164,18 +198,24 @@ func (c *conversation) startAgent(args []string) (log string, err error) {
 		}
 		log = before.log.String()
 	}
-	revision, tasks := "2025-11-25", false
+	revision, tasks, forms := "2025-11-25", false, false
 	if len(args) > 0 && (args[0] == "unintroduced" || strings.HasPrefix(args[0], "20")) {
 		revision, args = args[0], args[1:]
 	}
 	if len(args) > 0 && args[0] == "tasks" {
 		tasks, args = true, args[1:]
 	}
+	if len(args) > 0 && args[0] == "forms" {
+		forms, args = true, args[1:]
+	}
 	a, err := startAgent(c.program, c.env, args...)
 	if err != nil {
 		return "", err
 	}
 	c.agent = a
+	if forms {
+		a.person = c.answers
+	}
 	if revision != "unintroduced" {
 		if err := a.introduce(revision, tasks); err != nil {
 			return "", errors.Join(err, c.leave())
@@ -267,6 +307,34 @@ func (c *conversation) giveUp([]string) (string, error) {
 		return "", err
 	}
 	return c.raw(m)
+}
+
+// person says how forms are filled in by the agents that are started from now on.
+func (c *conversation) person(args []string) (_ string, err error) {
+	c.answers, err = c.object(strings.Join(args, " "))
+	return "", err
+}
+
+// form prints what the person was shown last.
+func (c *conversation) form([]string) (string, error) {
+	return cmp.Or(c.plain(c.agent.form), "no form was shown"), nil
+}
+
+// decide lets an approver decide about what it was shown.
+func (c *conversation) decide(args []string) (string, error) {
+	if len(args) < 2 {
+		return "", fmt.Errorf("usage: decide VERDICT ID [REASON]")
+	}
+	id := cmp.Or(c.ids.value(args[1]), args[1])
+	shown, err := c.approver.GetApproval(context.Background(), id)
+	if err != nil {
+		return "", err
+	}
+	verdict := telexecv1.Verdict(telexecv1.Verdict_value["VERDICT_"+strings.ToUpper(args[0])])
+	_, err = c.approver.DecideApprovals(context.Background(), &telexecv1.DecideApprovalsRequest{Decisions: []*telexecv1.Decision{
+		{CommandId: id, Verdict: verdict, RequestHash: shown.GetRequestHash(), Reason: strings.Join(args[2:], " ")},
+	}})
+	return "", err
 }
 
 // structured prints the data of the last answer, or some of its fields.

@@ -26,6 +26,7 @@ type commandFacts struct {
 	Failure        *failureFacts     `json:"failure,omitempty" jsonschema:"why it did not run to its own end"`
 	Reconnecting   bool              `json:"reconnecting,omitempty" jsonschema:"the host cannot be reached just now; the command goes on there, and its output will follow"`
 	Cancelling     bool              `json:"cancelling,omitempty" jsonschema:"a cancel is under way"`
+	Approval       *approvalFacts    `json:"approval,omitempty" jsonschema:"what it waits for while it is awaiting_approval: a person must approve it, and you cannot"`
 	Queue          *queueFacts       `json:"queue,omitempty" jsonschema:"where it stands while it is queued"`
 	Percent        *float64          `json:"percent,omitempty" jsonschema:"progress, where the output tells it"`
 	StdinOpen      bool              `json:"stdin_open,omitempty" jsonschema:"send_command_input can write to it"`
@@ -71,6 +72,7 @@ func facts(c *telexecv1.Command) commandFacts {
 	f.Cancelling = !f.Ended && c.GetCancellation() != nil
 	f.CancelReason = brief(c.GetCancellation().GetReason())
 	f.Failure = failureOf(c.GetFailure())
+	f.Approval = approvalOf(c)
 	if q := c.GetQueue(); q != nil {
 		f.Queue = &queueFacts{Position: q.GetPosition(), EstimatedWait: q.GetEstimatedWait().AsDuration().Seconds(), WaitsFor: q.GetWaitsFor()}
 	}
@@ -101,8 +103,12 @@ func failureOf(f *telexecv1.Failure) *failureFacts {
 	if strings.HasPrefix(f.GetReason(), "HOST_KEY_") { // the service tells how to accept a key
 		return &failureFacts{Reason: f.GetReason(), Message: brief(f.GetMessage()), Hint: "Tell the person who runs telexec: whether this key is right is not yours to decide"}
 	}
-	// Messages may quote what a host has said.
-	return &failureFacts{Reason: f.GetReason(), Message: brief(f.GetMessage()), Hint: brief(f.GetHint())}
+	// Messages may quote what a host or an approver has said.
+	told := &failureFacts{Reason: f.GetReason(), Message: brief(f.GetMessage()), Hint: brief(f.GetHint())}
+	if hint, ok := refusals[f.GetReason()]; ok {
+		told.Hint = hint
+	}
+	return told
 }
 
 // ended reports whether the state of a command is an end.
@@ -165,6 +171,9 @@ func (f commandFacts) sentence() string {
 		b.WriteString("; its host cannot be reached just now, and it goes on there")
 	}
 	b.WriteString(".")
+	if f.Approval != nil {
+		b.WriteString("\n" + f.Approval.sentence())
+	}
 	if f.CancelReason != "" {
 		fmt.Fprintf(&b, "\nWhoever cancelled it gave this reason: %q", f.CancelReason)
 	}

@@ -100,6 +100,7 @@ func (a *adapter) unknown(ctx context.Context, cmd *telexecv1.Command) error {
 // Reasons of the service that this room answers in a way of its own.
 const (
 	reasonUnknownCommand = "UNKNOWN_COMMAND"
+	reasonAccessDenied   = "ACCESS_DENIED" // perhaps there is none
 	reasonUnknownSession = "UNKNOWN_SESSION"
 	reasonNotRunning     = "NOT_RUNNING"
 	reasonBeyondEnd      = "OFFSET_BEYOND_END"

@@ -70,7 +70,7 @@ func (a *adapter) controlTools() []tool {
 			name: "cancel_command", title: "Cancel a command", toolset: control, limit: longest,
 			nature: nature{acts: true, destructive: true, idempotent: true},
 			description: "End a command and all of its processes: INT, TERM, then KILL after grace_seconds. The answer says what proves that nothing is left, or what is. " +
-				"Works for any command, whoever started it; cancelling twice or after the end is harmless.",
+				"Works for whatever you may see running, and withdraws what waits for approval; cancelling twice or after the end is harmless.",
 		}, a.cancel),
 		declare(a, declaration{
 			name: "send_command_input", title: "Write to a command's input", toolset: control, nature: nature{acts: true, destructive: true},

@@ -41,6 +41,7 @@ type executeArgs struct {
 type executeFacts struct {
 	commandFacts
 	outputFacts
+	Asked       string `json:"asked,omitempty" jsonschema:"what the person before you was asked through this client, and said, or why nothing was asked"`
 	StderrSoFar string `json:"stderr_so_far,omitempty" jsonschema:"what was printed on standard error, where stderr says ASYNC because the command has not ended"`
 	Stale       string `json:"stale,omitempty" jsonschema:"the service could not be asked again, and why: this is not the newest state; ask get_command_status"`
 	Replayed    bool   `json:"replayed,omitempty" jsonschema:"an earlier call with this request_id had started it"`
@@ -61,6 +62,7 @@ func (a *adapter) executeTools() []tool {
 			description: "Run a shell command on a host and wait for it up to wait_seconds (default 30, at most 50). " +
 				"Done: stdout, stderr, exit_code. Not done: state \"running\", ended false, the command_id and the output so far; the command goes on and is not lost. " +
 				"Do not start it again then: ask get_command_status with the command_id and wait_seconds. " +
+				"State \"awaiting_approval\": a person must approve it first; tell yours. " +
 				"(For callers that know no state: exit_code 124 with stderr \"ASYNC:<command_id>\" also means that it goes on.) " +
 				"Cancelling this call ends the waiting only; cancel_command ends the command.",
 		}, a.execute),
@@ -139,15 +141,28 @@ func (a *adapter) execute(ctx context.Context, c *call, in executeArgs) (answer[
 		wait = duration(*in.WaitSeconds)
 	}
 	wait = clamp(ctx, wait)
-	resp, lost, err := a.executeAndWait(ctx, c, &in, wait)
+	named := in.RequestID != ""
+	if earlier, ok := c.earlierRound(); ok && !named {
+		in.RequestID = earlier.requestID // the command that the form was about
+	}
+	resp, asked, lost, err := a.executeAndWait(ctx, c, &in, wait)
 	if err != nil {
 		return answer[executeFacts]{}, err
 	}
-	if cmd := resp.GetCommand(); !ended(cmd) && c.followsTasks() {
+	if asked.form != nil {
+		return answer[executeFacts]{form: asked.form}, nil
+	}
+	// What waits for approval is told at once: a task would hide it from the model,
+	// which is to tell the person.
+	if cmd := resp.GetCommand(); !ended(cmd) && !awaits(cmd) && c.followsTasks() {
 		return answer[executeFacts]{task: a.createdTask(ctx, cmd)}, nil
 	}
 	ans := a.executeAnswer(resp, budgetOr(in.MaxBytes, defaultBudget), in.Format)
-	ans.data.Replayed = resp.GetReplayed() && in.RequestID != "" // else it was only our client that asked twice
+	if asked.said != "" {
+		ans.data.Asked = asked.said
+		ans.text = asked.said + "\n" + ans.text
+	}
+	ans.data.Replayed = resp.GetReplayed() && named // else it was only our client that asked twice
 	if lost != nil {
 		failure := tellError(lost).Error
 		ans.data.Stale = failure.Reason + ": " + failure.Message
@@ -164,7 +179,10 @@ const firstWait = 2 * time.Second
 // executeAndWait starts a command and waits for its end. Once there is an id no
 // failure may hide it: where the service cannot be asked any more, what was known
 // last is the answer, with lost saying why it is no newer.
-func (a *adapter) executeAndWait(ctx context.Context, c *call, in *executeArgs, wait time.Duration) (resp *telexecv1.ExecuteResponse, lost, err error) {
+//
+// A command that waits for approval it does not wait for, unless the person can be
+// asked here and decides.
+func (a *adapter) executeAndWait(ctx context.Context, c *call, in *executeArgs, wait time.Duration) (resp *telexecv1.ExecuteResponse, asked asking, lost, err error) {
 	began := time.Now()
 	first, report := firstWait, c.progress()
 	if report != nil {
@@ -174,18 +192,33 @@ func (a *adapter) executeAndWait(ctx context.Context, c *call, in *executeArgs, 
 	req.Output = outputFor(budgetOr(in.MaxBytes, defaultBudget))
 	resp, err = a.client.Execute(ctx, req)
 	left := wait - time.Since(began)
-	if err != nil || ended(resp.GetCommand()) || left <= 0 {
-		return resp, nil, err
+	if err != nil {
+		return resp, asked, nil, err
+	}
+	again := func() error {
+		status, err := a.client.GetStatus(ctx, &telexecv1.GetStatusRequest{CommandId: resp.GetCommand().GetId(), Output: req.GetOutput()})
+		if err == nil {
+			resp = &telexecv1.ExecuteResponse{Command: status.GetCommand(), Stdout: status.GetStdout(), Stderr: status.GetStderr(), Replayed: resp.GetReplayed()}
+		}
+		return err
+	}
+	if awaits(resp.GetCommand()) {
+		if asked = c.askPerson(ctx, resp.GetCommand()); asked.said == "" {
+			return resp, asked, nil, nil
+		}
+		if err := again(); err != nil || awaits(resp.GetCommand()) {
+			return resp, asked, err, nil
+		}
+		left = clamp(ctx, wait) // that a person took time is not the command's
+	}
+	if ended(resp.GetCommand()) || left <= 0 {
+		return resp, asked, nil, nil
 	}
 	w := &watch{adapter: a, id: resp.GetCommand().GetId(), wait: left, report: report}
 	if _, err := w.run(ctx); err != nil {
-		return resp, err, nil
+		return resp, asked, err, nil
 	}
-	status, err := a.client.GetStatus(ctx, &telexecv1.GetStatusRequest{CommandId: w.id, Output: req.GetOutput()})
-	if err != nil {
-		return resp, err, nil
-	}
-	return &telexecv1.ExecuteResponse{Command: status.GetCommand(), Stdout: status.GetStdout(), Stderr: status.GetStderr(), Replayed: resp.GetReplayed()}, nil, nil
+	return resp, asked, again(), nil
 }
 
 // asyncExitCode is what `timeout` exits with; together with "ASYNC:<id>" on
@@ -206,13 +239,18 @@ func (a *adapter) executeAnswer(resp snapshot, budget int, f format) answer[exec
 		out.StderrSoFar, out.Stderr = out.Stderr, "ASYNC:"+cmd.GetId()
 		out.ExitCode = new(int32(asyncExitCode))
 	}
-	quote(&text, cmd.GetId(), excerpts...)
+	if !awaits(cmd) {
+		quote(&text, cmd.GetId(), excerpts...)
+	}
 	return answer[executeFacts]{data: out, text: text.String(), failed: unsuccessful(cmd)}
 }
 
 // next says what to do about a command that has not ended, with the tools there are.
 // shown is what was shown of its output, which is not to be shown again.
 func (a *adapter) next(cmd *telexecv1.Command, shown outputFacts) string {
+	if awaits(cmd) {
+		return a.nextApproval(cmd.GetId())
+	}
 	said := "It goes on; do not start it again."
 	if a.offers(observe, false) {
 		call := fmt.Sprintf("get_command_status {\"command_id\": %q, \"wait_seconds\": 50", cmd.GetId())

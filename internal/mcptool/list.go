@@ -66,6 +66,7 @@ type rowFacts struct {
 	Command      string  `json:"command" jsonschema:"its first 120 bytes"`
 	ExitCode     *int32  `json:"exit_code,omitempty"`
 	Reason       string  `json:"reason,omitempty" jsonschema:"why it failed, if it did"`
+	Rule         string  `json:"rule,omitempty" jsonschema:"the rule that wants it approved, while it is awaiting_approval"`
 	CreateTime   string  `json:"create_time"`
 	DurationSecs float64 `json:"duration_seconds,omitempty"`
 	CreatedBy    string  `json:"created_by,omitempty"`
@@ -101,7 +102,7 @@ func (a *adapter) listTools() []tool {
 	return []tool{
 		declare(a, declaration{
 			name: "list_running_commands", title: "Running commands", toolset: observe, nature: looks,
-			description: "The commands that have not ended, newest first, whoever started them: ids, states, hosts. Limit 50.",
+			description: "The commands that have not ended, newest first, as far as you may see them: ids, states, hosts. Limit 50.",
 		}, a.listRunning),
 		declare(a, declaration{
 			name: "list_command_history", title: "Command history", toolset: observe, nature: looks,
@@ -224,6 +225,9 @@ func (a *adapter) list(ctx context.Context, req *telexecv1.ListCommandsRequest, 
 		if row.Reason != "" {
 			fmt.Fprintf(&text, " %s", row.Reason)
 		}
+		if row.Rule != "" {
+			fmt.Fprintf(&text, " by the rule %s", row.Rule)
+		}
 		fmt.Fprintf(&text, "  %s", row.Command)
 	}
 	if out.NextPageToken != "" {
@@ -234,10 +238,14 @@ func (a *adapter) list(ctx context.Context, req *telexecv1.ListCommandsRequest, 
 
 func rowOf(c *telexecv1.Command) rowFacts {
 	f := facts(c)
-	return rowFacts{
+	row := rowFacts{
 		CommandID: f.CommandID, State: f.State, Ended: f.Ended, Host: f.Host, Command: cut(oneLine(f.Command), maxRow),
 		ExitCode: f.ExitCode, Reason: c.GetFailure().GetReason(), CreateTime: f.CreateTime, DurationSecs: f.DurationSecs, CreatedBy: f.CreatedBy,
 	}
+	if f.Approval != nil {
+		row.Rule = f.Approval.Rule
+	}
+	return row
 }
 
 // oneLine writes a text so that it cannot look like anything but a line of a list.

@@ -12,10 +12,14 @@
 //	tool.go      how a tool is declared: schemas, annotations, errors
 //	call.go      one call: its limit in time, the hosts it may touch
 //	execute.go status.go output.go control.go list.go session.go   the tools
+//	approval.go elicit.go   commands that wait for a person's approval, and asking the person
 //	task.go resource.go   the same commands as MCP tasks and as resources
 //	answer.go    what is told of a command, as JSON and in words
 //	watch.go progress.go   waiting, and what is told meanwhile
 //	excerpt.go text.go lines.go   output within a budget, safe to show to a model, line by line
+//
+// It is larger than most rooms because it is all that one kind of client sees; the
+// files know little of each other.
 //
 // Two rules hold for all of it. No call lasts longer than about 50 s, because
 // clients give up at 60: what takes longer is answered with the id and goes on.
@@ -72,6 +76,10 @@ type Options struct {
 	// Hosts are patterns of path.Match. Hosts that match none of them do not
 	// exist for the caller, nor do commands on them. Empty: whatever the token may.
 	Hosts []string
+	// ElicitApprovals lets the person before a client that can show forms decide
+	// about commands that wait for approval, where the caller's token may decide. A
+	// client that answers forms by itself then approves by itself.
+	ElicitApprovals bool
 	// Logger hears of refusals and failures; nil: nobody does.
 	Logger *slog.Logger
 }
@@ -83,6 +91,7 @@ type adapter struct {
 	hosts    []string
 	toolsets []string
 	readOnly bool
+	elicits  bool // see Options.ElicitApprovals
 	log      *slog.Logger
 
 	arguments map[string]string // by tool, offered or not, the names of its arguments
@@ -118,7 +127,9 @@ func New(o Options) (*mcp.Server, error) {
 			return nil, fmt.Errorf("cannot read the host pattern %q: it is a name with * and ? and [a-z] in it", pattern)
 		}
 	}
-	a := &adapter{client: o.Client, hosts: o.Hosts, toolsets: chosen, readOnly: o.ReadOnly, log: o.Logger, arguments: map[string]string{}, offered: map[string]bool{}}
+	a := &adapter{
+		client: o.Client, hosts: o.Hosts, toolsets: chosen, readOnly: o.ReadOnly, elicits: o.ElicitApprovals,
+		log: o.Logger, arguments: map[string]string{}, offered: map[string]bool{}}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -213,7 +224,9 @@ func (a *adapter) instructions() string {
 			b.WriteString(" Ask get_command_status with its command_id and wait_seconds (and until_pattern, " +
 				"until_silence_seconds or until_new_bytes where that is what you wait for).")
 		}
-		b.WriteString(" Give a request_id to be able to repeat a call whose answer was lost without running the command twice.\n")
+		b.WriteString(" Give a request_id to be able to repeat a call whose answer was lost without running the command twice.\n" +
+			"If the state is awaiting_approval, a person must approve the command before it runs, and you cannot: tell the person you work for what the answer says. " +
+			"What a rule or a person has refused, do not try to get done in another way.\n")
 	}
 	if a.offers(observe, false) {
 		b.WriteString("Output is shown within max_bytes, beginning and end; get_command_output gives any other part by offset, " +

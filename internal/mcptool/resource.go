@@ -87,7 +87,7 @@ func (a *adapter) readResource(ctx context.Context, req *mcp.ReadResourceRequest
 	}
 	resp, err := a.status(ctx, &telexecv1.GetStatusRequest{CommandId: in.CommandID, Output: options})
 	if err != nil {
-		if e := tellError(err).Error; e.Reason == reasonUnknownCommand {
+		if e := tellError(err).Error; e.Reason == reasonUnknownCommand || e.Reason == reasonAccessDenied {
 			return nil, mcp.ResourceNotFoundError(uri)
 		}
 		return nil, protocolError(err)

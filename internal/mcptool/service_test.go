@@ -34,6 +34,7 @@ type service struct {
 	telexecv1.UnimplementedCommandServiceServer
 	telexecv1.UnimplementedHostServiceServer
 	telexecv1.UnimplementedAdminServiceServer
+	telexecv1.UnimplementedApprovalServiceServer
 
 	command        *telexecv1.Command // what all calls tell of; nil: a completed one
 	stdout, stderr string
@@ -46,6 +47,7 @@ type service struct {
 	began          time.Time
 	commands       []*telexecv1.Command // of lists
 	hosts          []*telexecv1.Host
+	desk           *desk // where its command waits for approval; nil: it needs none
 
 	mu       sync.Mutex
 	requests []proto.Message
@@ -54,6 +56,12 @@ type service struct {
 
 // serve gives a session with an adapter over the service.
 func (s *service) serve(t testing.TB, o Options) *mcp.ClientSession {
+	t.Helper()
+	return s.serveTo(t, o, nil, nil)
+}
+
+// serveTo is serve for a client of a certain kind.
+func (s *service) serveTo(t testing.TB, o Options, client *mcp.ClientOptions, revision *mcp.ClientSessionOptions) *mcp.ClientSession {
 	t.Helper()
 	o.Client = s.dial(t)
 	server, err := New(o)
@@ -65,7 +73,7 @@ func (s *service) serve(t testing.TB, o Options) *mcp.ClientSession {
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(t.Context(), here, nil)
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, client).Connect(t.Context(), here, revision)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +91,7 @@ func (s *service) dial(t testing.TB) *client.Client {
 	telexecv1.RegisterCommandServiceServer(server, s)
 	telexecv1.RegisterHostServiceServer(server, s)
 	telexecv1.RegisterAdminServiceServer(server, s)
+	telexecv1.RegisterApprovalServiceServer(server, s)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
 	c, err := client.Dial(client.Options{Server: "127.0.0.1:1", Token: "own", RetryFor: -1, DialOptions: []grpc.DialOption{
@@ -128,6 +137,9 @@ func asked[T proto.Message](t testing.TB, s *service) T {
 }
 
 func (s *service) told() *telexecv1.Command {
+	if s.desk != nil {
+		return s.desk.command()
+	}
 	if s.life != nil {
 		return s.life(time.Since(s.began))
 	}
@@ -161,6 +173,9 @@ func (s *service) wait(ctx context.Context, wait time.Duration, version int64) {
 func (s *service) Execute(ctx context.Context, req *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
 	if s.life != nil {
 		s.began = time.Now()
+	}
+	if s.desk != nil { // the real one does not wait then either
+		req.Wait = nil
 	}
 	s.wait(ctx, req.GetWait().AsDuration(), math.MaxInt64)
 	return &telexecv1.ExecuteResponse{Command: s.told(), Stdout: content(s.stdout), Stderr: content(s.stderr)}, nil

@@ -103,7 +103,7 @@ func nothingThere(session string, noTask bool, err error) (said string, ok bool)
 		return "", false
 	}
 	switch tellError(err).Error.Reason {
-	case reasonUnknownSession, reasonUnknownCommand:
+	case reasonUnknownSession, reasonUnknownCommand, reasonAccessDenied:
 		return fmt.Sprintf("there is no session %q", session), true
 	}
 	return "", false

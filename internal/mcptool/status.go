@@ -46,7 +46,7 @@ func (a *adapter) statusTools() []tool {
 	return []tool{declare(a, declaration{
 		name: "get_command_status", title: "Where a command is", toolset: observe, limit: longest,
 		nature: nature{closedWorld: true},
-		description: "Where a command is, by command_id: state, exit code, times, output. With wait_seconds (at most 50) the call waits for the end of the command or a change of its state; " +
+		description: "Where a command is, by command_id: state, exit code, times, output. With wait_seconds (at most 50) the call waits for the end of the command or a change of its state, such as its approval; " +
 			"with until_pattern, until_silence_seconds or until_new_bytes for its end or what its output does. One such call replaces many polls. " +
 			"Give stdout_offset and stderr_offset (next_offset of the answer before) to see only what is new.",
 	}, a.getStatus)}
@@ -160,6 +160,11 @@ func (a *adapter) statusAnswer(resp *telexecv1.GetStatusResponse, seen outcome, 
 	text.WriteString(out.sentence())
 	if said := seen.sentence(); said != "" {
 		text.WriteString("\n" + said)
+	}
+	if awaits(cmd) {
+		out.Next = a.next(cmd, out.outputFacts)
+		text.WriteString("\n" + out.Next)
+		return answer[statusFacts]{data: out, text: text.String()}
 	}
 	if !out.Ended {
 		if idle := idleFor(cmd); printed(cmd) == 0 {

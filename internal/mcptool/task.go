@@ -3,13 +3,16 @@ package mcptool
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
 )
 
 // The Tasks extension of MCP (SEP-2663): a client that knows it gets a handle
@@ -162,14 +165,29 @@ func invalidParams(message string) error {
 // to put it in.
 func protocolError(err error) error {
 	e := tellError(err).Error
-	if e.Reason == reasonUnknownCommand || e.Reason == reasonBeyondEnd {
+	switch e.Reason {
+	case reasonUnknownCommand, reasonAccessDenied, reasonBeyondEnd:
 		return invalidParams(e.Message)
 	}
 	data, marshalErr := json.Marshal(e)
 	if marshalErr != nil {
 		return marshalErr
 	}
-	return &jsonrpc.Error{Code: jsonrpc.CodeInternalError, Message: e.Reason + ": " + e.Message, Data: data}
+	code := int64(jsonrpc.CodeInternalError)
+	if refused(err) {
+		code = codeRefused
+	}
+	return &jsonrpc.Error{Code: code, Message: e.Reason + ": " + e.Message, Data: data}
+}
+
+// codeRefused is the code of what the service has refused, which is no failure of
+// anybody: of those that JSON-RPC leaves to servers, one that MCP has not taken.
+const codeRefused = -32000
+
+// refused reports whether an error says that the caller may not, or not so often.
+func refused(err error) bool {
+	e, ok := errors.AsType[*client.Error](err)
+	return ok && slices.Contains([]string{"Unauthenticated", "PermissionDenied", "ResourceExhausted"}, e.Code.String())
 }
 
 // createdTask is the handle of a command that was started.

@@ -59,6 +59,9 @@ type answer[Out any] struct {
 	text   string
 	failed bool  // the command could not do what was asked; the data says why
 	task   *task // instead of all that, where the client can follow tasks
+	// form is what the person is to be asked, instead of all that; the client then
+	// calls again.
+	form *mcp.CallToolResult
 }
 
 // handler does what a tool does. An error of the service, a *client.Error, is
@@ -95,6 +98,9 @@ func declare[In, Out any](a *adapter, d declaration, handle handler[In, Out]) to
 			}
 			if ans.task != nil {
 				return nil, nil, ans.task
+			}
+			if ans.form != nil {
+				return ans.form, nil, nil
 			}
 			return &mcp.CallToolResult{Content: words(ans.text), IsError: ans.failed}, ans.data, nil
 		})
@@ -351,6 +357,9 @@ func tellError(err error) *failedCall {
 	if hint, ok := hints[e.Reason]; ok {
 		told.Hint = hint
 	}
+	if hint, ok := refusals[e.Reason]; ok {
+		told.Hint = hint
+	}
 	if e.Reason == "EMPTY_COMMAND" {
 		told.Message = "there is no command to run"
 	}
@@ -368,6 +377,9 @@ func tellError(err error) *failedCall {
 
 // noToken does not say where there might be one: a model is not to look for it.
 const noToken = "Whoever has set this adapter up must give it a token that the service knows"
+
+// newToken is noToken for one that was good before.
+const newToken = "Tell the person: whoever has set this adapter up must give it a new token; calling again does not help"
 
 // possible is a hint that names only tools that are offered; else nothing.
 func (a *adapter) possible(hint string) string {
@@ -387,6 +399,12 @@ var hints = map[string]string{
 	"EMPTY_COMMAND":        "Give command, a shell command line",
 	"NO_CREDENTIALS":       noToken,
 	"BAD_CREDENTIALS":      noToken,
+	"TOKEN_EXPIRED":        newToken,
+	"TOKEN_REVOKED":        newToken,
+	"ROLE_MISSING":         "Tell the person: an administrator can give this adapter a token with that role; do not try another way",
+	reasonAccessDenied:     "list_running_commands and list_command_history show what you have access to; do not try other ids",
+	"RATE_LIMITED":         "Wait that long before the next call, and call less often: one call with wait_seconds replaces many",
+	"TOO_MANY_STREAMS":     "Wait until other calls have ended, and make fewer at once",
 	reasonUnknownCommand:   "list_running_commands and list_command_history show the ids there are",
 	reasonUnknownSession:   "Give host instead of sessionName",
 	"NOT_SUPPORTED":        "Give host instead of sessionName",

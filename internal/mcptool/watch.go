@@ -134,12 +134,14 @@ func (w *watch) ask(ctx context.Context, wait time.Duration, version int64) (*te
 
 // changed reports whether the state of a command has changed in a way that somebody
 // waits for. That one which has a slot starts, or one that starts then runs, is what
-// everybody expects.
+// everybody expects; that one was approved is not.
 func changed(before, now *telexecv1.Command) bool {
 	const starting, running = telexecv1.CommandState_COMMAND_STATE_STARTING, telexecv1.CommandState_COMMAND_STATE_RUNNING
 	switch now.GetState() {
-	case before.GetState(), starting:
+	case before.GetState():
 		return false
+	case starting:
+		return awaits(before)
 	case running:
 		return before.GetState() != starting
 	}

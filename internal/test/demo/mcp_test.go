@@ -115,7 +115,8 @@ func firsts(all []string) (kept []string) {
 
 // TestMCPPage holds docs/mcp.md against the real programs: the answers in its
 // transcripts (fenced as "mcp"; "> TOOL ARGUMENTS" is a call) are those that a
-// model gets, its settings are JSON, and no tool is missing.
+// model gets, by a service with the configuration that the page shows (fenced as
+// "yaml"), its settings are JSON, and no tool is missing.
 func TestMCPPage(t *testing.T) {
 	const name = "../../../docs/mcp.md"
 	b, err := os.ReadFile(name)
@@ -135,7 +136,11 @@ func TestMCPPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer host.Close()
-	s, err := startService(t.Context(), filepath.Dir(testenv.Build(t, "telexecd")), dir, host.ConfigHost("demo"), t.Output())
+	config := host.ConfigHost("demo") + "\n"
+	for _, block := range regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$").FindAllStringSubmatch(page, -1) {
+		config += block[1] // so that the answers are those of the rules that the page shows
+	}
+	s, err := startService(t.Context(), filepath.Dir(testenv.Build(t, "telexecd")), dir, config, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
