@@ -11,7 +11,11 @@
 // A request that comes here is valid by the rules of the proto and has a
 // caller in its context; rpcserver has seen to both, and makes the gRPC
 // status of the faults returned here. What the engine and the hosts must offer
-// is declared below; the program puts them together.
+// is declared beside what asks for it; the program puts them together.
+//
+// The room is larger than most because it has a method for every call of the
+// contract and, in convert.go, every field of it; each is short, and nothing is
+// decided here but what an answer leaves out.
 package api
 
 import (

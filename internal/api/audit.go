@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"math"
 	"strconv"
 
 	"google.golang.org/grpc"
@@ -18,6 +19,10 @@ import (
 // kilobytes, and with the longest excerpts of output that can be configured at most
 // some twenty megabytes.
 const chainStep = 64
+
+// beforeAll is below every number that a row can have, also those that the service
+// gives to none, the first of which is 0.
+const beforeAll = math.MinInt64
 
 // AuditLog is the audit as it was written. Methods may be called concurrently.
 type AuditLog interface {
@@ -89,7 +94,7 @@ func (a *Admin) VerifyAudit(ctx context.Context, r *telexecv1.VerifyAuditRequest
 	var checker audit.Checker
 	var broken error
 	beyond := false // there are rows behind head
-	err := a.eachRow(ctx, 0, func(row audit.Row) error {
+	err := a.eachRow(ctx, beforeAll, func(row audit.Row) error {
 		if headErr == nil && row.Seq > head.Seq {
 			beyond = true
 			return errEnough
@@ -163,7 +168,11 @@ func (a *Admin) ExportAudit(r *telexecv1.ExportAuditRequest, out grpc.ServerStre
 	if err := a.may(ctx); err != nil {
 		return err
 	}
-	return a.eachRow(ctx, r.GetAfterSequence(), func(row audit.Row) error {
+	after := r.GetAfterSequence()
+	if after == 0 {
+		after = beforeAll
+	}
+	return a.eachRow(ctx, after, func(row audit.Row) error {
 		return out.Send(&telexecv1.ExportAuditResponse{
 			Sequence: row.Seq, PreviousHash: row.Prev[:], Hash: row.Hash[:], Text: text(string(row.Text)),
 		})

@@ -291,6 +291,7 @@ func TestVerifyAudit(t *testing.T) {
 		"the end changed":             {anew(n), 0, nil, n, n - 1, "not the last row"},
 		"written anew":                {anew(60), 0, nil, n, n - 1, "not the last row"},
 		"a row put behind":            {func(l *ledger) { h := l.head; l.tell(audit.Entry{Kind: audit.Login}); l.head = h }, 0, nil, n + 1, n, "not written by the service"},
+		"a row put in front":          {func(l *ledger) { l.rows = slices.Insert(l.rows, 0, audit.Row{Seq: 0, Text: []byte("{}")}) }, 0, nil, 1, 0, "stands row 0"},
 		"the head damaged":            {func(l *ledger) { l.headErr = damagedHead }, 0, nil, n + 1, n, "the tag is not ours"},
 		"the head damaged, and a row": {func(l *ledger) { l.headErr = damagedHead; l.rows[9].Hash[0]++ }, 0, nil, 10, 9, "not what was written"},
 		"the head damaged, cut":       {func(l *ledger) { l.headErr = damagedHead; l.rows = l.rows[:9] }, 0, nil, 10, 9, "cannot be told"},

@@ -195,7 +195,7 @@ func (a *Approval) stands(shown []byte, now time.Time) error {
 		return fault.New(fault.FailedPrecondition, fault.ReasonAlreadyDecided, "its time is over: nobody can decide it any more").
 			WithHint("Have it asked for again; the command's status tells what came of this one").With("command_id", a.CommandID)
 	case !bytes.Equal(shown, a.Hash):
-		return fault.New(fault.Aborted, fault.ReasonRequestChanged, "the request is not the one that was shown: it was changed since, it is revision %d now", a.Revision).
+		return fault.New(fault.Aborted, fault.ReasonRequestChanged, "what was shown is not the request that waits, which is revision %d", a.Revision).
 			WithHint("Read it again and decide anew").With("command_id", a.CommandID).With("revision", strconv.Itoa(a.Revision))
 	}
 	return nil

@@ -81,7 +81,7 @@ type Entry struct {
 	Subject     string `json:"subject,omitempty"`      // of other kinds: what was acted on, such as the name of a token
 
 	// Why it might.
-	Decision string `json:"decision,omitempty"` // allow, deny, require_approval
+	Decision string `json:"decision,omitempty"` // allow, deny, require_approval; of ApprovalDecided the approval's state from then on
 	Rule     string `json:"rule,omitempty"`     // that decided it
 
 	// What came of it.

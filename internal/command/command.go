@@ -128,6 +128,9 @@ type Spec struct {
 	Labels           map[string]string
 	ActionType       string
 	Redact           []secret.Text // values to be masked in its output
+	// SecretsLost says that the values of Env, Stdin and Redact could not be read from
+	// the store, whose key is another one now: it cannot be started any more.
+	SecretsLost bool
 }
 
 // EnvNames gives the sorted names of the variables.

@@ -32,8 +32,9 @@ func (s *Spec) ContentHash() []byte {
 		h.strings(s.Sudo.User)
 		h.bools(s.Sudo.NeedsPassword)
 	}
-	if len(s.Redact) > 0 { // else the hashes of those before there was any would be others
+	if len(s.Redact) > 0 || s.SecretsLost { // else the hashes of those before there was any would be others
 		h.numbers(uint64(len(s.Redact)))
+		h.bools(s.SecretsLost)
 	}
 	return h.Sum(nil)
 }

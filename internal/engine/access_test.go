@@ -301,6 +301,11 @@ func TestRedacted(t *testing.T) {
 	if got, want := n.output(id), "a **************\n********\nhunt\n"; got != want || s.Size[command.Stdout] != int64(len(want)) {
 		t.Errorf("%q, %d bytes", got, s.Size[command.Stdout])
 	}
+	for _, e := range told(t, o, id) {
+		if strings.Contains(e.Command, "of-the-service") || !strings.Contains(e.Command, "printf hunter; ") {
+			t.Errorf("%s tells %q", e.Kind, e.Command)
+		}
+	}
 	if len(s.Spec.Redact) != 0 {
 		t.Error("an ended command keeps what to mask")
 	}

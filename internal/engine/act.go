@@ -49,7 +49,7 @@ func (e *Engine) Cancel(ctx context.Context, by access.Caller, id string, grace 
 			WithHint("Cancel it again when the service is back").WithRetry(time.Second)
 	}
 	if s.State == command.Lost {
-		told := tells(audit.CommandCancel, by, s)
+		told := e.tells(audit.CommandCancel, by, s)
 		told.Detail = reason
 		if err := e.journal.Record(ctx, told); err != nil {
 			return s, command.CancelReport{}, err
@@ -201,7 +201,7 @@ func (e *Engine) Signal(ctx context.Context, by access.Caller, id, name string) 
 	if err != nil {
 		return Snapshot{}, err
 	}
-	told := tells(audit.CommandSignal, by, l.snapshot())
+	told := e.tells(audit.CommandSignal, by, l.snapshot())
 	told.Signal = name
 	if err := e.journal.Record(ctx, told); err != nil {
 		return Snapshot{}, err

@@ -99,6 +99,9 @@ func (e *Engine) Approvals(ctx context.Context, by access.Caller, f approval.Fil
 		case "":
 		case fault.ReasonAccessDenied, fault.ReasonUnknownCommand, fault.ReasonRoleMissing:
 			continue // not the caller's, or removed meanwhile
+		case fault.ReasonStoreDamaged:
+			e.log.Error("a command that waits for approval cannot be read; it is left out", "command", gate.CommandID, "error", err)
+			continue
 		default:
 			return nil, "", err
 		}
@@ -209,7 +212,13 @@ func (e *Engine) decision(ctx context.Context, by access.Caller, d approval.Ball
 		return nil, none, err
 	}
 	step := approval.Step{Change: command.Change{From: c.State, Fence: c.Fence}}
-	var err error
+	err := l.startable()
+	if d.Verdict == approval.Reject {
+		err = nil
+	}
+	if err != nil { // nobody need approve what cannot run
+		return nil, none, err
+	}
 	if d.Verdict == approval.Modify {
 		step, err = e.modify(by, d, *gate, &c, step, now)
 	} else {
@@ -236,9 +245,9 @@ func (e *Engine) decision(ctx context.Context, by access.Caller, d approval.Ball
 		})
 	}
 	step.Change.Command = c
-	step.Change.Audit = []audit.Entry{decided(by, &c, gate, &step.Approval)}
+	step.Change.Audit = []audit.Entry{e.decided(by, &c, gate, &step.Approval)}
 	if c.Ended() {
-		step.Change.Audit = append(step.Change.Audit, ended(&c, nil, nil))
+		step.Change.Audit = append(step.Change.Audit, e.ended(&c, nil, nil))
 	}
 	return l, step, nil
 }
@@ -408,7 +417,7 @@ func (l *live) withdraw(ctx context.Context, ev command.Event, f func(*command.C
 			state = approval.Expired
 		}
 		gate := l.approval().End(state, now)
-		told := append(slices.Clone(l.untold), ended(&c, nil, nil))
+		told := append(slices.Clone(l.untold), e.ended(&c, nil, nil))
 		err := e.takeSteps(context.WithoutCancel(ctx), []approval.Step{{
 			Approval: gate,
 			Change:   command.Change{From: l.stored, Fence: l.storedFence, Command: c, Audit: told},

@@ -330,7 +330,7 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 	l.gate = gate
 	hash := spec.ContentHash()
 	e.register(l) // before it is stored, so that a replay finds it
-	stored, created, err := e.journal.Create(ctx, c, hash, gate, accepted(by, &c, said, boundHash(&c.Spec, host)))
+	stored, created, err := e.journal.Create(ctx, c, hash, gate, e.accepted(by, &c, said, boundHash(&c.Spec, host)))
 	e.noteStore(err)
 	if err != nil && e.wasStored(ctx, c.ID, func() { doubt(doubtful(err)) }) {
 		created, err = true, nil

@@ -410,7 +410,7 @@ func (l *live) takeWishes() bool {
 	}
 	for _, r := range wishes {
 		l.grace = r.grace
-		told := about(entry(audit.CommandCancel, r.by), &l.cmd)
+		told := l.engine.about(entry(audit.CommandCancel, r.by), &l.cmd)
 		told.Detail = r.reason
 		l.untold = append(l.untold, told)
 		l.unstored = true

@@ -109,7 +109,7 @@ func (e *Engine) loseAttached(ctx context.Context, c command.Command) error {
 	c.Node = e.node
 	c.Fence++ // so that an owner which was only asleep writes nothing any more
 	ch.Command = c
-	ch.Audit = []audit.Entry{ended(&c, nil, nil)}
+	ch.Audit = []audit.Entry{e.ended(&c, nil, nil)}
 	if err := e.journal.Apply(ctx, ch); err != nil {
 		return err
 	}
@@ -152,6 +152,11 @@ func (l *live) takeOver(ctx context.Context) *inventory.Host {
 // startable is why the command cannot be started any more: what is nowhere stored
 // was lost with the last run of the service.
 func (l *live) startable() error {
+	if l.cmd.Spec.SecretsLost {
+		return fault.New(fault.FailedPrecondition, fault.ReasonSealBroken,
+			"its environment and input cannot be read any more: they are sealed, and the service's key is another one now").
+			WithHint("Run it again, or give the service back the key file that it had")
+	}
 	if s := l.cmd.Spec.Sudo; s != nil && s.NeedsPassword && s.Password.IsZero() {
 		return fault.New(fault.FailedPrecondition, fault.ReasonServiceRestarted,
 			"the service was restarted before the command started, and sudo's password, which is never stored, went with it").

@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/output"
 	"github.com/telexec/telexec/internal/policy"
 )
 
@@ -24,9 +27,10 @@ func entry(kind audit.Kind, by access.Caller) audit.Entry {
 	}
 }
 
-// about adds the command that an entry is about.
-func about(en audit.Entry, c *command.Command) audit.Entry {
-	en.CommandID, en.Host, en.Command, en.Rule = c.ID, c.Spec.Host, c.CommandLine(), c.Rule
+// about adds the command that an entry is about, with what is secret in its line
+// masked.
+func (e *Engine) about(en audit.Entry, c *command.Command) audit.Entry {
+	en.CommandID, en.Host, en.Command, en.Rule = c.ID, c.Spec.Host, e.masked(c), c.Rule
 	if c.Spec.Sudo != nil {
 		en.SudoUser = c.Spec.Sudo.User
 		if en.SudoUser == "" {
@@ -36,17 +40,31 @@ func about(en audit.Entry, c *command.Command) audit.Entry {
 	return en
 }
 
-func accepted(by access.Caller, c *command.Command, said policy.Decision, hash []byte) audit.Entry {
-	en := about(entry(audit.CommandAccepted, by), c)
+// masked gives the command line as the audit may keep it.
+func (e *Engine) masked(c *command.Command) string {
+	redaction := e.redaction
+	if len(c.Spec.Redact) > 0 {
+		var err error
+		if redaction, err = output.NewRedaction(slices.Concat(e.redact, c.Spec.Redact)...); err != nil {
+			return "" // a command with such values was not accepted
+		}
+	}
+	mask := redaction.Stream()
+	line := bytes.Clone(mask.Write([]byte(c.CommandLine())))
+	return string(append(line, mask.Flush()...))
+}
+
+func (e *Engine) accepted(by access.Caller, c *command.Command, said policy.Decision, hash []byte) audit.Entry {
+	en := e.about(entry(audit.CommandAccepted, by), c)
 	en.Decision, en.RequestHash, en.Subject = string(said.Effect), hash, c.Spec.ActionType
 	en.Outcome = string(c.State)
 	return en
 }
 
 // ended tells of a command that has ended as c is.
-func ended(c *command.Command, stdout, stderr *audit.Output) audit.Entry {
+func (e *Engine) ended(c *command.Command, stdout, stderr *audit.Output) audit.Entry {
 	en := audit.Entry{Time: c.EndTime, Kind: audit.CommandEnded, Principal: c.CreatedBy.Principal, Origin: string(c.CreatedBy.Origin)}
-	en = about(en, c)
+	en = e.about(en, c)
 	en.Outcome, en.ExitCode, en.Signal = string(c.State), c.Exit.Code, c.Exit.Signal
 	en.Stdout, en.Stderr = stdout, stderr
 	if c.Failure != nil {
@@ -55,17 +73,20 @@ func ended(c *command.Command, stdout, stderr *audit.Output) audit.Entry {
 	return en
 }
 
-func decided(by access.Caller, c *command.Command, before, now *approval.Approval) audit.Entry {
-	en := about(entry(audit.ApprovalDecided, by), c)
+func (e *Engine) decided(by access.Caller, c *command.Command, before, now *approval.Approval) audit.Entry {
+	en := e.about(entry(audit.ApprovalDecided, by), c)
 	last := now.Decisions[len(before.Decisions)] // a narrowing modification has two; the first says it
 	en.Outcome, en.Detail, en.RequestHash = string(last.Verdict), last.Reason, last.Hash
+	if last.Verdict == approval.Modify {
+		en.RequestHash = now.Hash // of what would run from then on
+	}
 	en.Decision, en.Rule = string(now.State), before.Rule
 	return en
 }
 
 // tells gives an entry about a command that somebody acts on.
-func tells(kind audit.Kind, by access.Caller, s Snapshot) audit.Entry {
-	return about(entry(kind, by), &s.Command)
+func (e *Engine) tells(kind audit.Kind, by access.Caller, s Snapshot) audit.Entry {
+	return e.about(entry(kind, by), &s.Command)
 }
 
 // writer is who writes to a command's standard input, and from where.
@@ -84,7 +105,7 @@ func (e *Engine) tellInput(ctx context.Context, by access.Caller, l *live, s Sna
 	if known {
 		return nil
 	}
-	if err := e.journal.Record(ctx, tells(audit.CommandInput, by, s)); err != nil {
+	if err := e.journal.Record(ctx, e.tells(audit.CommandInput, by, s)); err != nil {
 		return err
 	}
 	l.mu.Lock()

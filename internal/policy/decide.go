@@ -178,7 +178,7 @@ func reason(d *Decision, worst int, torn bool) string {
 		if len(j.Variables) > 0 {
 			more += ", with " + strings.Join(j.Variables, ", ") + " set"
 		}
-		return fmt.Sprintf("No rule allows %s%s, and the default is to deny. An operator can add a rule; %s", j.title(), more, explain)
+		return fmt.Sprintf("No rule allows %s%s, and the default is to deny. Whoever runs the service can add a rule; %s", j.title(), more, explain)
 	}
 	return fmt.Sprintf("%s%s is denied by %s; %s", j.title(), doubt, ruleTitle(j.Rule), explain)
 }

@@ -19,6 +19,8 @@
 //     the store shows them, and removed by the Apply that takes it beyond STARTING;
 //     from then on Env has its names with empty values, and Stdin is nil.
 //   - Spec.Redact is sealed too, and kept until the command has ended.
+//   - Where what is sealed cannot be opened, since the key is another one now, the
+//     command comes back without it, with Spec.SecretsLost, which is never stored.
 //   - Spec.Sudo.Password is never written, not even for a moment: whatever is read
 //     has none, and NeedsPassword tells that there was one.
 //   - Earliest is the store's own: Apply leaves it alone, Retain raises it.

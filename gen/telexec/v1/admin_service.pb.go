@@ -1033,7 +1033,8 @@ type AuditEntry struct {
 	RequestHash []byte `protobuf:"bytes,12,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
 	// What else was acted on, such as the name of a token.
 	Subject string `protobuf:"bytes,13,opt,name=subject,proto3" json:"subject,omitempty"`
-	// What the policy said: allow, deny, require_approval.
+	// What the policy said: allow, deny, require_approval. Of approval.decided the
+	// state of the approval from then on.
 	Decision string `protobuf:"bytes,14,opt,name=decision,proto3" json:"decision,omitempty"`
 	// The rule that said so.
 	Rule string `protobuf:"bytes,15,opt,name=rule,proto3" json:"rule,omitempty"`

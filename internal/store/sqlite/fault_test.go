@@ -474,7 +474,6 @@ func TestDamagedRows(t *testing.T) {
 		"UPDATE command SET cancel_principal = '', cancel_report = x'ff' WHERE id = ?",
 		"UPDATE command_spec SET labels = x'0105' WHERE command = ?",
 		"UPDATE command_spec SET argv = x'0501' WHERE command = ?",
-		"UPDATE command_start SET env = x'010161' WHERE command = ?",
 	} {
 		c := create(t, s)
 		bystander := create(t, s)

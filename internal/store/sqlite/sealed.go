@@ -62,8 +62,9 @@ func (s sealedSpec) open(key *seal.Key, id string, plain bool, spec *command.Spe
 		env, stdin = get(purposeEnv, s.env), get(purposeStdin, s.stdin)
 	}
 	redact := get(purposeRedact, s.redact)
-	if err != nil {
-		return err
+	if err != nil { // it was sealed with another key: the rest of the command is as it was
+		spec.SecretsLost = true
+		env, stdin, redact, err = nil, nil, nil, nil
 	}
 	if spec.Env, err = unpackEnv(envNames, env); err != nil {
 		return err

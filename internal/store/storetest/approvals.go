@@ -228,7 +228,7 @@ func modifies(b *bench) {
 	var spec command.Spec
 	n := int64(0)
 	fill(b, reflect.ValueOf(&spec).Elem(), &n)
-	spec.RequestID = c.Spec.RequestID
+	spec.RequestID, spec.SecretsLost = c.Spec.RequestID, false
 	spec.Labels = map[string]string{"tier": "back", "same": "yes"}
 	b.pause()
 

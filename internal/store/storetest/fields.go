@@ -19,7 +19,7 @@ func everyField(b *bench) {
 	first := filled(b, 1)
 	first.ID, first.State = newID(first.CreateTime), command.Queued
 	b.create(first)
-	first.Spec.Sudo = withoutPassword(first.Spec.Sudo)
+	first.Spec.Sudo, first.Spec.SecretsLost = withoutPassword(first.Spec.Sudo), false
 	b.pause()
 	b.same(b.stored(first.ID), first)
 

@@ -2,6 +2,7 @@ package testenv_test
 
 import (
 	"io"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -33,6 +34,18 @@ func TestAWholeService(t *testing.T) {
 	list, err := env.Commands().ListCommands(t.Context(), &telexecv1.ListCommandsRequest{})
 	if err != nil || len(list.GetCommands()) != 2 {
 		t.Errorf("history %v, %v", list, err)
+	}
+	guest := env.Key("guest", "viewer")
+	if said, err := env.CLI(t.Context(), guest, "hosts"); err != nil || said.Code != 0 || !strings.Contains(said.Stdout, env.Host) {
+		t.Errorf("hosts: %+v, %v", said, err)
+	}
+	if _, err := telexecv1.NewCommandServiceClient(env.As(guest)).Execute(t.Context(), &telexecv1.ExecuteRequest{Host: env.Host, Command: "id"}); err == nil {
+		t.Error("a viewer executes")
+	}
+	env.Configure("policy: {default: deny}")
+	env.Restart()
+	if said, err := env.CLI(t.Context(), env.Token, "run", env.Host, "id"); err != nil || said.Code != 125 || said.Stderr == "" {
+		t.Errorf("run: %+v, %v", said, err)
 	}
 	resp := env.REST(t.Context(), "GET", "/v1/hosts", "")
 	body, _ := io.ReadAll(resp.Body)
