@@ -35,8 +35,8 @@ policy:
 	env := forService(e)
 	env["TELEXEC_MCP_ELICIT_APPROVALS"] = "true"
 	url := start(t, env, "--http", "0").stderr.after(t, "telexec-mcp: serving MCP on ")
-	both := made(t, e, &telexecv1.CreateTokenRequest{Token: "agent-x", Roles: []string{"operator", "approver"}})
-	starts := made(t, e, &telexecv1.CreateTokenRequest{Token: "agent-y", Roles: []string{"operator"}})
+	both := made(t, e, &telexecv1.CreateTokenRequest{Principal: "agent-x", Roles: []string{"operator", "approver"}})
+	starts := made(t, e, &telexecv1.CreateTokenRequest{Principal: "agent-y", Roles: []string{"operator"}})
 	for _, tt := range []struct {
 		token, revision string
 		shown           int // forms
@@ -71,14 +71,14 @@ policy:
 func TestRefusedCallersOverHTTP(t *testing.T) {
 	e := testenv.Start(t, testenv.WithoutHosts())
 	_, url := served(t, e)
-	old := made(t, e, &telexecv1.CreateTokenRequest{Token: "old", Roles: []string{"operator"}})
-	if _, err := e.Admin().RevokeToken(t.Context(), &telexecv1.RevokeTokenRequest{Token: "old"}); err != nil {
+	old := made(t, e, &telexecv1.CreateTokenRequest{Principal: "old", Roles: []string{"operator"}})
+	if _, err := e.Admin().RevokeToken(t.Context(), &telexecv1.RevokeTokenRequest{Principal: "old"}); err != nil {
 		t.Fatal(err)
 	}
 	if a := ask(t, "POST", url, listTools, "Authorization", "Bearer "+old); a.StatusCode != 401 || strings.Contains(a.text, "does not know") || a.Header.Get("WWW-Authenticate") == "" {
 		t.Errorf("a token that was taken back: %s: %s", a.Status, a.text)
 	}
-	slow := made(t, e, &telexecv1.CreateTokenRequest{Token: "slow", Roles: []string{"operator"}, Limits: &telexecv1.CallLimits{ReadsPerSecond: 0.001}})
+	slow := made(t, e, &telexecv1.CreateTokenRequest{Principal: "slow", Roles: []string{"operator"}, Limits: &telexecv1.CallLimits{ReadsPerSecond: 0.001}})
 	for range 3 {
 		a := ask(t, "POST", url, listTools, "Authorization", "Bearer "+slow)
 		if a.StatusCode == 200 {

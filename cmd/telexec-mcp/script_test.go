@@ -120,7 +120,7 @@ policy:
 
 // approverOf gives a client of a service whose token may approve what others ask for.
 func approverOf(t *testing.T, service *testenv.Env) *client.Client {
-	made, err := service.Admin().CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Token: "boss", Roles: []string{"approver"}})
+	made, err := service.Admin().CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Principal: "boss", Roles: []string{"approver"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,24 +103,32 @@ func TestTokenListAndRevoke(t *testing.T) {
 	now := time.Now()
 	at := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(d)) }
 	d := &desk{tokens: []*telexecv1.Token{
-		{Token: "a", Roles: []string{"viewer", "approver"}, Id: "k1", CreatedBy: "admin", CreateTime: at(-time.Hour - time.Second)},
-		{Token: "b", ExpireTime: at(73 * time.Hour), LastUseTime: at(-2*time.Hour - time.Second)},
-		{Token: "c", ExpireTime: at(-2*time.Minute - time.Second)},
-		{Token: "d", ExpireTime: at(time.Hour), RevokeTime: at(-3*time.Minute - time.Second)},
+		{Principal: "a", Roles: []string{"viewer", "approver"}, Id: "k1", CreatedBy: "admin", CreateTime: at(-time.Hour - time.Second)},
+		{Principal: "b", ExpireTime: at(73 * time.Hour), LastUseTime: at(-2*time.Hour - time.Second)},
+		{Principal: "c", ExpireTime: at(-2*time.Minute - time.Second)},
+		{Principal: "d", ExpireTime: at(time.Hour), RevokeTime: at(-3*time.Minute - time.Second)},
 	}}
 	i := d.sit(t)
-	i.want(t, i.run(t.Context(), "token", "list"), 0, []string{
-		"a     viewer,approver  good               admin    1 h ago  -          k1\n", "good for 3 days", "2 h ago", "expired 2 min ago", "revoked 3 min ago",
+	i.want(t, i.run(t.Context(), "token", "list", "--all"), 0, []string{
+		"PRINCIPAL  ROLES", "a          viewer,approver  good               admin    1 h ago  -          k1\n", "good for 3 days", "2 h ago", "expired 2 min ago", "revoked 3 min ago",
 	}, nil)
 	i = d.sit(t)
-	i.want(t, i.run(t.Context(), "token", "list", "--json"), 0, []string{`"token":"a"`, `"token":"d"`}, nil)
-	i = d.sit(t)
-	i.want(t, i.run(t.Context(), "token", "revoke", "a"), 0, nil, nil)
-	if req := last[*telexecv1.RevokeTokenRequest](t, d); req.GetToken() != "a" {
+	i.want(t, i.run(t.Context(), "token", "list", "--json"), 0, []string{`"principal":"a"`, `"principal":"d"`}, nil)
+	if req := last[*telexecv1.ListTokensRequest](t, d); req.GetIncludeInactive() || req.GetPageSize() != 1000 {
 		t.Errorf("%v", req)
 	}
 	i = d.sit(t)
-	i.want(t, i.run(t.Context(), "token", "revoke", "a", "--json"), 0, []string{`"token": "a"`}, nil)
+	i.want(t, i.run(t.Context(), "token", "list", "--json", "--all"), 0, nil, nil)
+	if req := last[*telexecv1.ListTokensRequest](t, d); !req.GetIncludeInactive() {
+		t.Errorf("%v", req)
+	}
+	i = d.sit(t)
+	i.want(t, i.run(t.Context(), "token", "revoke", "a"), 0, nil, nil)
+	if req := last[*telexecv1.RevokeTokenRequest](t, d); req.GetPrincipal() != "a" {
+		t.Errorf("%v", req)
+	}
+	i = d.sit(t)
+	i.want(t, i.run(t.Context(), "token", "revoke", "a", "--json"), 0, []string{`"principal": "a"`}, nil)
 	i = d.sit(t)
 	if i.run(t.Context(), completeCommand, "token", "revoke", ""); i.stdout.String() != "a\nb\nc\n" {
 		t.Errorf("completion: %q", i.stdout.String())

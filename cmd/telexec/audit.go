@@ -130,8 +130,8 @@ func cameToCell(e *telexecv1.AuditEntry) cell {
 }
 
 type auditVerifyCmd struct {
-	Expect string `placeholder:"ROW:HASH" help:"A row that was noted earlier, elsewhere: it must still be there and have this hash."`
-	File   string `placeholder:"EXPORT" type:"existingfile" help:"Check this export instead of the service's audit; no service is asked."`
+	From string `placeholder:"ROW:HASH" help:"A row that was noted earlier, elsewhere: it must be as it was, and what is behind it is checked."`
+	File string `placeholder:"EXPORT" type:"existingfile" help:"Check this export instead of the service's audit; no service is asked."`
 }
 
 // Help is shown by audit verify --help.
@@ -140,27 +140,27 @@ func (auditVerifyCmd) Help() string {
 in is found; the first such row is named. Exit code 0: the audit is as it was written; 1: it is not.
 
 An audit that was written anew from the beginning fits together as well. So note its last row somewhere else from time to time,
-and ask for it later. An export can be checked on another machine; that rows are missing at its end is only seen with
---expect.
+and give it to the next check, which takes no longer than what came since. An export can be checked on another machine; it may
+begin at that row or behind it. That rows are missing at the end of an export is not seen, unless the row is missing too.
 
 Examples:
 
     telexec audit verify
-    telexec audit verify --expect 1234:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    telexec audit verify --from 1234:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
     telexec audit verify --file audit.jsonl`
 }
 
 // Run checks.
 func (c *auditVerifyCmd) Run(ctx context.Context, a *app) error {
 	req := &telexecv1.VerifyAuditRequest{}
-	if c.Expect != "" {
-		row, hash, _ := strings.Cut(c.Expect, ":")
+	if c.From != "" {
+		row, hash, _ := strings.Cut(c.From, ":")
 		n, err := strconv.ParseInt(row, 10, 64)
 		if err != nil || n < 1 {
-			return failure("--expect: %q does not begin with the number of a row", c.Expect).withHint("Give it as telexec audit verify has told it, ROW:HASH")
+			return failure("--from: %q does not begin with the number of a row", c.From).withHint("Give it as telexec audit verify has told it, ROW:HASH")
 		}
-		req.ExpectSequence = n
-		if req.ExpectHash, err = parseHash("--expect", hash); err != nil {
+		req.AfterSequence = n
+		if req.AfterHash, err = parseHash("--from", hash); err != nil {
 			return err
 		}
 	}
@@ -170,30 +170,34 @@ func (c *auditVerifyCmd) Run(ctx context.Context, a *app) error {
 			return failure("cannot read the export: %v", err)
 		}
 		defer f.Close()
-		resp, last, err := verifyExport(f, req)
+		resp, err := verifyExport(f, req)
 		if err != nil {
 			return err
 		}
-		return a.verified(resp, last)
+		return a.verified(req, resp)
 	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
 		resp, err := cl.VerifyAudit(ctx, req)
 		if err != nil {
 			return err
 		}
-		return a.verified(resp, resp.GetVerifiedRows()) // its rows count from 1
+		return a.verified(req, resp)
 	})
 }
 
-// verified prints what a check has found and ends with the code for it. last is the
-// number of the last good row.
-func (a *app) verified(resp *telexecv1.VerifyAuditResponse, last int64) error {
+// verified prints what a check has found and ends with the code for it.
+func (a *app) verified(req *telexecv1.VerifyAuditRequest, resp *telexecv1.VerifyAuditResponse) error {
 	var err error
 	switch {
 	case a.opts.JSON:
 		err = a.out.document(resp)
 	case resp.GetIntact():
-		_, err = fmt.Fprintf(a.out.stdout, "%s, %d rows; the last is %d:%x\n", a.out.paint("intact", green), resp.GetVerifiedRows(), last, resp.GetHeadHash())
+		behind := ""
+		if req.GetAfterSequence() > 0 {
+			behind = fmt.Sprintf(" behind row %d", req.GetAfterSequence())
+		}
+		_, err = fmt.Fprintf(a.out.stdout, "%s, %d rows%s; the last is %d:%x\n", a.out.paint("intact", green), resp.GetVerifiedRows(), behind,
+			resp.GetHeadSequence(), resp.GetHeadHash())
 	default:
 		_, err = fmt.Fprintf(a.out.stdout, "%s at row %d: %s\n", a.out.paint("broken", red), resp.GetBrokenSequence(), printable(resp.GetBrokenReason()))
 	}
@@ -217,50 +221,72 @@ type exportRow struct {
 // exportLine is the most that a line of an export may have, in bytes.
 const exportLine = 16 << 20
 
-// verifyExport checks an export as the service checks its audit. The error is a
+// verifyExport checks an export as the service checks its audit. Where a row is
+// known, the export may begin before it, with it or right behind it. The error is a
 // file that is no export.
-func verifyExport(r io.Reader, expect *telexecv1.VerifyAuditRequest) (resp *telexecv1.VerifyAuditResponse, last int64, err error) {
-	var chain client.AuditChain
-	resp = &telexecv1.VerifyAuditResponse{Intact: true}
-	broken := func(sequence int64, why string) {
-		if resp.GetIntact() {
-			resp.Intact, resp.BrokenSequence, resp.BrokenReason = false, sequence, why
+func verifyExport(r io.Reader, req *telexecv1.VerifyAuditRequest) (*telexecv1.VerifyAuditResponse, error) {
+	known := req.GetAfterSequence()
+	chain := &client.AuditChain{}
+	if known > 0 {
+		chain = client.AuditChainAfter(known, req.GetAfterHash())
+	}
+	resp := &telexecv1.VerifyAuditResponse{Intact: true}
+	broken := func(err error) {
+		if b, ok := errors.AsType[*client.AuditBreak](err); ok {
+			resp.Intact, resp.BrokenSequence, resp.BrokenReason = false, b.Sequence, b.Why
 		}
 	}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, exportLine)
-	met := expect.GetExpectSequence() == 0
+	met := known == 0 // the known row, or one behind it
 	n := 0
 	for ; resp.GetIntact() && lines.Scan(); n++ {
 		row, err := parseExportRow(lines.Bytes())
 		if err != nil {
-			return nil, 0, failure("line %d is not a row of an export: %v", n+1, err).
+			return nil, failure("line %d is not a row of an export: %v", n+1, err).
 				withHint("telexec audit export writes one that can be checked")
 		}
-		if err := chain.Next(row); err != nil {
-			if b, ok := errors.AsType[*client.AuditBreak](err); ok {
-				broken(b.Sequence, b.Why)
+		switch {
+		case !met && row.GetSequence() < known: // nobody has asked about it
+		case !met && row.GetSequence() == known:
+			met = true
+			if err := asNoted(row, req.GetAfterHash()); err != nil {
+				broken(err)
+				return resp, nil
 			}
-			continue
-		}
-		resp.VerifiedRows++
-		if row.GetSequence() == expect.GetExpectSequence() {
-			if met = true; !bytes.Equal(row.GetHash(), expect.GetExpectHash()) {
-				broken(row.GetSequence(), "it has another hash than the one that was noted")
+		default:
+			met = true
+			if err := chain.Next(row); err != nil {
+				broken(err)
+				continue
 			}
+			resp.VerifiedRows++
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, 0, failure("cannot read the export: %v", err)
+		return nil, failure("cannot read the export: %v", err)
 	}
 	if n == 0 {
-		return nil, 0, failure("the export holds no row")
+		return nil, failure("the export holds no row")
 	}
 	if !met {
-		broken(expect.GetExpectSequence(), "it was noted, and is not in the export")
+		broken(&client.AuditBreak{Sequence: known, Why: "it was noted, and is not in the export"})
+		return resp, nil
 	}
-	last, resp.HeadHash = chain.Head()
-	return resp, last, nil
+	resp.HeadSequence, resp.HeadHash = chain.Head()
+	return resp, nil
+}
+
+// asNoted checks the row that is known.
+func asNoted(row *telexecv1.ExportAuditResponse, hash []byte) error {
+	var alone client.AuditChain
+	if err := alone.Next(row); err != nil {
+		return err
+	}
+	if !bytes.Equal(row.GetHash(), hash) {
+		return &client.AuditBreak{Sequence: row.GetSequence(), Why: "it has another hash than the one that was noted"}
+	}
+	return nil
 }
 
 func parseExportRow(line []byte) (*telexecv1.ExportAuditResponse, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,10 +49,10 @@ func TestAuditList(t *testing.T) {
 
 func TestAuditVerify(t *testing.T) {
 	hash := strings.Repeat("ab", 32)
-	d := &desk{verify: &telexecv1.VerifyAuditResponse{Intact: true, VerifiedRows: 7, HeadHash: bytes.Repeat([]byte{0xcd}, 32)}}
+	d := &desk{verify: &telexecv1.VerifyAuditResponse{Intact: true, VerifiedRows: 7, HeadSequence: 10, HeadHash: bytes.Repeat([]byte{0xcd}, 32)}}
 	i := d.sit(t)
-	i.want(t, i.run(t.Context(), "audit", "verify", "--expect", "3:"+hash), 0, []string{"intact, 7 rows; the last is 7:" + strings.Repeat("cd", 32) + "\n"}, nil)
-	if req := last[*telexecv1.VerifyAuditRequest](t, d); req.GetExpectSequence() != 3 || hex.EncodeToString(req.GetExpectHash()) != hash {
+	i.want(t, i.run(t.Context(), "audit", "verify", "--from", "3:"+hash), 0, []string{"intact, 7 rows behind row 3; the last is 10:" + strings.Repeat("cd", 32) + "\n"}, nil)
+	if req := last[*telexecv1.VerifyAuditRequest](t, d); req.GetAfterSequence() != 3 || hex.EncodeToString(req.GetAfterHash()) != hash {
 		t.Errorf("%v", req)
 	}
 	d.verify = &telexecv1.VerifyAuditResponse{VerifiedRows: 2, BrokenSequence: 3, BrokenReason: "its text\n"}
@@ -61,7 +62,7 @@ func TestAuditVerify(t *testing.T) {
 	i.want(t, i.run(t.Context(), "audit", "verify", "--json"), 1, []string{`"brokenSequence": "3"`}, nil)
 	for _, bad := range []string{"3", "x:" + hash, "0:" + hash, "3:ab"} {
 		i = d.sit(t)
-		i.want(t, i.run(t.Context(), "audit", "verify", "--expect", bad), 125, nil, []string{"--expect"})
+		i.want(t, i.run(t.Context(), "audit", "verify", "--from", bad), 125, nil, []string{"--from"})
 	}
 }
 
@@ -92,6 +93,7 @@ func TestAuditExport(t *testing.T) {
 	i = d.sit(t)
 	i.want(t, i.run(t.Context(), "audit", "export", "--after=-1"), 125, nil, []string{"--after"})
 
+	hash := func(row int) string { return fmt.Sprint(row, ":", hex.EncodeToString(rows[row-1].GetHash())) }
 	last := "3:" + hex.EncodeToString(rows[2].GetHash())
 	for _, tt := range []struct {
 		name   string
@@ -101,12 +103,21 @@ func TestAuditExport(t *testing.T) {
 		want   string
 	}{
 		{"whole", string(whole), nil, 0, "intact, 3 rows; the last is " + last},
-		{"without a line end", strings.TrimSpace(string(whole)), []string{"--expect", last}, 0, "intact, 3 rows"},
+		{"without a line end", strings.TrimSpace(string(whole)), nil, 0, "intact, 3 rows"},
+		{"from its first row", string(whole), []string{"--from", hash(1)}, 0, "intact, 2 rows behind row 1; the last is " + last},
+		{"from its second row", string(whole), []string{"--from", hash(2)}, 0, "intact, 1 rows behind row 2; the last is " + last},
+		{"from its last row", string(whole), []string{"--from", last}, 0, "intact, 0 rows behind row 3; the last is " + last},
+		{"behind the known row", lines[2], []string{"--from", hash(2)}, 0, "intact, 1 rows behind row 2; the last is " + last},
+		{"behind another row than the known", lines[2], []string{"--from", "2:" + strings.Repeat("0", 64)}, 1, "broken at row 3: it does not follow"},
+		{"not right behind the known row", lines[2], []string{"--from", hash(1)}, 1, "broken at row 2: it is missing"},
+		{"changed before the known row", strings.Replace(string(whole), "a<b>", "a<c>", 1), []string{"--from", hash(2)}, 0, "intact, 1 rows"},
+		{"the known row changed", strings.Replace(string(whole), "a<b>", "a<c>", 1), []string{"--from", hash(1)}, 1, "broken at row 1: its text"},
+		{"changed behind the known row", strings.Replace(string(whole), `"{}"`, `"{ }"`, 1), []string{"--from", hash(2)}, 1, "broken at row 3: its text"},
 		{"its end", lines[1] + lines[2], nil, 0, "intact, 2 rows; the last is " + last},
 		{"a changed text", strings.Replace(string(whole), "a<b>", "a<c>", 1), nil, 1, "broken at row 1: its text"},
 		{"a row missing", lines[0] + lines[2], nil, 1, "broken at row 2: it is missing"},
-		{"the end missing", lines[0] + lines[1], []string{"--expect", last}, 1, "broken at row 3: it was noted"},
-		{"another hash than noted", string(whole), []string{"--expect", "2:" + strings.Repeat("0", 64)}, 1, "broken at row 2: it has another hash"},
+		{"the end missing", lines[0] + lines[1], []string{"--from", last}, 1, "broken at row 3: it was noted"},
+		{"another hash than noted", string(whole), []string{"--from", "2:" + strings.Repeat("0", 64)}, 1, "broken at row 2: it has another hash"},
 		{"no rows", "", nil, 125, "holds no row"},
 		{"no export", "hello\n", nil, 125, "line 1 is not a row"},
 		{"no hash", `{"hash":"x"}`, nil, 125, "hash: "},
@@ -158,15 +169,15 @@ func FuzzVerifyExport(f *testing.F) {
 	f.Add("{}\n{}")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, export string) {
-		resp, last, err := verifyExport(strings.NewReader(export), &telexecv1.VerifyAuditRequest{})
+		resp, err := verifyExport(strings.NewReader(export), &telexecv1.VerifyAuditRequest{})
 		switch {
 		case err != nil:
 		case !resp.GetIntact():
 			if resp.GetBrokenReason() == "" {
 				t.Error("broken without a reason")
 			}
-		case last < resp.GetVerifiedRows() || len(resp.GetHeadHash()) != sha256.Size:
-			t.Errorf("%d rows, the last %d:%x", resp.GetVerifiedRows(), last, resp.GetHeadHash())
+		case resp.GetHeadSequence() < resp.GetVerifiedRows() || len(resp.GetHeadHash()) != sha256.Size:
+			t.Errorf("%d rows, the last %d:%x", resp.GetVerifiedRows(), resp.GetHeadSequence(), resp.GetHeadHash())
 		}
 	})
 }

@@ -198,7 +198,7 @@ var knownValues = map[string][]string{
 	},
 }
 
-// live asks the service for hosts and ids where one of them is wanted.
+// live asks the service for hosts, ids and principals where one of them is wanted.
 func (a *app) live(ctx context.Context, at place) []string {
 	name := ""
 	switch {
@@ -207,7 +207,7 @@ func (a *app) live(ctx context.Context, at place) []string {
 	case !at.rest && at.positional < len(at.node.Positional):
 		name = at.node.Positional[at.positional].Name
 	}
-	if name != "host" && name != "id" && name != "key" {
+	if name != "host" && name != "id" && name != "principal" {
 		return nil
 	}
 	cl, err := a.dial(singleCall)
@@ -220,8 +220,8 @@ func (a *app) live(ctx context.Context, at place) []string {
 	switch {
 	case name == "host":
 		return hostNames(ctx, cl)
-	case name == "key":
-		return keyNames(ctx, cl)
+	case name == "principal":
+		return principals(ctx, cl)
 	case needsApproval[at.node.FullPath()]:
 		ids, _ := approvalIDs(ctx, cl, &telexecv1.ListApprovalsRequest{States: []telexecv1.ApprovalState{telexecv1.ApprovalState_APPROVAL_STATE_PENDING}})
 		return ids
@@ -244,13 +244,15 @@ var needsRunning = map[string]bool{"cancel": true, "signal": true, "input": true
 // needsApproval are those that concern what waits for approval.
 var needsApproval = map[string]bool{"telexec approvals show": true, "telexec approve": true, "telexec reject": true}
 
-// keyNames are those of keys that can be revoked.
-func keyNames(ctx context.Context, cl *client.Client) []string {
-	tokens, _ := cl.ListTokens(ctx) // none, where that is refused
+// principals are those that have a key which is not revoked, be it expired.
+func principals(ctx context.Context, cl *client.Client) []string {
 	var names []string
-	for _, t := range tokens {
+	for t, err := range cl.ListTokens(ctx, &telexecv1.ListTokensRequest{PageSize: maxPage, IncludeInactive: true}) {
+		if err != nil {
+			break
+		}
 		if t.GetRevokeTime() == nil {
-			names = append(names, t.GetToken())
+			names = append(names, t.GetPrincipal())
 		}
 	}
 	return names

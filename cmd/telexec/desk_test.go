@@ -122,20 +122,21 @@ func (d *desk) ExplainPolicy(_ context.Context, req *telexecv1.ExplainPolicyRequ
 
 func (d *desk) CreateToken(_ context.Context, req *telexecv1.CreateTokenRequest) (*telexecv1.CreateTokenResponse, error) {
 	d.note(req)
-	t := &telexecv1.Token{Token: req.GetToken(), Roles: req.GetRoles()}
+	t := &telexecv1.Token{Principal: req.GetPrincipal(), Roles: req.GetRoles()}
 	if req.GetLifetime() != nil {
 		t.ExpireTime = timestamppb.New(time.Now().Add(req.GetLifetime().AsDuration()))
 	}
 	return &telexecv1.CreateTokenResponse{Secret: "tx_s3cret", Token: t}, nil
 }
 
-func (d *desk) ListTokens(context.Context, *telexecv1.ListTokensRequest) (*telexecv1.ListTokensResponse, error) {
+func (d *desk) ListTokens(_ context.Context, req *telexecv1.ListTokensRequest) (*telexecv1.ListTokensResponse, error) {
+	d.note(req)
 	return &telexecv1.ListTokensResponse{Tokens: d.tokens}, nil
 }
 
 func (d *desk) RevokeToken(_ context.Context, req *telexecv1.RevokeTokenRequest) (*telexecv1.RevokeTokenResponse, error) {
 	d.note(req)
-	return &telexecv1.RevokeTokenResponse{Token: &telexecv1.Token{Token: req.GetToken()}}, nil
+	return &telexecv1.RevokeTokenResponse{Token: &telexecv1.Token{Principal: req.GetPrincipal()}}, nil
 }
 
 func (d *desk) ListAuditEntries(_ context.Context, req *telexecv1.ListAuditEntriesRequest) (*telexecv1.ListAuditEntriesResponse, error) {

@@ -500,7 +500,7 @@ func TestCompletionOfWords(t *testing.T) {
 		{"policy|test|web1|ls|--ro", ""},
 		{"token|create|--role|", "viewer operator approver admin"},
 		{"token|create|ci|--role=viewer|--exp", "--expires"},
-		{"audit|verify|--e", "--expect"},
+		{"audit|verify|--fr", "--from"},
 		{"audit|list|--kind|token.", "token.created token.revoked"},
 		{"history|--state|re", "rejected"},
 		{"approve|--mod", "--modify"},

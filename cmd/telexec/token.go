@@ -44,7 +44,7 @@ Examples:
 
 // Run makes a key.
 func (c *tokenCreateCmd) Run(ctx context.Context, a *app) error {
-	req := &telexecv1.CreateTokenRequest{Token: c.Name, Roles: c.Role}
+	req := &telexecv1.CreateTokenRequest{Principal: c.Name, Roles: c.Role}
 	if c.Expires != "" {
 		d, err := parseLifetime(c.Expires)
 		if err != nil {
@@ -78,7 +78,7 @@ func (c *tokenCreateCmd) Run(ctx context.Context, a *app) error {
 			until = "until " + a.out.clock(t.GetExpireTime())
 		}
 		if !a.opts.JSON {
-			a.out.tell("the key of %s (%s) is good %s; its token is shown this once", t.GetToken(), strings.Join(t.GetRoles(), ", "), until)
+			a.out.tell("the key of %s (%s) is good %s; its token is shown this once", t.GetPrincipal(), strings.Join(t.GetRoles(), ", "), until)
 		}
 		return nil
 	})
@@ -97,20 +97,21 @@ func parseLifetime(s string) (time.Duration, error) {
 	return 0, failure("cannot read the time %q", s).withHint("Give it as 90m, 12h or 30d")
 }
 
-type tokenListCmd struct{}
+type tokenListCmd struct {
+	All bool `help:"Also those that are good no more: revoked, or expired."`
+}
 
 // Run lists the keys.
 func (c *tokenListCmd) Run(ctx context.Context, a *app) error {
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		tokens, err := cl.ListTokens(ctx)
-		if err != nil {
-			return err
-		}
 		var rows [][]cell
-		for _, t := range tokens {
+		for t, err := range cl.ListTokens(ctx, &telexecv1.ListTokensRequest{PageSize: maxPage, IncludeInactive: c.All}) {
+			if err != nil {
+				return err
+			}
 			if !a.opts.JSON {
 				rows = append(rows, []cell{
-					plainCell(t.GetToken()), plainCell(strings.Join(t.GetRoles(), ",")), a.tokenState(t), plainCell(t.GetCreatedBy()),
+					plainCell(t.GetPrincipal()), plainCell(strings.Join(t.GetRoles(), ",")), a.tokenState(t), plainCell(t.GetCreatedBy()),
 					plainCell(a.out.ago(t.GetCreateTime())), plainCell(a.out.ago(t.GetLastUseTime())), plainCell(t.GetId()),
 				})
 			} else if err := a.out.line(t); err != nil {
@@ -120,7 +121,7 @@ func (c *tokenListCmd) Run(ctx context.Context, a *app) error {
 		if a.opts.JSON {
 			return nil
 		}
-		return a.out.table([]string{"NAME", "ROLES", "STATE", "MADE BY", "MADE", "LAST USED", "ID"}, rows)
+		return a.out.table([]string{"PRINCIPAL", "ROLES", "STATE", "MADE BY", "MADE", "LAST USED", "ID"}, rows)
 	})
 }
 
@@ -138,7 +139,7 @@ func (a *app) tokenState(t *telexecv1.Token) cell {
 }
 
 type tokenRevokeCmd struct {
-	Name string `arg:"" name:"key" help:"Name of the key."`
+	Name string `arg:"" name:"principal" help:"Name of the principal that it stands for."`
 }
 
 // Help is shown by token revoke --help.
@@ -157,7 +158,7 @@ func (c *tokenRevokeCmd) Run(ctx context.Context, a *app) error {
 		if a.opts.JSON {
 			return a.out.document(t)
 		}
-		a.out.note("the key of %s is revoked", t.GetToken())
+		a.out.note("the key of %s is revoked", t.GetPrincipal())
 		return nil
 	})
 }

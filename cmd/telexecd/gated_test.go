@@ -25,7 +25,7 @@ func TestACommandThatWaitsForApproval(t *testing.T) {
 		"policy:\n  default: deny\n  rules:\n    - {name: talk, effect: require_approval, match: {programs: [echo, sleep]}, approval: {count: 1, timeout: 1h}}\n")
 	s := start(t, settings(home), "--config", file, "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0")
 	conn, admin := s.dial(t)
-	made, err := telexecv1.NewAdminServiceClient(conn).CreateToken(admin, &telexecv1.CreateTokenRequest{Token: "agent", Roles: []string{"operator"}})
+	made, err := telexecv1.NewAdminServiceClient(conn).CreateToken(admin, &telexecv1.CreateTokenRequest{Principal: "agent", Roles: []string{"operator"}})
 	if err != nil {
 		t.Fatal(err)
 	}

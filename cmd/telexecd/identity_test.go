@@ -70,7 +70,7 @@ func TestWhoIsWho(t *testing.T) {
 		t.Fatal(err)
 	}
 	admin := withToken(t.Context(), strings.TrimSpace(string(bytes)))
-	made, err := plain.CreateToken(admin, &telexecv1.CreateTokenRequest{Token: "ci", Roles: []string{"operator"}})
+	made, err := plain.CreateToken(admin, &telexecv1.CreateTokenRequest{Principal: "ci", Roles: []string{"operator"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestWhoIsWho(t *testing.T) {
 		})
 	}
 	// A key that was taken back is nobody's, also after a restart.
-	if _, err := plain.RevokeToken(admin, &telexecv1.RevokeTokenRequest{Token: "ci"}); err != nil {
+	if _, err := plain.RevokeToken(admin, &telexecv1.RevokeTokenRequest{Principal: "ci"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := plain.GetServerInfo(withToken(t.Context(), made.GetSecret()), &telexecv1.GetServerInfoRequest{}); status.Code(err) != codes.Unauthenticated {

@@ -231,7 +231,7 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 		Journal: store, Rights: who.rights, Policy: rules, Redact: cfg.Redaction.Values, Excerpt: int(cfg.Audit.OutputBytes),
 		Runner: runner{exec}, Hosts: hosts, Node: node,
 		Limits: engine.Limits{
-			MaxCommands: cfg.Limits.MaxCommands, MaxQueued: cfg.Limits.MaxQueued,
+			MaxCommands: cfg.Limits.MaxCommands, MaxQueued: cfg.Limits.MaxQueued, MaxAwaiting: cfg.Limits.MaxAwaiting,
 			QueueTimeout: cfg.Limits.QueueTimeout, DrainTimeout: cfg.DrainTimeout,
 		},
 		Retention: command.Retention{

@@ -41,6 +41,10 @@ type Credentials struct {
 	Client string      // name from a client certificate that TLS has verified (see ClientName); empty: none
 }
 
+// Slow reports whether they may take long to look at: a signature has to be
+// checked, with keys that may have to be fetched. All others are known in memory.
+func (c Credentials) Slow() bool { return formOf(c.Token.Reveal()) == formJWT }
+
 // Authenticator tells whose credentials they are. It fails with
 // fault.Unauthenticated: NO_CREDENTIALS where there are none, BAD_CREDENTIALS for
 // those that are not known, TOKEN_EXPIRED and TOKEN_REVOKED for those that were

@@ -31,6 +31,9 @@ const (
 	maxSkew    = 10 * time.Minute
 )
 
+// latest is the last moment that RFC 3339 and protobuf's Timestamp can tell.
+var latest = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
+
 // Issuer is somebody whose JSON Web Tokens (RFC 7519) are taken. One of Secret,
 // PublicKey and JWKS is set, and it alone decides on the algorithm: a token that
 // names another is refused, whatever its header says.
@@ -316,6 +319,10 @@ func (i *issuer) principal(claims jwt.MapClaims) (Principal, error) {
 	p := Principal{Name: "jwt:" + i.Name + ":" + name}
 	if exp, err := claims.GetExpirationTime(); err == nil && exp != nil {
 		p.Expiry = exp.Add(i.Skew)
+	}
+	if p.Expiry.IsZero() || p.Expiry.After(latest) {
+		return Principal{}, fault.New(fault.Unauthenticated, fault.ReasonBadCredentials, "the token of %s has an exp beyond the year 9999", i.Name).
+			WithHint("Ask those who run %s for tokens that end; exp counts seconds, not milliseconds or less", i.Issuer.Issuer)
 	}
 	for _, value := range words(find(claims, i.RolesClaim)) {
 		p.Roles = append(p.Roles, i.Roles[value]...)

@@ -368,3 +368,24 @@ func x25519Key() (any, error) {
 	}
 	return key.PublicKey(), nil
 }
+
+// TestATokenWithoutEnd: no clock, no calendar and no Timestamp of the contract
+// goes beyond the year 9999.
+func TestATokenWithoutEnd(t *testing.T) {
+	const last = 253402300799 // 9999-12-31T23:59:59Z
+	i := shared(corp())
+	is := issuers(t, i)
+	for _, exp := range []any{1e18, 1e12, float64(last + 1), last - 59} { // with the skew of a minute
+		_, err := is.Authenticate(t.Context(), shows(hs(map[string]any{"exp": exp})))
+		refused(t, err, fault.Unauthenticated, fault.ReasonBadCredentials)
+	}
+	for _, exp := range []any{9.3e18, 1e100, 1e308} { // beyond what any integer holds
+		if p, err := is.Authenticate(t.Context(), shows(hs(map[string]any{"exp": exp}))); fault.KindOf(err) != fault.Unauthenticated {
+			t.Errorf("%v: %+v, %v", exp, p, err)
+		}
+	}
+	p, err := is.Authenticate(t.Context(), shows(hs(map[string]any{"exp": last - 60})))
+	if err != nil || p.Expiry.Unix() != last {
+		t.Errorf("%+v, %v", p, err)
+	}
+}

@@ -52,11 +52,10 @@ type Keys struct {
 
 // heldKey is a key in memory.
 type heldKey struct {
-	Key                      // never changed, but for revoked ones, which get a new heldKey
-	lastUse    atomic.Int64  // Unix nanoseconds; 0: never
-	lastNoted  int64         // of these, what the store has; Run's alone
-	revoked    chan struct{} // closed when it is revoked; shared by the key's heldKeys
-	revokeOnce *sync.Once    // closes revoked
+	Key                    // never changed, but for revoked ones, which get a new heldKey
+	lastUse   atomic.Int64 // Unix nanoseconds; 0: never
+	lastNoted int64        // of these, what the store has; Run's alone
+	watchers  *watchers    // of its revocation; shared by the key's heldKeys
 }
 
 // OpenKeys loads all keys from the store. Failures that no caller waits for go to
@@ -85,18 +84,18 @@ func (k *Keys) load(ctx context.Context) error {
 
 // holdLocked puts a key into memory, or its new state over the one there.
 func (k *Keys) holdLocked(key Key) {
-	h := &heldKey{Key: key, revoked: make(chan struct{}), revokeOnce: new(sync.Once)}
+	h := &heldKey{Key: key, watchers: new(watchers)}
 	if !key.LastUse.IsZero() {
 		h.lastUse.Store(key.LastUse.UnixNano())
 	}
 	h.lastNoted = h.lastUse.Load()
 	if old := k.byID[key.ID]; old != nil {
-		h.revoked, h.revokeOnce = old.revoked, old.revokeOnce
+		h.watchers = old.watchers
 		h.lastUse.Store(max(h.lastUse.Load(), old.lastUse.Load()))
 	}
 	k.byID[key.ID] = h
 	if !key.RevokeTime.IsZero() {
-		h.revokeOnce.Do(func() { close(h.revoked) })
+		h.watchers.tell()
 	}
 }
 
@@ -130,11 +129,11 @@ func (k *Keys) Authenticate(_ context.Context, shown Credentials) (Principal, er
 	switch {
 	case !h.RevokeTime.IsZero():
 		return Principal{}, fault.New(fault.Unauthenticated, fault.ReasonTokenRevoked, "the API key %q was revoked", h.Name).
-			WithHint("Ask an administrator for a new one (telexec token create)").With("token", h.Name)
+			WithHint("Ask an administrator for a new one (telexec token create)").With("principal", h.Name)
 	case !h.ExpireTime.IsZero() && !now.Before(h.ExpireTime):
 		return Principal{}, fault.New(fault.Unauthenticated, fault.ReasonTokenExpired,
 			"the API key %q has expired at %s", h.Name, h.ExpireTime.UTC().Format(time.RFC3339)).
-			WithHint("Ask an administrator for a new one (telexec token create)").With("token", h.Name)
+			WithHint("Ask an administrator for a new one (telexec token create)").With("principal", h.Name)
 	}
 	if last := h.lastUse.Load(); now.UnixNano()-last >= int64(useEvery) && h.lastUse.CompareAndSwap(last, now.UnixNano()) {
 		select {
@@ -145,16 +144,60 @@ func (k *Keys) Authenticate(_ context.Context, shown Credentials) (Principal, er
 	return Principal{Name: h.Name, Roles: h.Roles, Limits: h.Limits, Key: h.ID, Expiry: h.ExpireTime}, nil
 }
 
-// Revoked gives a channel that is closed when the key with this id, as in
-// Principal.Key, is revoked: streams that it has opened end then. nil, which is
-// never closed, where there is no such key.
-func (k *Keys) Revoked(id string) <-chan struct{} {
+// WhenRevoked calls f, once, when the key with this id, as in Principal.Key, is
+// revoked: streams that it has opened end then. Where it was revoked before, f is
+// called at once; where there is no such key, never. When Revoke returns, f has.
+// f must neither wait nor use k. stop withdraws it; f may be under way then.
+func (k *Keys) WhenRevoked(id string, f func()) (stop func()) {
 	k.mu.RLock()
-	defer k.mu.RUnlock()
-	if h := k.byID[id]; h != nil {
-		return h.revoked
+	h := k.byID[id]
+	k.mu.RUnlock()
+	if h == nil {
+		return func() {}
 	}
-	return nil
+	return h.watchers.add(f)
+}
+
+// watchers are functions to be called when a key is revoked. There is one for
+// every call under way, so that a call needs no goroutine to wait for what nearly
+// never comes.
+type watchers struct {
+	mu      sync.Mutex
+	revoked bool
+	last    uint64            // number of the last one that was added
+	waiting map[uint64]func() // by their numbers
+}
+
+func (w *watchers) add(f func()) (stop func()) {
+	w.mu.Lock()
+	if w.revoked {
+		w.mu.Unlock()
+		f()
+		return func() {}
+	}
+	defer w.mu.Unlock()
+	if w.waiting == nil {
+		w.waiting = make(map[uint64]func())
+	}
+	w.last++
+	n := w.last
+	w.waiting[n] = f
+	return func() {
+		w.mu.Lock()
+		delete(w.waiting, n)
+		w.mu.Unlock()
+	}
+}
+
+// tell calls all of them, at its first call.
+func (w *watchers) tell() {
+	w.mu.Lock()
+	waiting := w.waiting
+	w.revoked, w.waiting = true, nil
+	w.mu.Unlock()
+	for _, f := range waiting {
+		f()
+	}
 }
 
 // KeyRequest describes a new key.
@@ -174,9 +217,9 @@ func (r KeyRequest) check() ([]Role, error) {
 	}
 	switch {
 	case !keyName.MatchString(r.Name):
-		return nil, invalid("token", "the name of a token has 1 to 64 small letters and digits, and . _ @ - between them")
+		return nil, invalid("principal", "the name of a principal has 1 to 64 small letters and digits, and . _ @ - between them")
 	case r.Name == adminName:
-		return nil, invalid("token", "%q is the name of the administrator, whose token is in a file", adminName)
+		return nil, invalid("principal", "%q is the name of the administrator, whose token is in a file", adminName)
 	case len(r.Roles) == 0:
 		return nil, invalid("roles", "a token has at least one role: %s", roleList(Roles))
 	case !r.Expires.IsZero() && !r.Expires.After(time.Now()):
@@ -294,13 +337,25 @@ func (k *Keys) loadAfter(ctx context.Context, failed error) {
 	}
 }
 
-// List gives all keys without their hashes, revoked and expired ones too, by name
-// and then by creation.
-func (k *Keys) List() []Key {
+// KeyFilter selects keys.
+type KeyFilter struct {
+	Inactive bool // also those that are revoked or expired
+	After    Key  // only those behind this one, of which Name, CreateTime and ID count; zero: all
+	Limit    int  // at most so many; 0: all
+}
+
+// List gives keys without their hashes, by name, those of one name by creation. It
+// looks at all keys there are, and sorts only those that it could give.
+func (k *Keys) List(f KeyFilter) []Key {
+	now := time.Now()
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	list := make([]Key, 0, len(k.byID))
+	var list []Key
 	for _, h := range k.byID {
+		over := !h.RevokeTime.IsZero() || !h.ExpireTime.IsZero() && !now.Before(h.ExpireTime)
+		if over && !f.Inactive || compareKeys(h.Key, f.After) <= 0 {
+			continue
+		}
 		key := h.Key
 		key.Hash = [sha256.Size]byte{}
 		if last := h.lastUse.Load(); last != 0 {
@@ -308,10 +363,16 @@ func (k *Keys) List() []Key {
 		}
 		list = append(list, key)
 	}
-	slices.SortFunc(list, func(a, b Key) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), a.CreateTime.Compare(b.CreateTime), strings.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(list, compareKeys)
+	if f.Limit > 0 && len(list) > f.Limit {
+		list = list[:f.Limit]
+	}
 	return list
+}
+
+// compareKeys is the order of List, in which no two keys are equal.
+func compareKeys(a, b Key) int {
+	return cmp.Or(strings.Compare(a.Name, b.Name), a.CreateTime.Compare(b.CreateTime), strings.Compare(a.ID, b.ID))
 }
 
 // Run notes in the store when keys were used, until ctx ends, which is no error.
@@ -342,7 +403,7 @@ func (k *Keys) noteUses(ctx context.Context) {
 		at := h.lastUse.Load()
 		if err := k.store.UseKey(ctx, h.ID, time.Unix(0, at).UTC().Truncate(time.Microsecond)); err != nil {
 			if ctx.Err() == nil {
-				k.log.WarnContext(ctx, "cannot note that an API key was used", "token", h.Name, "error", err)
+				k.log.WarnContext(ctx, "cannot note that an API key was used", "principal", h.Name, "error", err)
 			}
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -141,34 +142,36 @@ func TestAKeyIsMadeUsedAndRevoked(t *testing.T) {
 		t.Error(err)
 	}
 
-	gone := k.Revoked(key.ID)
-	select {
-	case <-gone:
+	told := 0
+	k.WhenRevoked(key.ID, func() { told++ })
+	k.WhenRevoked(key.ID, func() { t.Error("told, though it was withdrawn") })()
+	k.WhenRevoked("nobody", func() { t.Error("a key that is not there can be revoked") })()
+	if told != 0 {
 		t.Error("it counts as revoked")
-	default:
 	}
 	revoked, err := k.Revoke(t.Context(), who("root", access.RoleAdmin), key.Name)
 	if err != nil || revoked.RevokeTime.IsZero() || revoked.Hash != [32]byte{} {
 		t.Errorf("%+v, %v", revoked, err)
 	}
-	<-gone
-	<-k.Revoked(key.ID)
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+	if k.WhenRevoked(key.ID, func() { told++ })(); told != 2 {
+		t.Error("of a key that was revoked before, nothing is told")
+	}
 	for _, keys := range []*access.Keys{k, open(t, s)} {
 		_, err = keys.Authenticate(t.Context(), shows(token))
 		refused(t, err, fault.Unauthenticated, fault.ReasonTokenRevoked)
 	}
 	_, err = k.Revoke(t.Context(), who("root", access.RoleAdmin), key.Name)
 	refused(t, err, fault.NotFound, fault.ReasonUnknownToken)
-	if k.Revoked("nobody") != nil {
-		t.Error("a key that is not there can be revoked")
-	}
 
 	// Its name is free again, for another token.
 	other, second := create(t, k, access.KeyRequest{Name: key.Name, Roles: []access.Role{access.RoleViewer}})
 	if other == token || second.ID == key.ID {
 		t.Error("the same key again")
 	}
-	if list := k.List(); len(list) != 2 || list[0].ID != key.ID || list[1].ID != second.ID || list[0].Hash != [32]byte{} {
+	if list := k.List(all); len(list) != 2 || list[0].ID != key.ID || list[1].ID != second.ID || list[0].Hash != [32]byte{} {
 		t.Errorf("list %+v", list)
 	}
 	if len(s.told) != 3 {
@@ -254,7 +257,7 @@ func TestWhoMayMakeKeysAndWhich(t *testing.T) {
 	}
 	past := time.Now().Add(-time.Second)
 	for field, requests := range map[string][]access.KeyRequest{
-		"token": {
+		"principal": {
 			{Roles: viewer}, {Name: "admin", Roles: viewer}, {Name: "Ann", Roles: viewer}, {Name: "a:b", Roles: viewer}, {Name: "-a", Roles: viewer},
 			{Name: "a.", Roles: viewer}, {Name: "a\n", Roles: viewer}, {Name: strings.Repeat("a", 65), Roles: viewer},
 		},
@@ -282,6 +285,50 @@ func TestWhoMayMakeKeysAndWhich(t *testing.T) {
 	refused(t, err, fault.AlreadyExists, fault.ReasonTokenNameTaken)
 }
 
+// all is every key there is.
+var all = access.KeyFilter{Inactive: true}
+
+func TestListOfKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := open(t, &shelf{})
+		names := func(f access.KeyFilter) (names []string) {
+			for _, key := range k.List(f) {
+				names = append(names, key.Name)
+			}
+			return names
+		}
+		root, viewer := who("root", access.RoleAdmin), []access.Role{access.RoleViewer}
+		for _, name := range []string{"c", "b", "a"} {
+			create(t, k, access.KeyRequest{Name: name, Roles: viewer})
+		}
+		create(t, k, access.KeyRequest{Name: "d", Roles: viewer, Expires: time.Now().Add(time.Minute)})
+		if got := names(access.KeyFilter{}); !slices.Equal(got, []string{"a", "b", "c", "d"}) {
+			t.Errorf("%v", got)
+		}
+		<-time.After(time.Minute)
+		if _, err := k.Revoke(t.Context(), root, "b"); err != nil {
+			t.Fatal(err)
+		}
+		_, second := create(t, k, access.KeyRequest{Name: "b", Roles: viewer})
+		if got := names(access.KeyFilter{}); !slices.Equal(got, []string{"a", "b", "c"}) {
+			t.Errorf("good ones: %v", got)
+		}
+		// Page by page, the two of one name too.
+		var got []access.Key
+		for f := all; ; f.After = got[len(got)-1] {
+			f.Limit = 1
+			page := k.List(f)
+			if len(page) == 0 || len(got) > 5 {
+				break
+			}
+			got = append(got, page...)
+		}
+		if want := k.List(all); len(got) != 5 || !reflect.DeepEqual(got, want) || got[2].ID != second.ID {
+			t.Errorf("%+v\nwant %+v", got, want)
+		}
+	})
+}
+
 func TestAStoreThatFails(t *testing.T) {
 	broken := errors.New("disk")
 	if _, err := access.OpenKeys(t.Context(), &shelf{readFails: broken}, quiet); !errors.Is(err, broken) {
@@ -291,12 +338,12 @@ func TestAStoreThatFails(t *testing.T) {
 
 	s := &shelf{before: broken}
 	k := open(t, s)
-	if token, _, err := k.Create(t.Context(), root, request); !errors.Is(err, broken) || !token.IsZero() || len(k.List()) != 0 {
-		t.Errorf("failed, not written: %v %+v", err, k.List())
+	if token, _, err := k.Create(t.Context(), root, request); !errors.Is(err, broken) || !token.IsZero() || len(k.List(all)) != 0 {
+		t.Errorf("failed, not written: %v %+v", err, k.List(all))
 	}
 	s.after = broken
-	if token, _, err := k.Create(t.Context(), root, request); !errors.Is(err, broken) || !token.IsZero() || len(k.List()) != 1 {
-		t.Errorf("failed, but written: %v %+v", err, k.List())
+	if token, _, err := k.Create(t.Context(), root, request); !errors.Is(err, broken) || !token.IsZero() || len(k.List(all)) != 1 {
+		t.Errorf("failed, but written: %v %+v", err, k.List(all))
 	}
 	if _, err := k.Revoke(t.Context(), root, "a"); err != nil {
 		t.Fatal(err)
@@ -353,7 +400,7 @@ func TestUsesAreNotedOncePerHour(t *testing.T) {
 		<-time.After(time.Hour - 1)
 		use()
 		synctest.Wait()
-		if last := k.List()[0].LastUse; s.uses != 1 || !s.keys[0].LastUse.Equal(first) || !last.Equal(first) {
+		if last := k.List(all)[0].LastUse; s.uses != 1 || !s.keys[0].LastUse.Equal(first) || !last.Equal(first) {
 			t.Errorf("%d uses, the last at %v, here %v", s.uses, s.keys[0].LastUse, last)
 		}
 		<-time.After(1)
@@ -406,7 +453,7 @@ func TestKeysFromManyGoroutines(t *testing.T) {
 			if _, err := k.Authenticate(t.Context(), access.Credentials{Token: token}); fault.ReasonOf(err) != fault.ReasonTokenRevoked {
 				t.Error(err)
 			}
-			k.List()
+			k.List(all)
 		})
 	}
 	wg.Wait()

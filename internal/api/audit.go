@@ -80,27 +80,57 @@ func (a *Admin) VerifyAudit(ctx context.Context, r *telexecv1.VerifyAuditRequest
 	if err := a.may(ctx); err != nil {
 		return nil, err
 	}
-	expected, hash := r.GetExpectSequence(), r.GetExpectHash()
-	if (expected == 0) != (len(hash) == 0) {
-		return nil, invalid("expect_hash", "goes with expect_sequence, and the other way round",
+	if (r.GetAfterSequence() == 0) != (len(r.GetAfterHash()) == 0) {
+		return nil, invalid("after_hash", "goes with after_sequence, and the other way round",
 			"a row that is known has a number and a hash, and one of the two is missing").
-			WithHint("Give verified_rows and head_hash of an earlier answer as expect_sequence and expect_hash, or neither")
+			WithHint("Give head_sequence and head_hash of an earlier answer as after_sequence and after_hash, or neither")
 	}
+	known := audit.Head{Seq: r.GetAfterSequence()}
+	copy(known.Hash[:], r.GetAfterHash())
+	good, broken, err := a.verify(ctx, known)
+	if err != nil {
+		return nil, err
+	}
+	answer := &telexecv1.VerifyAuditResponse{Intact: broken == nil}
+	if good.Seq >= known.Seq && good.Seq > 0 { // else not even the known row is good
+		answer.VerifiedRows, answer.HeadSequence, answer.HeadHash = good.Seq-known.Seq, good.Seq, good.Hash[:]
+	}
+	if b, ok := errors.AsType[*audit.Break](broken); ok {
+		answer.BrokenSequence, answer.BrokenReason = b.Seq, b.Why
+	}
+	return answer, nil
+}
+
+// verify checks the audit from the row that is known, or from the first one where
+// it is zero. It gives the last good row, one before the known one where that is
+// not good, and the *audit.Break where there is one.
+func (a *Admin) verify(ctx context.Context, known audit.Head) (good audit.Head, broken, err error) {
 	// The head before the rows: the audit grows meanwhile.
 	head, headErr := a.log.AuditHead(ctx)
 	if headErr != nil && fault.KindOf(headErr) != fault.DataLoss {
-		return nil, headErr
+		return good, nil, headErr
+	}
+	if headErr == nil && head.Seq < known.Seq {
+		return good, &audit.Break{Seq: head.Seq + 1, Why: "it is missing, and so is all up to the row whose hash was noted"}, nil
 	}
 	var checker audit.Checker
-	var broken error
+	from := int64(beforeAll)
+	if known.Seq > 0 {
+		from = known.Seq - 1
+		checker = *audit.NewChecker(audit.Head{Seq: from})
+	}
 	beyond := false // there are rows behind head
-	err := a.eachRow(ctx, beforeAll, func(row audit.Row) error {
+	err = a.eachRow(ctx, from, func(row audit.Row) error {
 		if headErr == nil && row.Seq > head.Seq {
 			beyond = true
 			return errEnough
 		}
-		if broken = checker.Next(row); broken == nil && row.Seq == expected {
-			broken = checker.Expect(audit.Hash(hash))
+		isKnown := known.Seq > 0 && row.Seq == known.Seq
+		if isKnown { // what it follows is its own affair: its hash was noted
+			checker = *audit.NewChecker(audit.Head{Seq: from, Hash: row.Prev})
+		}
+		if broken = checker.Next(row); broken == nil && isKnown {
+			broken = checker.Expect(known.Hash)
 		}
 		if broken != nil {
 			return errEnough
@@ -108,7 +138,7 @@ func (a *Admin) VerifyAudit(ctx context.Context, r *telexecv1.VerifyAuditRequest
 		return nil
 	})
 	if err != nil && !errors.Is(err, errEnough) {
-		return nil, err
+		return good, nil, err
 	}
 	if broken == nil && headErr == nil {
 		broken = checker.End(head)
@@ -117,26 +147,22 @@ func (a *Admin) VerifyAudit(ctx context.Context, r *telexecv1.VerifyAuditRequest
 		// They came meanwhile, unless the service has written none since.
 		later, err := a.log.AuditHead(ctx)
 		if err != nil && fault.KindOf(err) != fault.DataLoss {
-			return nil, err
+			return good, nil, err
 		}
 		if err == nil && later.Seq <= head.Seq {
 			broken = &audit.Break{Seq: head.Seq + 1, Why: "it was not written by the service, whose last row is the one before"}
 		}
 		headErr = err
 	}
-	good := checker.Head()
+	good = checker.Head()
 	switch {
 	case broken != nil:
-	case good.Seq < expected:
-		broken = &audit.Break{Seq: good.Seq + 1, Why: "it is missing, and so is all up to the row whose hash was noted"}
+	case good.Seq < known.Seq:
+		broken = &audit.Break{Seq: known.Seq, Why: "it is missing, and is the row whose hash was noted"}
 	case headErr != nil:
 		broken = &audit.Break{Seq: good.Seq + 1, Why: "whether rows are missing at the end cannot be told: " + fault.From(headErr).Message}
 	}
-	answer := &telexecv1.VerifyAuditResponse{Intact: broken == nil, VerifiedRows: good.Seq, HeadHash: good.Hash[:]}
-	if b, ok := errors.AsType[*audit.Break](broken); ok {
-		answer.BrokenSequence, answer.BrokenReason = b.Seq, b.Why
-	}
-	return answer, nil
+	return good, broken, nil
 }
 
 // errEnough ends eachRow.

@@ -272,12 +272,24 @@ func TestVerifyAudit(t *testing.T) {
 		sequence int64
 		hash     []byte
 		broken   int64 // 0: intact
-		verified int64
+		last     int64 // good row
 		says     string
 	}{
 		"as it was":                   {nil, 0, nil, 0, n, ""},
-		"a known row":                 {nil, 50, noted[:], 0, n, ""},
-		"the last row known":          {nil, n, good.head.Hash[:], 0, n, ""},
+		"from a known row":            {nil, 50, noted[:], 0, n, ""},
+		"from the first row":          {nil, 1, good.rows[0].Hash[:], 0, n, ""},
+		"from the last row":           {nil, n, good.head.Hash[:], 0, n, ""},
+		"changed before known":        {func(l *ledger) { l.rows[9].Text = []byte("{}") }, 50, noted[:], 0, n, ""},
+		"all before known removed":    {func(l *ledger) { l.rows = l.rows[49:] }, 50, noted[:], 0, n, ""},
+		"known changed":               {func(l *ledger) { l.rows[49].Text = []byte("{}") }, 50, noted[:], 50, 49, "not what was written"},
+		"known and its hash changed":  {func(l *ledger) { l.rows[49] = audit.Chain(49, l.rows[48].Hash, audit.Entry{}) }, 50, noted[:], 50, 49, "hash was noted"},
+		"known removed":               {func(l *ledger) { l.rows = slices.Delete(l.rows, 49, 50) }, 50, noted[:], 50, 49, "missing"},
+		"known and all behind gone":   {func(l *ledger) { l.rows = l.rows[:49] }, 50, noted[:], 50, 49, "missing"},
+		"changed right behind":        {func(l *ledger) { l.rows[50].Prev[0]++ }, 50, noted[:], 51, 50, "does not follow"},
+		"changed far behind":          {func(l *ledger) { l.rows[150].Text = []byte("{}") }, 50, noted[:], 151, 150, "not what was written"},
+		"cut behind known":            {func(l *ledger) { l.rows = l.rows[:60] }, 50, noted[:], 61, 60, "missing"},
+		"cut, the head damaged":       {func(l *ledger) { l.headErr = damagedHead; l.rows = l.rows[:49] }, 50, noted[:], 50, 49, "whose hash was noted"},
+		"known, the head damaged":     {func(l *ledger) { l.headErr = damagedHead }, 50, noted[:], n + 1, n, "the tag is not ours"},
 		"nothing":                     {func(l *ledger) { *l = ledger{} }, 0, nil, 0, 0, ""},
 		"changed":                     {func(l *ledger) { l.rows[99].Text = bytes.Replace(l.rows[99].Text, []byte("ann"), []byte("bob"), 1) }, 0, nil, 100, 99, "not what was written"},
 		"removed":                     {func(l *ledger) { l.rows = slices.Delete(l.rows, 99, 100) }, 0, nil, 100, 99, "missing"},
@@ -306,20 +318,20 @@ func TestVerifyAudit(t *testing.T) {
 			if c.damage != nil {
 				c.damage(l)
 			}
-			got, err := NewAdmin(Info{}, &plant{}, nil, l, nil).VerifyAudit(asRoot(t), &telexecv1.VerifyAuditRequest{ExpectSequence: c.sequence, ExpectHash: c.hash})
+			got, err := NewAdmin(Info{}, &plant{}, nil, l, nil).VerifyAudit(asRoot(t), &telexecv1.VerifyAuditRequest{AfterSequence: c.sequence, AfterHash: c.hash})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.GetIntact() != (c.broken == 0) || got.GetBrokenSequence() != c.broken || got.GetVerifiedRows() != c.verified || !strings.Contains(got.GetBrokenReason(), c.says) ||
+			if got.GetIntact() != (c.broken == 0) || got.GetBrokenSequence() != c.broken || got.GetVerifiedRows() != max(0, c.last-c.sequence) || !strings.Contains(got.GetBrokenReason(), c.says) ||
 				got.GetIntact() != (got.GetBrokenReason() == "") {
 				t.Errorf("%v", got)
 			}
-			want := make([]byte, 32) // of the last good row
-			if c.verified > 0 {
-				want = l.rows[c.verified-1].Hash[:]
+			last := audit.Row{} // the last good one; none where not even the known one is
+			if i := slices.IndexFunc(l.rows, func(r audit.Row) bool { return r.Seq == c.last }); c.last >= c.sequence && i >= 0 {
+				last = l.rows[i]
 			}
-			if !bytes.Equal(got.GetHeadHash(), want) {
-				t.Errorf("head hash %x, want %x", got.GetHeadHash(), want)
+			if got.GetHeadSequence() != last.Seq || last.Seq > 0 && !bytes.Equal(got.GetHeadHash(), last.Hash[:]) || last.Seq == 0 && len(got.GetHeadHash()) > 0 {
+				t.Errorf("head %d:%x, want %d:%x", got.GetHeadSequence(), got.GetHeadHash(), last.Seq, last.Hash)
 			}
 		})
 	}
@@ -366,7 +378,7 @@ func TestVerifyAuditFails(t *testing.T) {
 		}
 	}
 	// Half of what is known would be a false alarm, or none where there should be one.
-	for _, half := range []*telexecv1.VerifyAuditRequest{{ExpectSequence: 2}, {ExpectHash: make([]byte, 32)}} {
+	for _, half := range []*telexecv1.VerifyAuditRequest{{AfterSequence: 2}, {AfterHash: make([]byte, 32)}} {
 		_, err := NewAdmin(Info{}, &plant{}, nil, newLedger(3), nil).VerifyAudit(asRoot(t), half)
 		if e := fault.From(err); err == nil || e.Reason != fault.ReasonInvalidRequest || e.Hint == "" || len(e.Fields) != 1 {
 			t.Errorf("%v: %v", half, err)

@@ -443,7 +443,7 @@ func limitsFromProto(l *telexecv1.CallLimits) access.Limits {
 
 func tokenToProto(k access.Key) *telexecv1.Token {
 	t := &telexecv1.Token{
-		Name: "tokens/" + k.Name, Token: k.Name, Id: k.ID, CreatedBy: k.CreatedBy,
+		Name: "tokens/" + k.Name, Principal: k.Name, Id: k.ID, CreatedBy: k.CreatedBy,
 		CreateTime: timeToProto(k.CreateTime), ExpireTime: timeToProto(k.ExpireTime),
 		RevokeTime: timeToProto(k.RevokeTime), LastUseTime: timeToProto(k.LastUse),
 		Roles: access.Principal{Roles: k.Roles}.RoleNames(),

@@ -2,6 +2,9 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -13,15 +16,15 @@ import (
 type Tokens interface {
 	// Create makes a key and gives its token, which is nowhere kept.
 	Create(ctx context.Context, by access.Caller, r access.KeyRequest) (secret.Text, access.Key, error)
-	// Revoke takes the key of that name back, or UNKNOWN_TOKEN.
+	// Revoke takes the key of the principal of that name back, or UNKNOWN_TOKEN.
 	Revoke(ctx context.Context, by access.Caller, name string) (access.Key, error)
-	// List gives all keys, by name.
-	List() []access.Key
+	// List gives keys in their order.
+	List(f access.KeyFilter) []access.Key
 }
 
 // CreateToken is of AdminService.
 func (a *Admin) CreateToken(ctx context.Context, r *telexecv1.CreateTokenRequest) (*telexecv1.CreateTokenResponse, error) {
-	request := access.KeyRequest{Name: r.GetToken(), Limits: limitsFromProto(r.GetLimits())}
+	request := access.KeyRequest{Name: r.GetPrincipal(), Limits: limitsFromProto(r.GetLimits())}
 	for _, role := range r.GetRoles() {
 		request.Roles = append(request.Roles, access.Role(role))
 	}
@@ -36,20 +39,56 @@ func (a *Admin) CreateToken(ctx context.Context, r *telexecv1.CreateTokenRequest
 }
 
 // ListTokens is of AdminService.
-func (a *Admin) ListTokens(ctx context.Context, _ *telexecv1.ListTokensRequest) (*telexecv1.ListTokensResponse, error) {
+func (a *Admin) ListTokens(ctx context.Context, r *telexecv1.ListTokensRequest) (*telexecv1.ListTokensResponse, error) {
 	if err := a.may(ctx); err != nil {
 		return nil, err
 	}
-	answer := &telexecv1.ListTokensResponse{}
-	for _, key := range a.tokens.List() {
-		answer.Tokens = append(answer.Tokens, tokenToProto(key))
+	unpaged := &telexecv1.ListTokensRequest{IncludeInactive: r.GetIncludeInactive()}
+	cursor, err := pageCursor(unpaged, r.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
-	return answer, nil
+	size := pageSize(r.GetPageSize())
+	f := access.KeyFilter{Inactive: r.GetIncludeInactive(), Limit: size + 1}
+	if cursor != "" {
+		if f.After, err = keyAt(cursor); err != nil {
+			return nil, err
+		}
+	}
+	page := &telexecv1.ListTokensResponse{}
+	for i, key := range a.tokens.List(f) {
+		if i == size {
+			page.NextPageToken = pageToken(unpaged, keyCursor(f.After))
+			break
+		}
+		page.Tokens = append(page.Tokens, tokenToProto(key))
+		f.After = key
+	}
+	return page, nil
+}
+
+// keyCursor gives the place of a key in the list: its name, when it was made in
+// Unix microseconds, and its id, none of which has a colon.
+func keyCursor(k access.Key) string {
+	return fmt.Sprintf("%s:%d:%s", k.Name, k.CreateTime.UnixMicro(), k.ID)
+}
+
+// keyAt gives as much of the key as a cursor tells.
+func keyAt(cursor string) (access.Key, error) {
+	parts := strings.Split(cursor, ":")
+	if len(parts) != 3 {
+		return access.Key{}, badPageToken() // the seal is no secret
+	}
+	made, err := strconv.ParseInt(parts[1], 10, 64)
+	if err != nil {
+		return access.Key{}, badPageToken()
+	}
+	return access.Key{Name: parts[0], CreateTime: time.UnixMicro(made), ID: parts[2]}, nil
 }
 
 // RevokeToken is of AdminService.
 func (a *Admin) RevokeToken(ctx context.Context, r *telexecv1.RevokeTokenRequest) (*telexecv1.RevokeTokenResponse, error) {
-	key, err := a.tokens.Revoke(ctx, caller(ctx), r.GetToken())
+	key, err := a.tokens.Revoke(ctx, caller(ctx), r.GetPrincipal())
 	if err != nil {
 		return nil, err
 	}

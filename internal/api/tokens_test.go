@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ import (
 type board struct {
 	by      access.Caller
 	request access.KeyRequest
+	filter  access.KeyFilter
 	keys    []access.Key
 	fail    error
 }
@@ -40,7 +42,12 @@ func (b *board) Revoke(_ context.Context, by access.Caller, name string) (access
 	return access.Key{Name: name, RevokeTime: noon}, b.fail
 }
 
-func (b *board) List() []access.Key { return b.keys }
+// List gives keys as they hang there.
+func (b *board) List(f access.KeyFilter) []access.Key {
+	b.filter = f
+	from := slices.IndexFunc(b.keys, func(k access.Key) bool { return k.ID == f.After.ID }) + 1
+	return b.keys[from:min(len(b.keys), from+f.Limit)]
+}
 
 func asRoot(t *testing.T) context.Context { return as(t.Context(), "root", access.RoleAdmin) }
 
@@ -78,7 +85,7 @@ func TestTokens(t *testing.T) {
 		b := &board{}
 		svc := NewAdmin(Info{}, &plant{}, b, nil, nil)
 		made, err := svc.CreateToken(asRoot(t), &telexecv1.CreateTokenRequest{
-			Token: "ci", Roles: []string{"operator", "viewer"}, Lifetime: durationpb.New(time.Hour), Limits: &telexecv1.CallLimits{StartsPerSecond: 2.5, OpenStreams: 3},
+			Principal: "ci", Roles: []string{"operator", "viewer"}, Lifetime: durationpb.New(time.Hour), Limits: &telexecv1.CallLimits{StartsPerSecond: 2.5, OpenStreams: 3},
 		})
 		if err != nil || made.GetSecret() != "txk_hush" || made.GetToken().GetName() != "tokens/ci" || made.GetToken().GetCreatedBy() != "root" ||
 			!made.GetToken().GetExpireTime().AsTime().Equal(time.Now().Add(time.Hour)) {
@@ -88,24 +95,78 @@ func TestTokens(t *testing.T) {
 		if b.by.Name != "root" || !reflect.DeepEqual(b.request, want) {
 			t.Errorf("%+v", b.request)
 		}
-		if _, err := svc.CreateToken(asRoot(t), &telexecv1.CreateTokenRequest{Token: "ever"}); err != nil || !b.request.Expires.IsZero() {
+		if _, err := svc.CreateToken(asRoot(t), &telexecv1.CreateTokenRequest{Principal: "ever"}); err != nil || !b.request.Expires.IsZero() {
 			t.Errorf("%v, until %v", err, b.request.Expires)
 		}
 		list, err := svc.ListTokens(asRoot(t), &telexecv1.ListTokensRequest{})
-		if err != nil || len(list.GetTokens()) != 2 || list.GetTokens()[0].GetToken() != "ci" || strings.Contains(list.String(), "hush") {
+		if err != nil || len(list.GetTokens()) != 2 || list.GetTokens()[0].GetPrincipal() != "ci" || strings.Contains(list.String(), "hush") {
 			t.Errorf("%v, %v", list, err)
 		}
-		gone, err := svc.RevokeToken(asRoot(t), &telexecv1.RevokeTokenRequest{Token: "ci"})
-		if err != nil || gone.GetToken().GetToken() != "ci" || gone.GetToken().GetRevokeTime() == nil {
+		gone, err := svc.RevokeToken(asRoot(t), &telexecv1.RevokeTokenRequest{Principal: "ci"})
+		if err != nil || gone.GetToken().GetPrincipal() != "ci" || gone.GetToken().GetRevokeTime() == nil {
 			t.Errorf("%v, %v", gone, err)
 		}
 		b.fail = errors.New("store")
-		_, err1 := svc.CreateToken(asRoot(t), &telexecv1.CreateTokenRequest{Token: "x"})
-		_, err2 := svc.RevokeToken(asRoot(t), &telexecv1.RevokeTokenRequest{Token: "x"})
+		_, err1 := svc.CreateToken(asRoot(t), &telexecv1.CreateTokenRequest{Principal: "x"})
+		_, err2 := svc.RevokeToken(asRoot(t), &telexecv1.RevokeTokenRequest{Principal: "x"})
 		if err1 != b.fail || err2 != b.fail {
 			t.Error(err1, err2)
 		}
 	})
+}
+
+func TestPagesOfTokens(t *testing.T) {
+	b := &board{}
+	for i := range 7 {
+		b.keys = append(b.keys, access.Key{ID: fmt.Sprint("k", i), Name: "ci", CreateTime: noon.Add(time.Duration(i) * time.Microsecond)})
+	}
+	svc := NewAdmin(Info{}, &plant{}, b, nil, nil)
+	req := &telexecv1.ListTokensRequest{PageSize: 3, IncludeInactive: true}
+	var sizes []int
+	for n := 0; ; {
+		page, err := svc.ListTokens(asRoot(t), req)
+		if err != nil || n > 7 {
+			t.Fatal(err, n)
+		}
+		sizes = append(sizes, len(page.GetTokens()))
+		for _, token := range page.GetTokens() {
+			if token.GetId() != b.keys[n].ID {
+				t.Errorf("%v in place %d", token, n)
+			}
+			n++
+		}
+		if !b.filter.Inactive || b.filter.Limit != 4 {
+			t.Errorf("%+v", b.filter)
+		}
+		if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+			break
+		}
+		after, last := b.keys[n-1], access.Key{}
+		if last, err = keyAt(keyCursor(after)); err != nil || last.ID != after.ID || last.Name != after.Name || !last.CreateTime.Equal(after.CreateTime) {
+			t.Errorf("%+v, %v", last, err)
+		}
+	}
+	if !slices.Equal(sizes, []int{3, 3, 1}) {
+		t.Errorf("%v", sizes)
+	}
+	if _, err := svc.ListTokens(asRoot(t), &telexecv1.ListTokensRequest{}); err != nil || b.filter.Inactive || b.filter.Limit != 51 {
+		t.Errorf("%v: %+v", err, b.filter)
+	}
+	first, err := svc.ListTokens(asRoot(t), &telexecv1.ListTokensRequest{PageSize: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter := &telexecv1.ListTokensRequest{}
+	for name, bad := range map[string]*telexecv1.ListTokensRequest{
+		"of another list":    {PageToken: first.GetNextPageToken(), IncludeInactive: true},
+		"nonsense":           {PageToken: "x"},
+		"sealed, no place":   {PageToken: pageToken(filter, "x")},
+		"sealed, not a time": {PageToken: pageToken(filter, "ci:then:k1")},
+	} {
+		if _, err := svc.ListTokens(asRoot(t), bad); fault.ReasonOf(err) != fault.ReasonBadPageToken {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // What is an administrator's is refused to all others before anything is looked at.
@@ -118,12 +179,12 @@ func TestOnlyAdminsMay(t *testing.T) {
 	svc := NewAdmin(Info{}, &plant{}, keys, log, nil)
 	calls := map[string]func(context.Context) error{
 		"CreateToken": func(ctx context.Context) error {
-			_, err := svc.CreateToken(ctx, &telexecv1.CreateTokenRequest{Token: "ci", Roles: []string{"viewer"}})
+			_, err := svc.CreateToken(ctx, &telexecv1.CreateTokenRequest{Principal: "ci", Roles: []string{"viewer"}})
 			return err
 		},
 		"ListTokens": func(ctx context.Context) error { _, err := svc.ListTokens(ctx, nil); return err },
 		"RevokeToken": func(ctx context.Context) error {
-			_, err := svc.RevokeToken(ctx, &telexecv1.RevokeTokenRequest{Token: "x"})
+			_, err := svc.RevokeToken(ctx, &telexecv1.RevokeTokenRequest{Principal: "x"})
 			return err
 		},
 		"ListAuditEntries": func(ctx context.Context) error {
@@ -148,15 +209,15 @@ func TestOnlyAdminsMay(t *testing.T) {
 			t.Errorf("%s as nobody: %v", name, err)
 		}
 	}
-	if log.reads != 0 || len(keys.List()) != 0 {
-		t.Errorf("the audit was read %d times, there are %d keys", log.reads, len(keys.List()))
+	if log.reads != 0 || len(keys.List(access.KeyFilter{})) != 0 {
+		t.Errorf("the audit was read %d times, there are %d keys", log.reads, len(keys.List(access.KeyFilter{})))
 	}
 	for name, call := range calls {
 		if err := call(asRoot(t)); fault.ReasonOf(err) == fault.ReasonRoleMissing {
 			t.Errorf("%s as an administrator: %v", name, err)
 		}
 	}
-	if !slices.ContainsFunc(keys.List(), func(k access.Key) bool { return k.Name == "ci" }) {
+	if !slices.ContainsFunc(keys.List(access.KeyFilter{}), func(k access.Key) bool { return k.Name == "ci" }) {
 		t.Error("an administrator made no key")
 	}
 }

@@ -139,7 +139,8 @@ func (a *Approval) Approvals() (n int) {
 // not see it at all is for the caller to say.
 func (a *Approval) May(d Decider) error {
 	refuse := func(format string, args ...any) error {
-		return fault.New(fault.PermissionDenied, fault.ReasonNotYourDecision, format, args...).With("command_id", a.CommandID)
+		return fault.New(fault.PermissionDenied, fault.ReasonNotYourDecision, format, args...).
+			WithHint("Ask a holder of %s", strings.Join(a.Roles, " or ")).With("command_id", a.CommandID)
 	}
 	switch {
 	case a.State != Pending:
@@ -149,7 +150,7 @@ func (a *Approval) May(d Decider) error {
 		return refuse("it is for %s to decide", strings.Join(a.Roles, " or "))
 	case !a.AllowSelf && d.Principal == a.Requester.Principal:
 		return refuse("nobody decides about a command of their own")
-	case !a.AllowSelf && d.Principal == a.Author.Principal:
+	case d.Principal == a.Author.Principal && d.Principal != a.Requester.Principal:
 		return refuse("nobody approves a modification of their own that goes beyond what was asked for; another approver must")
 	case a.decided(d.Principal):
 		return refuse("%s has approved it already; another approver must", d.Principal)
@@ -271,6 +272,36 @@ func (a Approval) End(s State, now time.Time) Approval {
 	return a
 }
 
+// Same reports whether b is a after the same decisions.
+func (a *Approval) Same(b *Approval) bool {
+	return a.Version == b.Version && a.State == b.State && bytes.Equal(a.Hash, b.Hash) && a.DecideTime.Equal(b.DecideTime) &&
+		slices.EqualFunc(a.Decisions, b.Decisions, func(x, y Decision) bool {
+			return x.By == y.By && x.Verdict == y.Verdict && x.Time.Equal(y.Time)
+		})
+}
+
+// Taken reports whether the decider has taken that decision already: who asks again,
+// since the answer was lost, is to hear the same.
+func (a *Approval) Taken(d Decider, b Ballot) bool {
+	if len(a.Decisions) == 0 {
+		return false
+	}
+	last := a.Decisions[len(a.Decisions)-1]
+	if b.Verdict == Modify && last.Verdict == Approve && len(a.Decisions) > 1 { // which a narrowing one is as well
+		last = a.Decisions[len(a.Decisions)-2]
+	}
+	return last.By.Principal == d.Principal && last.Verdict == b.Verdict && last.Reason == b.Reason &&
+		(bytes.Equal(last.Hash, b.Shown) || b.Verdict == Reject && len(b.Shown) == 0) &&
+		(b.Verdict != Modify || b.Modified != nil && last.Command == cut(b.Modified.line()))
+}
+
+func (m *Modification) line() string {
+	if len(m.Argv) > 0 {
+		return command.Quote(m.Argv...)
+	}
+	return m.Line
+}
+
 // Step is one approval's part of a change that the store takes whole or not at
 // all: the approval as it is to be, applied only while the stored one has the
 // version before, and what it means for the command.
@@ -283,7 +314,18 @@ type Step struct {
 // Filter selects approvals for a list. The zero value selects all; newest first,
 // by falling command id.
 type Filter struct {
-	States []State
-	Before string // only command ids below this one
-	Limit  int    // at most so many; 0: no limit
+	States  []State
+	Visible *Visible // nil: whatever there is
+	Before  string   // only command ids below this one
+	Limit   int      // at most so many; 0: no limit
+}
+
+// Visible bounds a list to what a caller may see: what the principal asked for,
+// what holders of one of these roles decide about, and what is on these hosts. A
+// role is found word for word: that an admin has every role is for the caller to
+// say, with a nil Visible.
+type Visible struct {
+	Principal string
+	Roles     []string
+	Hosts     []string
 }

@@ -78,7 +78,7 @@ type Entry struct {
 	Command     string `json:"command,omitempty"` // the line, at most MaxCommand bytes
 	SudoUser    string `json:"sudo_user,omitempty"`
 	RequestHash []byte `json:"request_hash,omitempty"` // SHA-256 of the whole request
-	Subject     string `json:"subject,omitempty"`      // of other kinds: what was acted on, such as the name of a token
+	Subject     string `json:"subject,omitempty"`      // of other kinds: what was acted on, such as the principal of a token
 
 	// Why it might.
 	Decision string `json:"decision,omitempty"` // allow, deny, require_approval; of ApprovalDecided the approval's state from then on

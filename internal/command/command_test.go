@@ -28,6 +28,8 @@ func TestNewSpec(t *testing.T) {
 			fault.ReasonCommandTooLong, ""},
 		"long with its environment": {command.Spec{Line: "x", Env: map[string]string{"A": strings.Repeat("x", command.MaxLine)}},
 			fault.ReasonCommandTooLong, ""},
+		"a variable of the start script": {command.Spec{Line: "x", Env: map[string]string{"telexec_shell": "/tmp/sh"}},
+			fault.ReasonInvalidRequest, ""},
 		"long with its directory": {command.Spec{Line: strings.Repeat("x", command.MaxLine), WorkingDirectory: "/"},
 			fault.ReasonCommandTooLong, ""},
 	} {

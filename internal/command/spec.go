@@ -1,6 +1,8 @@
 package command
 
 import (
+	"strings"
+
 	"github.com/telexec/telexec/internal/fault"
 )
 
@@ -16,6 +18,12 @@ func NewSpec(s Spec) (Spec, error) {
 	if s.Line == "" && len(s.Argv) == 0 {
 		return Spec{}, fault.New(fault.Invalid, fault.ReasonEmptyCommand, "there is no command to run").
 			WithHint("Give command (a shell command line) or argv (a list of arguments)")
+	}
+	for _, name := range s.EnvNames() {
+		if strings.HasPrefix(name, "telexec_") {
+			return Spec{}, fault.New(fault.Invalid, fault.ReasonInvalidRequest, "the variable %s cannot be set: names that begin with telexec_ are those of the script that starts the command", name).
+				WithHint("Give it another name")
+		}
 	}
 	size := len(s.CommandLine()) + len(s.WorkingDirectory)
 	for k, v := range s.Env {

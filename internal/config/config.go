@@ -127,8 +127,10 @@ type Limits struct {
 	MaxCommands int `yaml:"max_commands" default:"1000" min:"1" max:"100000"`
 	// Commands that run at once on one host, where the host does not say otherwise.
 	MaxCommandsPerHost int `yaml:"max_commands_per_host" default:"10" min:"1" max:"10000"`
-	// Commands that wait in the queue or for approval; one more is refused.
+	// Commands that wait in the queue; one more is refused.
 	MaxQueued int `yaml:"max_queued" default:"10000" min:"0" max:"1000000"`
+	// Commands of one principal that wait for approval; one more is refused.
+	MaxAwaiting int `yaml:"max_awaiting_approval" default:"100" min:"1" max:"100000"`
 	// How long a command may wait in the queue before it expires.
 	QueueTimeout time.Duration `yaml:"queue_timeout" default:"24h" min:"1s"`
 	// How long Execute waits for the end where the caller does not say.

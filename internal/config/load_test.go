@@ -69,7 +69,7 @@ func TestDefaults(t *testing.T) {
 		Policy: config.Policy{Default: "allow"},
 		Audit:  config.Audit{OutputBytes: 1024},
 		Limits: config.Limits{
-			MaxCommands: 1000, MaxCommandsPerHost: 10, MaxQueued: 10000,
+			MaxCommands: 1000, MaxCommandsPerHost: 10, MaxQueued: 10000, MaxAwaiting: 100,
 			QueueTimeout: 24 * time.Hour, DefaultWait: 30 * time.Second,
 			ReconnectTimeout: 24 * time.Hour, SpoolLimit: 4 << 30,
 		},

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"crypto/sha256"
+	"strconv"
 
 	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/command"
@@ -20,8 +21,11 @@ import (
 func (e *Engine) SetPolicy(p *policy.Policy) { e.policy.Store(p) }
 
 // judge asks the rules about a new command. POLICY_DENIED where they refuse it.
-func (e *Engine) judge(by access.Caller, spec *command.Spec, host inventory.Host) (policy.Decision, error) {
-	said := e.ask(request(by, spec, host))
+func (e *Engine) judge(by access.Caller, spec *command.Spec, host inventory.Host) (said policy.Decision, err error) {
+	// A stranger's text goes through much code here.
+	if err := e.guard("judge", "request", by.Call, func() error { said = e.ask(request(by, spec, host)); return nil }); err != nil {
+		return said, err
+	}
 	if said.Effect == policy.Deny {
 		return said, denied(said, host.Name)
 	}
@@ -37,7 +41,7 @@ func (e *Engine) ask(r policy.Request) policy.Decision {
 
 func denied(said policy.Decision, host string) error {
 	return fault.New(fault.PermissionDenied, fault.ReasonPolicyDenied, "the policy refuses the command: %s", said.Reason).
-		WithHint("telexec policy explain tells more; whoever runs the service can change the rules").
+		WithHint("telexec policy explain shows what the rules say of each command in it; whoever runs the service can change them").
 		With("rule", said.Rule).With("decision", string(said.Effect)).With("host", host)
 }
 
@@ -82,12 +86,17 @@ func sameRoles(a, b access.Caller) bool {
 }
 
 // boundHash is what an approval is bound to: the SHA-256 of everything that was
-// asked for and of where it goes, the address and the login user of the host.
-func boundHash(spec *command.Spec, host inventory.Host) []byte {
+// asked for (its ContentHash) and of where it goes: address, login user and shell of
+// the host, the name that its key is known by, and the jump hosts on the way.
+func boundHash(content []byte, host inventory.Host) []byte {
 	h := sha256.New()
-	h.Write(spec.ContentHash())
-	where := sha256.Sum256([]byte(command.Quote(host.Name, host.Address, host.User))) // quoted, so that no two tell the same
-	h.Write(where[:])
+	h.Write(content)
+	where := []string{host.Name, host.Address, host.User, host.HostKeyAlias, strconv.FormatBool(host.NoShell)}
+	for _, via := range host.Via {
+		where = append(where, via.Address, via.User, via.HostKeyAlias)
+	}
+	sum := sha256.Sum256([]byte(command.Quote(where...))) // quoted, so that no two tell the same
+	h.Write(sum[:])
 	return h.Sum(nil)
 }
 

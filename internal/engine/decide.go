@@ -28,13 +28,13 @@ import (
 //	        REJECTED, EXPIRED, CANCELLED
 
 // newGate gives the approval that a new command waits for.
-func newGate(by access.Caller, c *command.Command, said policy.Decision, host inventory.Host) *approval.Approval {
+func newGate(by access.Caller, c *command.Command, said policy.Decision, host inventory.Host, hash []byte) *approval.Approval {
 	return &approval.Approval{
 		CommandID: c.ID, Version: 1, State: approval.Pending,
 		Rule: said.Rule, Count: said.Gate.Count, Roles: said.Gate.Roles, AllowSelf: said.Gate.AllowSelf,
 		Deadline:  c.CreateTime.Add(said.Gate.Timeout),
 		Requester: c.CreatedBy, RequesterRoles: by.RoleNames(), Host: host.Name, Target: host.User + "@" + host.Address, Command: c.CommandLine(),
-		Revision: 1, Author: c.CreatedBy, Hash: boundHash(&c.Spec, host),
+		Revision: 1, Author: c.CreatedBy, Hash: hash,
 		CreateTime: c.CreateTime,
 	}
 }
@@ -86,27 +86,32 @@ func (e *Engine) approvalFor(by access.Caller, gate approval.Approval, s Snapsho
 }
 
 // Approvals gives approvals that the caller may see, newest first, at most limit,
-// and whether there may be more behind the last one looked at, whose command id is
-// next. mine leaves out what the caller may not decide now.
+// and where the next page begins: behind the command with the id next, which is
+// empty where there is none. mine leaves out what the caller may not decide now.
 func (e *Engine) Approvals(ctx context.Context, by access.Caller, f approval.Filter, mine bool) (list []Approval, next string, err error) {
+	if err := e.rights.May(by, access.Look, access.Thing{Owner: by.Name}); err != nil {
+		return nil, "", err
+	}
+	if v := e.visible(by); v != nil {
+		f.Visible = &approval.Visible{Principal: v.Principal, Roles: by.RoleNames(), Hosts: v.Hosts}
+	}
 	stored, err := e.journal.Approvals(ctx, f)
 	if err != nil {
 		return nil, "", err
 	}
 	for _, gate := range stored {
-		s, err := e.Get(ctx, by, gate.CommandID)
-		switch fault.ReasonOf(err) {
-		case "":
-		case fault.ReasonAccessDenied, fault.ReasonUnknownCommand, fault.ReasonRoleMissing:
-			continue // not the caller's, or removed meanwhile
-		case fault.ReasonStoreDamaged:
+		s, err := e.get(ctx, gate.CommandID)
+		switch {
+		case fault.ReasonOf(err) == fault.ReasonUnknownCommand:
+			continue // removed meanwhile
+		case fault.KindOf(err) == fault.DataLoss:
 			e.log.Error("a command that waits for approval cannot be read; it is left out", "command", gate.CommandID, "error", err)
 			continue
-		default:
+		case err != nil:
 			return nil, "", err
 		}
-		if gate, err = e.gateOf(ctx, gate.CommandID); err != nil {
-			continue
+		if l := e.find(gate.CommandID); l != nil && l.approval() != nil {
+			gate = *l.approval()
 		}
 		if a := e.approvalFor(by, gate, s); !mine || a.May == nil {
 			list = append(list, a)
@@ -119,37 +124,48 @@ func (e *Engine) Approvals(ctx context.Context, by access.Caller, f approval.Fil
 }
 
 // Decide takes all decisions or none. UNKNOWN_APPROVAL, ALREADY_DECIDED,
-// NOT_YOUR_DECISION, REQUEST_CHANGED or POLICY_DENIED name the command that is in
-// the way.
+// NOT_YOUR_DECISION, REQUEST_CHANGED, APPROVAL_VOID or POLICY_DENIED name the
+// command that is in the way. A decision that the caller has taken already is
+// answered as it was then.
 func (e *Engine) Decide(ctx context.Context, by access.Caller, ballots []approval.Ballot) ([]Approval, error) {
 	// Who may decide is said by the rule that asked, not by a role of its own.
 	if err := e.holdDecisions(ctx); err != nil {
 		return nil, err
 	}
 	defer e.releaseDecisions()
-	lives := make([]*live, len(ballots))
-	steps := make([]approval.Step, len(ballots))
-	now := time.Now()
-	for i, d := range ballots {
-		if slices.ContainsFunc(ballots[:i], func(other approval.Ballot) bool { return other.CommandID == d.CommandID }) {
-			return nil, fault.New(fault.Invalid, fault.ReasonInvalidRequest, "two decisions are about the command %s", d.CommandID).
-				WithHint("Decide once about each").With("command_id", d.CommandID)
+	now := time.Now().Truncate(time.Microsecond) // as it is stored
+	list := make([]Approval, len(ballots))
+	var steps []approval.Step
+	var lives []*live
+	for i, b := range ballots {
+		if slices.ContainsFunc(ballots[:i], func(other approval.Ballot) bool { return other.CommandID == b.CommandID }) {
+			return nil, fault.New(fault.Invalid, fault.ReasonInvalidRequest, "two decisions are about the command %s", b.CommandID).
+				WithHint("Decide once about each").With("command_id", b.CommandID)
 		}
-		var err error
-		if lives[i], steps[i], err = e.decision(ctx, by, d, now); err != nil {
+		if l := e.find(b.CommandID); l != nil && l.isUnsure() {
+			l.reread(ctx)
+		}
+		was, err := e.Approval(ctx, by, b.CommandID)
+		if err != nil {
 			return nil, err
 		}
+		if list[i] = was; was.Taken(decider(by), b) {
+			continue
+		}
+		l, step, err := e.decision(by, b, now, was)
+		if err != nil {
+			return nil, err
+		}
+		list[i] = e.approvalFor(by, step.Approval, Snapshot{Command: step.Change.Command})
+		lives, steps = append(lives, l), append(steps, step)
+	}
+	if len(steps) == 0 {
+		return list, nil
 	}
 	// What was begun is not left half way: the writes are whole, and so is what
 	// follows from them.
-	ctx = context.WithoutCancel(ctx)
-	if err := e.takeSteps(ctx, steps); err != nil {
+	if err := e.settle(context.WithoutCancel(ctx), lives, steps); err != nil {
 		return nil, err
-	}
-	list := make([]Approval, len(steps))
-	for i, step := range steps {
-		lives[i].decide(step)
-		list[i] = e.approvalFor(by, step.Approval, Snapshot{Command: step.Change.Command})
 	}
 	return list, nil
 }
@@ -166,59 +182,116 @@ func (e *Engine) holdDecisions(ctx context.Context) error {
 
 func (e *Engine) releaseDecisions() { <-e.deciding }
 
-// takeSteps stores steps. After an error of the journal it looks whether they were
-// stored all the same.
-func (e *Engine) takeSteps(ctx context.Context, steps []approval.Step) error {
-	err := e.journal.Decide(ctx, steps)
+// settle stores steps and leaves them for the owners. After an error of the
+// journal it looks what that has: the steps may be stored all the same, or somebody
+// else's may be. Where it cannot be seen, the owners go on looking, and nobody
+// decides before they know. e.deciding is held.
+func (e *Engine) settle(ctx context.Context, lives []*live, steps []approval.Step) error {
+	err := e.guard("decide", "command", steps[0].Approval.CommandID, func() error { return e.journal.Decide(ctx, steps) })
 	e.noteStore(err)
-	if err == nil {
-		return nil
+	stored, known := err == nil, true
+	if err != nil {
+		stored = true
+		for i, l := range lives {
+			got, ok := l.reread(ctx)
+			known = known && ok
+			stored = stored && ok && got.Same(&steps[i].Approval)
+		}
 	}
-	if fault.KindOf(err) == fault.Aborted {
+	switch {
+	case stored:
+		for i, l := range lives {
+			l.decide(steps[i].Approval, steps[i].Change.Command)
+		}
+		return nil
+	case !known:
+		f := fault.From(err)
+		return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "%s; whether the decision was stored is not known", f.Message).
+			WithHint("Decide the same again in a moment").WithRetry(time.Second)
+	case fault.KindOf(err) == fault.Aborted:
 		return fault.Wrap(err, fault.Aborted, fault.ReasonRequestChanged, "somebody else has decided meanwhile").
 			WithHint("Read the approvals again")
-	}
-	first := steps[0].Approval
-	if got, getErr := e.journal.Approval(ctx, first.CommandID); getErr == nil && got.Version == first.Version &&
-		len(got.Decisions) == len(first.Decisions) && got.State == first.State {
-		return nil // all or none were
 	}
 	return err
 }
 
-// decision gives what one decision leads to. e.deciding is held.
-func (e *Engine) decision(ctx context.Context, by access.Caller, d approval.Ballot, now time.Time) (*live, approval.Step, error) {
-	none := approval.Step{}
-	if _, err := e.Get(ctx, by, d.CommandID); err != nil {
-		if fault.ReasonOf(err) == fault.ReasonUnknownCommand {
-			err = noApproval(d.CommandID)
-		}
-		return nil, none, err
+// reread takes from the journal what it has of a command and of what that waits
+// for, where it is another thing than is known here. It reports whether the journal
+// could be read; while it cannot, the command is unsure. Whoever holds deciding may
+// call it.
+func (l *live) reread(ctx context.Context) (approval.Approval, bool) {
+	j := l.engine.journal
+	gate, err := j.Approval(ctx, l.id)
+	var c command.Command
+	if err == nil {
+		c, err = j.Get(ctx, l.id)
 	}
+	if err != nil {
+		l.mu.Lock()
+		l.unsure = true
+		l.mu.Unlock()
+		l.kickOwner()
+		return gate, false
+	}
+	l.mu.Lock()
+	l.unsure = false
+	was := l.gate
+	c.Version = max(c.Version, l.cmd.Version+1) // watchers never see it fall
+	if sudo := l.cmd.Spec.Sudo; sudo != nil && c.Spec.Sudo != nil && !c.Ended() {
+		c.Spec.Sudo = sudo // with its password, which is stored nowhere
+	}
+	l.mu.Unlock()
+	if !was.Same(&gate) {
+		l.decide(gate, c)
+	}
+	return gate, true
+}
+
+// makeSure has the journal read again until it is known what that has; false where
+// ctx ends first.
+func (l *live) makeSure(ctx context.Context) bool {
+	for pause := retryLeast; l.isUnsure(); pause = min(2*pause, retryMost) {
+		if l.engine.holdDecisions(ctx) != nil {
+			return false
+		}
+		_, ok := l.reread(ctx)
+		l.engine.releaseDecisions()
+		if ok {
+			break
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+func (l *live) isUnsure() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unsure
+}
+
+// decision gives what one decision leads to. e.deciding is held.
+func (e *Engine) decision(by access.Caller, d approval.Ballot, now time.Time, was Approval) (*live, approval.Step, error) {
+	none := approval.Step{}
 	l := e.find(d.CommandID)
 	var gate *approval.Approval
 	var c command.Command
 	if l != nil {
 		gate, c = l.awaited()
 	}
-	if gate == nil { // it has none, or all is decided
-		gate, err := e.gateOf(ctx, d.CommandID)
+	if gate == nil { // all is decided, or nobody looks after it, or what the journal has is not known
+		err := was.May
 		if err == nil {
-			err = gate.May(decider(by))
-		}
-		if err == nil { // pending, and nobody looks after it
 			err = unattended()
 		}
 		return nil, none, err
 	}
 	step := approval.Step{Change: command.Change{From: c.State, Fence: c.Fence}}
-	err := l.startable()
-	if d.Verdict == approval.Reject {
-		err = nil
-	}
-	if err != nil { // nobody need approve what cannot run
-		return nil, none, err
-	}
+	var err error
 	if d.Verdict == approval.Modify {
 		step, err = e.modify(by, d, *gate, &c, step, now)
 	} else {
@@ -258,6 +331,9 @@ func (e *Engine) modify(by access.Caller, d approval.Ballot, gate approval.Appro
 	if err != nil {
 		return step, err
 	}
+	if !bytes.Equal(gate.Hash, boundHash(c.Spec.ContentHash(), host)) {
+		return step, approvalVoid(host.Name) // what was shown is elsewhere by now
+	}
 	spec := c.Spec
 	spec.Line, spec.Argv = d.Modified.Line, d.Modified.Argv
 	if d.Modified.Timeout > 0 {
@@ -282,7 +358,7 @@ func (e *Engine) modify(by access.Caller, d approval.Ballot, gate approval.Appro
 	if said.Effect == policy.Allow { // but the rules are told through a gate, which stays
 		asked = approval.Gate{Rule: gate.Rule, Count: gate.Count, Roles: gate.Roles, AllowSelf: gate.AllowSelf}
 	}
-	step.Approval, err = gate.Revise(decider(by), d.Reason, d.Shown, boundHash(&spec, host), spec.CommandLine(), narrower, asked, now)
+	step.Approval, err = gate.Revise(decider(by), d.Reason, d.Shown, boundHash(spec.ContentHash(), host), spec.CommandLine(), narrower, asked, now)
 	if err != nil {
 		return step, err
 	}
@@ -308,17 +384,16 @@ func (l *live) awaited() (*approval.Approval, command.Command) {
 	if l.decided != nil {
 		c = *l.decided
 	}
-	if c.State != command.AwaitingApproval {
+	if c.State != command.AwaitingApproval || l.unsure {
 		return nil, c
 	}
 	return l.gate, c
 }
 
-// decide leaves a step that the journal has for the owner to take up.
-func (l *live) decide(step approval.Step) {
+// decide leaves what the journal has for the owner to take up.
+func (l *live) decide(gate approval.Approval, c command.Command) {
 	l.mu.Lock()
-	l.gate = &step.Approval
-	l.decided = &step.Change.Command
+	l.gate, l.decided = &gate, &c
 	l.mu.Unlock()
 	l.kickOwner()
 }
@@ -333,6 +408,7 @@ func (l *live) takeDecision() bool {
 		return false
 	}
 	l.decided = nil
+	gate := l.gate
 	cancelled := l.cmd.Cancellation
 	l.cmd = *c
 	if l.cmd.Cancellation == nil && !l.cmd.Ended() {
@@ -340,6 +416,10 @@ func (l *live) takeDecision() bool {
 	}
 	l.mu.Unlock()
 	l.stored, l.storedFence, l.storedNode = c.State, c.Fence, c.Node
+	if l.tried != nil && gate.Same(l.tried) {
+		l.untold = nil // they went with it
+	}
+	l.tried = nil
 	if c.Ended() {
 		l.tellEnd()
 	}
@@ -350,39 +430,61 @@ func (l *live) takeDecision() bool {
 // awaitDecision waits until the command is approved. It reports whether it is in
 // the queue; if not, it has ended or ctx has.
 func (l *live) awaitDecision(ctx context.Context) bool {
+	if err := startable(&l.cmd.Spec); err != nil { // nobody need decide about what cannot run
+		l.withdraw(ctx, command.Reject, failed(err))
+		return false
+	}
 	deadline := time.NewTimer(time.Until(l.approval().Deadline))
 	defer deadline.Stop()
 	for {
 		ev, why := command.Event(""), func(*command.Command) {}
 		select {
 		case <-l.kick:
+			if !l.makeSure(ctx) {
+				return false
+			}
 			l.takeDecision()
-			if l.takeWishes() || l.cmd.Cancellation != nil {
+			if l.takeWishes() {
 				ev, why = command.CancelledEnd, neverStarted
 			}
 		case <-deadline.C:
 			ev, why = command.Expire, l.undecided
 		case <-ctx.Done():
-			l.leaveQueue()
 			return false
 		}
-		if ev != "" && l.cmd.State == command.AwaitingApproval {
-			l.withdraw(ctx, ev, why)
+		if ev != "" && l.cmd.State == command.AwaitingApproval && !l.withdraw(ctx, ev, why) {
+			return false
 		}
 		switch {
+		case l.cmd.Ended():
+			l.tellLeft(ctx)
+			return false
 		case l.cmd.State == command.Queued && l.cmd.Cancellation != nil: // both at once
-			l.leaveQueue()
 			l.end(ctx, command.CancelledEnd, neverStarted)
 			return false
 		case l.cmd.State == command.Queued:
 			l.enqueueApproved()
 			return true
-		case l.cmd.Ended():
-			l.leaveQueue()
-			return false
 		}
 	}
 }
+
+// tellLeft tells the audit of cancels that came when the command had just ended.
+func (l *live) tellLeft(ctx context.Context) {
+	if len(l.untold) == 0 {
+		return
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer stop()
+	if err := l.engine.journal.Record(ctx, l.untold...); err != nil {
+		l.engine.log.Error("cancels of a command that had just ended could not be told to the audit", "command", l.id, "error", err)
+	}
+	l.untold = nil
+}
+
+// lastWrite is how long the last write about a command may take once the service
+// stops.
+const lastWrite = 5 * time.Second
 
 func (l *live) undecided(c *command.Command) {
 	gate := l.approval()
@@ -394,50 +496,69 @@ func (l *live) undecided(c *command.Command) {
 }
 
 // withdraw ends the command while it waits for approval, unless somebody has
-// decided meanwhile: awaitDecision then finds that.
-func (l *live) withdraw(ctx context.Context, ev command.Event, f func(*command.Command)) {
-	e := l.engine
+// decided meanwhile. It reports false where neither could be stored before ctx
+// ended; it is tried once after that as well, since a cancel was answered for.
+func (l *live) withdraw(ctx context.Context, ev command.Event, f func(*command.Command)) bool {
 	for pause := retryLeast; ; pause = min(2*pause, retryMost) {
-		if e.holdDecisions(ctx) != nil {
-			return
+		last := ctx.Err() != nil
+		err := l.tryWithdraw(ctx, ev, f)
+		if err == nil || l.cmd.State != command.AwaitingApproval {
+			return true
 		}
-		if l.takeDecision(); l.cmd.State != command.AwaitingApproval {
-			e.releaseDecisions()
-			return
+		l.engine.log.Warn("the end of a command that waits for approval could not be stored", "command", l.id, "retry_in", pause, "error", err)
+		if last {
+			return false
 		}
-		now := time.Now()
-		c := l.cmd
-		advance(&c, ev, now, func(c *command.Command) {
-			blank(&c.Spec)
-			f(c)
-		})
-		c.Version++
-		state := approval.Withdrawn
-		if ev == command.Expire {
-			state = approval.Expired
-		}
-		gate := l.approval().End(state, now)
-		told := append(slices.Clone(l.untold), e.ended(&c, nil, nil))
-		err := e.takeSteps(context.WithoutCancel(ctx), []approval.Step{{
-			Approval: gate,
-			Change:   command.Change{From: l.stored, Fence: l.storedFence, Command: c, Audit: told},
-		}})
-		if err == nil {
-			l.untold = nil
-			l.decide(approval.Step{Approval: gate, Change: command.Change{Command: c}})
-			l.takeDecision()
-		}
-		e.releaseDecisions()
-		if err == nil {
-			return
-		}
-		e.log.Warn("the end of a command that waits for approval could not be stored", "command", l.id, "retry_in", pause, "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return
 		}
 	}
+}
+
+func (l *live) tryWithdraw(ctx context.Context, ev command.Event, f func(*command.Command)) error {
+	e := l.engine
+	if ctx.Err() != nil {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+		defer stop()
+	}
+	if err := e.holdDecisions(ctx); err != nil {
+		return err
+	}
+	defer e.releaseDecisions()
+	ctx = context.WithoutCancel(ctx)
+	if l.isUnsure() {
+		if _, ok := l.reread(ctx); !ok {
+			return fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "what the store has of it is not known")
+		}
+	}
+	if l.takeDecision(); l.cmd.State != command.AwaitingApproval {
+		return nil
+	}
+	now := time.Now().Truncate(time.Microsecond)
+	c := l.cmd
+	advance(&c, ev, now, func(c *command.Command) {
+		blank(&c.Spec)
+		f(c)
+	})
+	c.Version++
+	state := approval.Withdrawn
+	switch ev {
+	case command.Expire:
+		state = approval.Expired
+	case command.Reject:
+		state = approval.Rejected
+	}
+	told := append(slices.Clone(l.untold), e.ended(&c, nil, nil))
+	gate := l.approval().End(state, now)
+	l.tried = &gate
+	err := e.settle(ctx, []*live{l}, []approval.Step{{
+		Approval: gate,
+		Change:   command.Change{From: l.stored, Fence: l.storedFence, Command: c, Audit: told},
+	}})
+	l.takeDecision()
+	return err
 }
 
 // enqueueApproved puts an approved command into the queue. Where its host is not
@@ -447,7 +568,7 @@ func (l *live) enqueueApproved() {
 	if err != nil {
 		host.MaxCommands = 0
 	}
-	l.enqueue(host.MaxCommands, l.reserved)
+	l.enqueue(host.MaxCommands, false) // who waited for approval is not refused a place
 }
 
 // stillApproved is why a command whose approval is over may not run after all:
@@ -469,9 +590,13 @@ func (l *live) stillApproved(ctx context.Context, host *inventory.Host) error {
 	if err != nil {
 		return err
 	}
-	if gate.State == approval.Approved && bytes.Equal(gate.Hash, boundHash(&l.cmd.Spec, *host)) {
+	if gate.State == approval.Approved && bytes.Equal(gate.Hash, boundHash(l.cmd.Spec.ContentHash(), *host)) {
 		return nil
 	}
-	return fault.New(fault.FailedPrecondition, fault.ReasonApprovalVoid, "what would run is not what was approved: the stored request, or the address or login user of %s, has changed since", host.Name).
+	return approvalVoid(host.Name)
+}
+
+func approvalVoid(host string) error {
+	return fault.New(fault.FailedPrecondition, fault.ReasonApprovalVoid, "what would run is not what was shown: the stored request, or the address or login user of %s, has changed since", host).
 		WithHint("Run it again")
 }

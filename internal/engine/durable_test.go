@@ -184,7 +184,7 @@ func TestRestartAtEveryMoment(t *testing.T) {
 // does, for the drain.
 func TestDrainWaitsForAttachedOnly(t *testing.T) {
 	o, m := onMachine(t)
-	o.Limits = engine.Limits{MaxCommands: 10, MaxQueued: 10, QueueTimeout: time.Hour, DrainTimeout: time.Hour}
+	o.Limits = engine.Limits{MaxCommands: 10, MaxQueued: 10, MaxAwaiting: 10, QueueTimeout: time.Hour, DrainTimeout: time.Hour}
 	n := start(t, o)
 	durable := n.execute("sleep 60")
 	n.running(durable)

@@ -667,7 +667,7 @@ func TestCancelOfALostCommand(t *testing.T) {
 // The drain lets what runs come to its end.
 func TestDrain(t *testing.T) {
 	o := fresh(t)
-	o.Limits = engine.Limits{MaxCommands: 10, MaxQueued: 10, QueueTimeout: time.Hour, DrainTimeout: 20 * time.Second}
+	o.Limits = engine.Limits{MaxCommands: 10, MaxQueued: 10, MaxAwaiting: 10, QueueTimeout: time.Hour, DrainTimeout: 20 * time.Second}
 	n := start(t, o)
 	id := n.execute("sleep 0.3; exit 5")
 	n.running(id)

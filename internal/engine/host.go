@@ -210,7 +210,7 @@ func (l *live) startOnce(ctx context.Context, host *inventory.Host) (Process, er
 	if l.cmd.Cancellation != nil {
 		return nil, fault.New(fault.Cancelled, fault.ReasonCancelledByCaller, "it was cancelled before it started")
 	}
-	if err := l.startable(); err != nil {
+	if err := startable(&l.cmd.Spec); err != nil {
 		return nil, err
 	}
 	r := l.runOn(host)

@@ -61,6 +61,7 @@ type live struct {
 	// Guarded by mu, written by whoever holds Engine.deciding.
 	gate    *approval.Approval // what it waits for, or has waited for in this run of the service
 	decided *command.Command   // the record after the last decision, which the owner has not taken up
+	unsure  bool               // what the journal has of both is not known
 	// Guarded by mu.
 	writers map[writer]bool // of whose input the audit was told
 	wishes  []cancelRequest // that the owner has not taken up
@@ -69,21 +70,21 @@ type live struct {
 	sent atomic.Pointer[sentSignal] // last signal that a caller sent; nil: none
 
 	// The owner's own.
-	stored      command.State // state that the journal has
-	storedFence int64         // fence that the journal has
-	storedNode  string        // node that the journal has
-	unstored    bool          // cmd has changes that the journal has not
-	retry       time.Duration // wait before the next try to store; 0 after a success
-	flushTimer  *time.Timer   // when to flush
-	flushBy     time.Time     // when that is; zero where it is not set
-	writing     bool          // a write is under way
-	grace       time.Duration // of the last cancel
-	superseded  bool          // the journal says that another owner has it
-	taken       bool          // another run of the service may have started it
-	doubt       bool          // a ladder may have run of which no report came
-	reserved    bool          // it has a place in the queue, not taken by its ticket
-	queued      bool          // its ticket is in the queue, or was granted
-	untold      []audit.Entry // what the audit gets with the next write
+	stored      command.State      // state that the journal has
+	storedFence int64              // fence that the journal has
+	storedNode  string             // node that the journal has
+	unstored    bool               // cmd has changes that the journal has not
+	retry       time.Duration      // wait before the next try to store; 0 after a success
+	flushTimer  *time.Timer        // when to flush
+	flushBy     time.Time          // when that is; zero where it is not set
+	writing     bool               // a write is under way
+	grace       time.Duration      // of the last cancel
+	superseded  bool               // the journal says that another owner has it
+	taken       bool               // another run of the service may have started it
+	doubt       bool               // a ladder may have run of which no report came
+	queued      bool               // its ticket is in the queue, or was granted
+	untold      []audit.Entry      // what the audit gets with the next write
+	tried       *approval.Approval // the end of its wait that was written with untold, and may be stored
 	tallies     [len(command.Streams)]tally
 	// masks are those of the last Run; a stream's is for the goroutine that gives its
 	// output, and for whoever waits for the process when that has returned.
@@ -176,6 +177,14 @@ func (l *live) attached() bool {
 	return (l.cmd.State == command.Starting || l.cmd.State == command.Running) && attached(&l.cmd)
 }
 
+// awaits reports whether the command waits for approval and is the principal's, and
+// how much input it holds.
+func (l *live) awaits(principal string) (input int, awaits bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.cmd.Spec.Stdin), l.cmd.State == command.AwaitingApproval && l.cmd.CreatedBy.Principal == principal
+}
+
 func (l *live) running() Process {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -264,7 +273,7 @@ func (l *live) own(ctx context.Context, host *inventory.Host) {
 		if !slot {
 			l.leaveQueue()
 		}
-		l.abandon(ctx, err)
+		_ = l.guard("abandon", func() error { l.abandon(ctx, err); return nil }) // which is logged
 	}
 }
 
@@ -275,9 +284,10 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 	q := l.engine.queue
 	host, err := l.engine.hosts.Lookup(l.ticket.host)
 	if err == nil {
-		err = l.startable()
+		err = startable(&l.cmd.Spec)
 	}
 	if err != nil { // the configuration has changed since it was accepted, or a password is gone
+		l.leaveQueue()
 		l.end(ctx, command.StartFail, failed(err))
 		return nil, false
 	}
@@ -351,20 +361,16 @@ func claimed(c *command.Command, node string) {
 
 // enqueue puts the command's ticket into the queue.
 func (l *live) enqueue(limit int, reserved bool) {
-	l.queued, l.reserved = true, false
+	l.queued = true
 	l.engine.queue.enqueue(l.ticket, limit, reserved)
 }
 
-// leaveQueue gives back the ticket, or the slot if it was granted meanwhile, or
-// the place that was kept for it.
+// leaveQueue gives back the ticket, or the slot if it was granted meanwhile.
 func (l *live) leaveQueue() {
-	switch {
-	case l.reserved:
-		l.reserved = false
-		l.engine.queue.unreserve()
-	case l.queued && !l.engine.queue.remove(l.ticket):
+	if l.queued && !l.engine.queue.remove(l.ticket) {
 		l.engine.queue.release(l.ticket.host, 0)
 	}
+	l.queued = false
 }
 
 func neverStarted(c *command.Command) {
@@ -409,6 +415,10 @@ func (l *live) takeWishes() bool {
 		l.flushIn(flushAfter) // a wish outlives the service
 	}
 	for _, r := range wishes {
+		if l.cmd.Ended() { // which has nothing left to end
+			close(r.noted)
+			continue
+		}
 		l.grace = r.grace
 		told := l.engine.about(entry(audit.CommandCancel, r.by), &l.cmd)
 		told.Detail = r.reason

@@ -212,7 +212,7 @@ func start(t *testing.T, o engine.Options, before ...func(*engine.Engine)) *node
 		o.Runner = local{}
 	}
 	if o.Limits == (engine.Limits{}) {
-		o.Limits = engine.Limits{MaxCommands: 100, MaxQueued: 100, QueueTimeout: time.Hour, DrainTimeout: time.Millisecond}
+		o.Limits = engine.Limits{MaxCommands: 100, MaxQueued: 100, MaxAwaiting: 20, QueueTimeout: time.Hour, DrainTimeout: time.Millisecond}
 	}
 	o.Retention = command.Retention{TrimAfter: time.Hour, TrimTo: 1 << 20, DeleteAfter: time.Hour}
 	journal := &mortal{Journal: o.Journal} // one engine's own

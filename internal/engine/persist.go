@@ -241,9 +241,12 @@ func (l *live) abandon(ctx context.Context, err error) {
 	if l.cmd.State.Ended() {
 		return
 	}
-	ev := command.Lose
-	if l.cmd.State == command.Queued {
-		ev = command.StartFail
+	switch l.cmd.State {
+	case command.AwaitingApproval:
+		l.withdraw(ctx, command.Reject, failed(err))
+	case command.Queued:
+		l.end(ctx, command.StartFail, failed(err))
+	default:
+		l.end(ctx, command.Lose, failed(err))
 	}
-	l.end(ctx, ev, failed(err))
 }

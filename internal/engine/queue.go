@@ -80,18 +80,12 @@ func (q *queue) acquire(host string, limit int) (ok bool, err error) {
 		q.running++
 		return true, nil
 	}
-	return false, q.reserveOne(h.mean)
+	return false, q.reserve(h.mean)
 }
 
-// reserve reserves a place for a ticket whatever is free, as acquire does.
-func (q *queue) reserve() error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.reserveOne(0)
-}
-
-// reserveOne is reserve; usual is how long commands run. mu is held.
-func (q *queue) reserveOne(usual time.Duration) error {
+// reserve reserves a place for a ticket; usual is how long commands run. mu is
+// held.
+func (q *queue) reserve(usual time.Duration) error {
 	if q.waiting >= q.most {
 		return fault.New(fault.Exhausted, fault.ReasonQueueFull, "%d commands are waiting, which is the limit", q.most).
 			WithHint("Try again when some have run; ListCommands with state QUEUED shows them").

@@ -47,8 +47,14 @@ func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 		}
 		if c.State == command.AwaitingApproval {
 			gate, err := e.journal.Approval(ctx, c.ID)
-			if err != nil {
+			switch {
+			case fault.KindOf(err) == fault.Unavailable:
 				return nil, err
+			case err != nil: // nobody can decide about it any more
+				if err := e.voidWaiting(ctx, c, err); err != nil {
+					return nil, err
+				}
+				continue
 			}
 			l.gate = &gate
 		}
@@ -69,7 +75,7 @@ func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 	}
 	// Only now, when every slot that is in use is taken.
 	for _, l := range queued {
-		if host, err := e.hosts.Lookup(l.cmd.Spec.Host); err == nil && l.startable() == nil { // if not, its owner ends it
+		if host, err := e.hosts.Lookup(l.cmd.Spec.Host); err == nil && startable(&l.cmd.Spec) == nil { // if not, its owner ends it
 			l.enqueue(host.MaxCommands, false)
 		}
 	}
@@ -92,6 +98,23 @@ func (e *Engine) loseAll(ctx context.Context, lost []command.Command) error {
 	}
 	all.Wait()
 	return errors.Join(errs...)
+}
+
+// voidWaiting ends a command whose approval cannot be read.
+func (e *Engine) voidWaiting(ctx context.Context, c command.Command, why error) error {
+	ch := command.Change{From: c.State, Fence: c.Fence}
+	advance(&c, command.Reject, time.Now(), func(c *command.Command) {
+		blank(&c.Spec)
+		c.Failure = &command.Failure{
+			Reason:  fault.ReasonApprovalVoid,
+			Message: "what it waited for cannot be read any more: " + fault.From(why).Message,
+			Hint:    "Run it again",
+		}
+	})
+	c.Version++
+	ch.Command, ch.Audit = c, []audit.Entry{e.ended(&c, nil, nil)}
+	e.log.Error("a command waited for an approval that cannot be read; it was ended", "command", c.ID, "error", why)
+	return e.journal.Apply(ctx, ch)
 }
 
 func (e *Engine) loseAttached(ctx context.Context, c command.Command) error {
@@ -149,15 +172,15 @@ func (l *live) takeOver(ctx context.Context) *inventory.Host {
 	return &host
 }
 
-// startable is why the command cannot be started any more: what is nowhere stored
-// was lost with the last run of the service.
-func (l *live) startable() error {
-	if l.cmd.Spec.SecretsLost {
+// startable is why what was asked for cannot be started any more: what is nowhere
+// stored was lost with the last run of the service.
+func startable(spec *command.Spec) error {
+	if spec.SecretsLost {
 		return fault.New(fault.FailedPrecondition, fault.ReasonSealBroken,
 			"its environment and input cannot be read any more: they are sealed, and the service's key is another one now").
 			WithHint("Run it again, or give the service back the key file that it had")
 	}
-	if s := l.cmd.Spec.Sudo; s != nil && s.NeedsPassword && s.Password.IsZero() {
+	if s := spec.Sudo; s != nil && s.NeedsPassword && s.Password.IsZero() {
 		return fault.New(fault.FailedPrecondition, fault.ReasonServiceRestarted,
 			"the service was restarted before the command started, and sudo's password, which is never stored, went with it").
 			WithHint("Run it again with the password")

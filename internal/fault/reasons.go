@@ -40,6 +40,7 @@ const (
 	ReasonPolicyDenied      = "POLICY_DENIED"      // a rule refuses the command
 	ReasonRateLimited       = "RATE_LIMITED"       // too many calls
 	ReasonTooManyStreams    = "TOO_MANY_STREAMS"   // too many open streams
+	ReasonTooManyAwaiting   = "TOO_MANY_AWAITING"  // too many commands of the caller wait for approval
 	ReasonAlreadyDecided    = "ALREADY_DECIDED"    // the approval is over
 	ReasonNotYourDecision   = "NOT_YOUR_DECISION"  // somebody else must decide it
 	ReasonRequestChanged    = "REQUEST_CHANGED"    // not the request that was shown

@@ -28,9 +28,11 @@ func (g *Gateway) visit(r *http.Request) access.Caller {
 }
 
 // clientName gives the name in the verified certificate of a request; empty where
-// there is none.
+// there is none, or where it does not count: a browser shows a certificate without
+// being asked to, as it does a cookie, so it says who sits there and not who has
+// made the request.
 func clientName(r *http.Request) string {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || !fromOwnPage(r) {
 		return ""
 	}
 	return access.ClientName(r.TLS.VerifiedChains[0][0])
@@ -77,16 +79,38 @@ func (g *Gateway) authenticate(r *http.Request) (*http.Request, access.Caller, e
 	return r, c, nil
 }
 
-// identify asks the authenticator, unless the address has guessed too often.
+// byBrowser reports whether a request that was authenticated showed what browsers
+// show by themselves, a cookie or a certificate, and no token of its own.
+func (g *Gateway) byBrowser(r *http.Request) bool {
+	return g.visit(r).Origin == command.OriginWeb || bearer(r).IsZero()
+}
+
+// identify asks the authenticator. From an address that has guessed too often
+// nothing is heard that takes long to look at; what is known in memory is looked at
+// all the same, so that nobody's guesses keep a neighbour with a good token out.
 func (g *Gateway) identify(r *http.Request, address string, shown access.Credentials) (access.Principal, error) {
-	if !shown.Token.IsZero() {
-		if err := g.options.Limiter.MayTry(address); err != nil {
+	limiter := g.options.Limiter
+	if shown.Slow() {
+		if err := limiter.MayTry(address); err != nil {
 			return access.Principal{}, err
 		}
+		release, err := limiter.Admit(address, access.Proving)
+		if err != nil {
+			return access.Principal{}, err
+		}
+		defer release()
 	}
 	p, err := g.options.Authenticator.Authenticate(r.Context(), shown)
-	if fault.ReasonOf(err) == fault.ReasonBadCredentials {
-		g.options.Limiter.Failed(address)
+	switch fault.ReasonOf(err) {
+	case fault.ReasonBadCredentials:
+		if limited := limiter.MayTry(address); limited != nil {
+			return access.Principal{}, limited
+		}
+		limiter.Failed(address)
+	case fault.ReasonNoCredentials:
+		if limited := limiter.ShowsNothing(address); limited != nil {
+			return access.Principal{}, limited
+		}
 	}
 	return p, err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -49,6 +50,21 @@ func checkText(r *http.Request) error {
 func notUTF8(where string) error {
 	return fault.New(fault.Invalid, fault.ReasonInvalidRequest, "the request's %s is not UTF-8", where).
 		WithHint("Encode the text as UTF-8 before it is percent-encoded")
+}
+
+// checkType refuses a body that does not say that it is JSON. What the forms of
+// web pages can send, and what a script sends without a preflight, says something
+// else or nothing (Fetch standard, CORS-safelisted request-header).
+func checkType(r *http.Request) error {
+	given := r.Header.Get("Content-Type")
+	if given == "" && r.ContentLength == 0 || r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return nil
+	}
+	if kind, _, err := mime.ParseMediaType(given); err == nil && kind == "application/json" {
+		return nil
+	}
+	return fault.New(fault.Invalid, fault.ReasonInvalidRequest, "the body is said to be %q; with a cookie or a client certificate it must be JSON, and say so", cut(given)).
+		WithHint("Send the header \"Content-Type: application/json\", or a bearer token")
 }
 
 // cut bounds a text that a client wrote.

@@ -46,14 +46,25 @@ func (g *Gateway) refuseAs(w http.ResponseWriter, r *http.Request, status int, e
 	writeProblem(w, status, body)
 }
 
-// log tells of a refusal. Those that come from the gRPC server are in its log, and
-// their texts may quote the command.
+// log tells of a refusal, and of a failure of our own with its cause, which the
+// caller is not told. What comes from the gRPC server is in its log, and its texts
+// may quote the command.
 func (g *Gateway) log(r *http.Request, status int, err error) {
-	level, attrs := slog.LevelDebug, []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", status)}
-	if _, ours := errors.AsType[*fault.Error](err); ours {
-		level, attrs = slog.LevelInfo, append(attrs, slog.Any("error", err))
+	attrs := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", status)}
+	switch _, ours := errors.AsType[*fault.Error](err); {
+	case failedHere(status, err):
+		g.options.Logger.LogAttrs(r.Context(), slog.LevelError, "the request failed in the gateway", append(attrs, slog.Any("error", err))...)
+	case ours:
+		g.options.Logger.LogAttrs(r.Context(), slog.LevelInfo, "request refused", append(attrs, slog.Any("error", err))...)
+	default:
+		g.options.Logger.LogAttrs(r.Context(), slog.LevelDebug, "request refused", attrs...)
 	}
-	g.options.Logger.LogAttrs(r.Context(), level, "request refused", attrs...)
+}
+
+// failedHere reports whether err, which is answered with that HTTP status, is a
+// defect, and not the gRPC server's.
+func failedHere(httpStatus int, err error) bool {
+	return httpStatus == http.StatusInternalServerError && !fromServer(err)
 }
 
 func writeProblem(w http.ResponseWriter, status int, body *spb.Status) {
@@ -114,7 +125,7 @@ func (g *Gateway) readBody(next http.Handler) http.Handler {
 			return
 		}
 		_ = control.SetReadDeadline(time.Time{})
-		r.Body = io.NopCloser(bytes.NewReader(body))
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		next.ServeHTTP(w, r)
 	})
 }

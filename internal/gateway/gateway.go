@@ -10,8 +10,10 @@
 // status). A client that goes away ends its call, never a command.
 //
 // A request shows a bearer token; or a cookie, which a browser gets for a token at
-// /login (session.go); or a client certificate. What is refused here is told to
-// the audit here, and once: it does not come to the gRPC server.
+// /login (session.go); or a client certificate. The last two count only where no
+// page from elsewhere can have made the request, and there a body has to say that
+// it is JSON. What is refused here is told to the audit here, and once: it does
+// not come to the gRPC server.
 //
 // JSON is that of protobuf: lowerCamelCase names (snake_case is understood too),
 // int64 as strings, bytes in base64, enums by name. A field with its default
@@ -74,6 +76,10 @@ type Limiter interface {
 	MayTry(address string) error
 	// Failed counts one that failed.
 	Failed(address string)
+	// ShowsNothing counts a request without credentials; RATE_LIMITED.
+	ShowsNothing(address string) error
+	// Admit counts what somebody unknown does until release; TOO_MANY_STREAMS.
+	Admit(address string, what access.Unknown) (release func(), err error)
 }
 
 // Refusals is told of requests that are refused.
@@ -168,6 +174,12 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 		if err := checkText(r); err != nil {
 			g.refuse(w, r, err)
 			return
+		}
+		if g.byBrowser(r) {
+			if err := checkType(r); err != nil {
+				g.refuseAs(w, r, http.StatusUnsupportedMediaType, err)
+				return
+			}
 		}
 		_, own := ownPaths[r.URL.Path]
 		if own {

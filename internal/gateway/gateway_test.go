@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
@@ -87,7 +89,7 @@ func (r *recorder) take() []audit.Entry {
 // noRevocations is of a server without API keys.
 type noRevocations struct{}
 
-func (noRevocations) Revoked(string) <-chan struct{} { return nil }
+func (noRevocations) WhenRevoked(string, func()) func() { return func() {} }
 
 // door is a gateway before the real gRPC server, on a port of its own.
 type door struct {
@@ -514,5 +516,40 @@ func TestRunTellsWhyItEnded(t *testing.T) {
 	}
 	if err := g.Close(); err == nil {
 		t.Error("Run left the connection open")
+	}
+}
+
+// TestOwnFailuresAreLogged: what fails in the gateway itself is INTERNAL to the
+// caller, and has its cause in the log. What the gRPC server has failed in is in
+// its own log.
+func TestOwnFailuresAreLogged(t *testing.T) {
+	var log bytes.Buffer
+	beyond := &timestamppb.Timestamp{Seconds: 1e18} // no JSON holds it
+	d := open(t, &service{
+		execute: func(context.Context, *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
+			return &telexecv1.ExecuteResponse{Command: &telexecv1.Command{CreateTime: beyond}}, nil
+		},
+		status: func(context.Context, *telexecv1.GetStatusRequest) (*telexecv1.GetStatusResponse, error) {
+			return nil, errors.New("the server's own")
+		},
+		stream: func(_ *telexecv1.StreamOutputRequest, ss grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+			return ss.Send(&telexecv1.StreamOutputResponse{Event: &telexecv1.StreamOutputResponse_Command{Command: &telexecv1.Command{CreateTime: beyond}}})
+		},
+	}, func(o *gateway.Options) {
+		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError}))
+	})
+	a := d.do("POST", "/v1/commands", `{"host":"h","command":"id"}`, "X-Request-Id", "unary")
+	if _, reason, _, message := a.problem(t); a.status != 500 || reason != fault.ReasonInternal || strings.Contains(message, "seconds") {
+		t.Errorf("HTTP %d %s", a.status, a.body)
+	}
+	if a := d.do("GET", "/v1/commands/"+anID+"/output", ""); !strings.Contains(a.body, fault.ReasonInternal) || strings.Contains(a.body, "seconds") {
+		t.Errorf("HTTP %d %s", a.status, a.body)
+	}
+	if a := d.do("GET", "/v1/commands/"+anID, ""); a.status != 500 {
+		t.Errorf("HTTP %d %s", a.status, a.body)
+	}
+	d.stop()
+	if n := strings.Count(log.String(), "level=ERROR"); n != 2 || strings.Count(log.String(), "Timestamp") != 2 || strings.Contains(log.String(), "the server's own") {
+		t.Errorf("%d rows:\n%s", n, log.String())
 	}
 }

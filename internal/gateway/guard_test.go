@@ -42,13 +42,18 @@ func rules() (all [][2]string) {
 // bad ones, under a foreign name and from a foreign page: it is refused in the one
 // shape, and the audit is told once.
 func TestEveryRouteIsGuarded(t *testing.T) {
-	d := open(t, &service{}) // a handler that was reached would panic, or not be implemented
 	all := rules()
 	if len(all) < 20 {
 		t.Fatalf("walked only %d routes", len(all))
 	}
 	all = append(all, [][2]string{{"GET", "/metrics"}, {"GET", "/openapi.json"}, {"GET", "/"}, {"PUT", "/v1/commands"}}...)
-	for _, route := range all {
+	var d *door
+	for i, route := range all {
+		// A handler that was reached would panic, or not be implemented. The audit is
+		// told at once only of the first eight kinds of refusals of a stranger.
+		if i%2 == 0 {
+			d = open(t, &service{})
+		}
 		path := regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(route[1], anID)
 		for _, c := range []struct {
 			name   string

@@ -13,8 +13,10 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -41,6 +43,7 @@ func (g *Gateway) newREST() *runtime.ServeMux {
 		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, status int) {
 			g.refuseRoute(w, r, status)
 		}),
+		runtime.WithStreamErrorHandler(g.streamFailed),
 		// No header of the client becomes metadata but the token, which the library
 		// passes on itself; so nobody can set our own keys from outside.
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
@@ -58,6 +61,25 @@ func (g *Gateway) newREST() *runtime.ServeMux {
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 	)
+}
+
+// streamFailed gives the last line of a stream that broke off, in the one shape.
+func (g *Gateway) streamFailed(ctx context.Context, err error) *status.Status {
+	httpStatus, body := g.options.Problem(err)
+	if failedHere(httpStatus, err) {
+		g.options.Logger.ErrorContext(ctx, "the stream failed in the gateway", "error", err)
+	}
+	return status.FromProto(body)
+}
+
+// fromServer reports whether err came from the gRPC server, which gives all its
+// failures an ErrorInfo; what the libraries on this side make has none.
+func fromServer(err error) bool {
+	st, ok := status.FromError(err)
+	return ok && slices.ContainsFunc(st.Details(), func(d any) bool {
+		_, info := d.(*errdetails.ErrorInfo)
+		return info
+	})
 }
 
 // lines is JSON in which each message of a stream is a line of its own, without

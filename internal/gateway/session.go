@@ -28,7 +28,8 @@ import (
 //
 // SameSite=Strict and the doorman keep pages of others from using it; and it does
 // not count at all in a request that a page from elsewhere has made, not even
-// where that page may call with a token of its own.
+// where that page may call with a token of its own. The same holds for a client
+// certificate, which a browser shows like a cookie (clientName).
 
 // Sealer seals what only this service may read.
 type Sealer interface {
@@ -82,13 +83,33 @@ func (g *Gateway) cookie(s *session) *http.Cookie {
 	return c
 }
 
-// sessionOf gives the session of a request; nil where it has none. It fails for a
-// cookie that is over, or that this service has not made.
+// sessionOf gives the session of a request; nil where it has none. It fails where
+// all its cookies are over, or not made by this service. There may be several:
+// cookies know no ports, so that without TLS any other server of this host can set
+// one of our name, and it must not be able to keep people out.
 func (g *Gateway) sessionOf(r *http.Request) (*session, error) {
-	c, err := r.Cookie(g.cookieName())
-	if err != nil || c.Value == "" || !fromOwnPage(r) {
+	if !fromOwnPage(r) {
 		return nil, nil
 	}
+	var failed error
+	for _, c := range r.CookiesNamed(g.cookieName()) {
+		if c.Value == "" {
+			continue
+		}
+		s, err := g.openCookie(c)
+		if err == nil {
+			return s, nil
+		}
+		// That one is over says more than that another is not ours.
+		if failed == nil || fault.ReasonOf(err) == fault.ReasonTokenExpired {
+			failed = err
+		}
+	}
+	return nil, failed
+}
+
+// openCookie gives the session that a cookie holds.
+func (g *Gateway) openCookie(c *http.Cookie) (*session, error) {
 	again := "Sign in again, at /login"
 	sealed, err := base64.RawURLEncoding.DecodeString(c.Value)
 	var plain []byte
@@ -119,7 +140,8 @@ func fromOwnPage(r *http.Request) bool {
 		return true
 	}
 	page, err := url.Parse(origin)
-	return err == nil && strings.EqualFold(page.Host, r.Host)
+	// With TLS, what came over plain HTTP under the same name may be anybody's.
+	return err == nil && strings.EqualFold(page.Host, r.Host) && (r.TLS == nil || page.Scheme == "https")
 }
 
 // sign answers for /login and /logout, which need no credentials.
@@ -177,22 +199,31 @@ func (g *Gateway) login(w http.ResponseWriter, r *http.Request) {
 
 	// The body alone: what is in the query would be in histories and logs.
 	next := localPath(r.PostForm.Get("next"))
-	fail := func(err error) {
-		status, body := g.options.Problem(err)
-		g.log(r, status, err)
-		g.tell(r, g.visitor(r), err)
-		setRetryAfter(w, body)
-		g.showLogin(w, status, next, sentence(body.GetMessage()))
-	}
+	c := g.visitor(r)
+	fail := func(err error) { g.failLogin(w, r, c, next, err) }
 	if err != nil {
 		fail(fault.Wrap(err, fault.Invalid, fault.ReasonInvalidRequest, "the form cannot be read").WithHint("Send it again"))
 		return
 	}
-	c, s, err := g.openSession(r, secret.New(strings.TrimSpace(r.PostForm.Get("token"))))
-	if err != nil {
+	token := secret.New(strings.TrimSpace(r.PostForm.Get("token")))
+	if token.IsZero() {
+		fail(fault.New(fault.Unauthenticated, fault.ReasonNoCredentials, "there is no token").WithHint("Enter one"))
+		return
+	}
+	if c.Principal, err = g.identify(r, c.Address, access.Credentials{Token: token}); err != nil {
 		fail(err)
 		return
 	}
+	// Like a command, a login is a row that the audit keeps for good.
+	if err := g.options.Limiter.Take(c, access.ClassStart); err != nil {
+		fail(err)
+		return
+	}
+	end := time.Now().Add(g.options.SessionLifetime)
+	if !c.Expiry.IsZero() && c.Expiry.Before(end) {
+		end = c.Expiry
+	}
+	s := &session{token, end}
 	cookie := g.cookie(s)
 	if len(cookie.Name)+len(cookie.Value) > maxCookie {
 		fail(fault.New(fault.Invalid, fault.ReasonInvalidRequest, "the token is too long for a cookie").WithHint("Use another one; telexec token create makes short ones"))
@@ -206,21 +237,14 @@ func (g *Gateway) login(w http.ResponseWriter, r *http.Request) {
 	redirect(w, next)
 }
 
-// openSession makes the session for a token.
-func (g *Gateway) openSession(r *http.Request, token secret.Text) (access.Caller, *session, error) {
-	c := g.visitor(r)
-	if token.IsZero() {
-		return c, nil, fault.New(fault.Unauthenticated, fault.ReasonNoCredentials, "there is no token").WithHint("Enter one")
-	}
-	var err error
-	if c.Principal, err = g.identify(r, c.Address, access.Credentials{Token: token}); err != nil {
-		return c, nil, err
-	}
-	end := time.Now().Add(g.options.SessionLifetime)
-	if !c.Expiry.IsZero() && c.Expiry.Before(end) {
-		end = c.Expiry
-	}
-	return c, &session{token, end}, nil
+// failLogin tells on the login page why there is no cookie, and the log and the
+// audit.
+func (g *Gateway) failLogin(w http.ResponseWriter, r *http.Request, c access.Caller, next string, err error) {
+	status, body := g.options.Problem(err)
+	g.log(r, status, err)
+	g.tell(r, c, err)
+	setRetryAfter(w, body)
+	g.showLogin(w, status, next, sentence(body.GetMessage()))
 }
 
 // visitor is a visit of somebody with a browser.
@@ -240,11 +264,18 @@ func (g *Gateway) record(r *http.Request, c access.Caller, kind audit.Kind) erro
 }
 
 // logout takes the cookie back. Whoever wants out gets out, also where the cookie
-// is no good any more, or the audit cannot be written, which the log tells.
+// is no good any more, or the audit cannot be written, which the log tells. Who
+// does it too often gets out as well: 429 says that the audit has no logout of it,
+// but a refusal.
 func (g *Gateway) logout(w http.ResponseWriter, r *http.Request) {
 	if s, err := g.sessionOf(r); err == nil && s != nil {
 		c := g.visitor(r)
 		if c.Principal, err = g.identify(r, c.Address, access.Credentials{Token: s.token}); err == nil {
+			if err := g.options.Limiter.Take(c, access.ClassStart); err != nil {
+				http.SetCookie(w, g.cookie(nil))
+				g.failLogin(w, r, c, "/", err)
+				return
+			}
 			if err := g.record(r, c, audit.Logout); err != nil {
 				g.options.Logger.ErrorContext(r.Context(), "a logout could not be written to the audit", "principal", c.Name, "error", err)
 			}

@@ -3,18 +3,10 @@ package gateway_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"errors"
 	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -298,18 +290,96 @@ func TestGuessesAreLimited(t *testing.T) {
 		t.Fatalf("HTTP %d", a.status)
 	}
 	d.audit.take()
-	a := d.form("/login", url.Values{"token": {token}})
+	a := d.form("/login", url.Values{"token": {"another"}})
 	if a.status != 429 || a.header.Get("Retry-After") == "" || !strings.Contains(a.body, "failed authentications") {
 		t.Errorf("HTTP %d %v %s", a.status, a.header, a.body)
 	}
 	if e := d.audit.take(); len(e) != 1 || e[0].Reason != fault.ReasonRateLimited {
 		t.Errorf("audit %+v", e)
 	}
-	if a := d.do("GET", "/v1/hosts", ""); a.status != 429 || a.header.Get("Retry-After") == "" {
-		t.Errorf("HTTP %d %s", a.status, a.body)
+	// What has a signature is not even looked at; what is known in memory is.
+	for name, c := range map[string]struct {
+		shown  string
+		status int
+	}{"guess": {"guess", 429}, "JWT": {"e30.e30.AAAA", 429}, "good": {token, 404}} {
+		if a := d.do("GET", "/nowhere", "", "Authorization", "Bearer "+c.shown); a.status != c.status || (c.status == 429) != (a.header.Get("Retry-After") != "") {
+			t.Errorf("%s: HTTP %d %s", name, a.status, a.body)
+		}
 	}
+	if a := d.form("/login", url.Values{"token": {token}}); a.status != 303 {
+		t.Errorf("a good token signs in: HTTP %d", a.status)
+	}
+	// Who shows nothing has a measure of their own, which is larger.
 	if a := d.do("GET", "/v1/hosts", "", "Authorization", ""); a.status != 401 {
 		t.Errorf("nothing shown: HTTP %d %s", a.status, a.body)
+	}
+	refused := 0
+	for range 100 {
+		if a := d.do("GET", "/v1/hosts", "", "Authorization", ""); a.status == 429 && a.header.Get("Retry-After") != "" {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("a flood that shows nothing is not refused")
+	}
+}
+
+// TestSigningInAndOutIsLimited: each is a row of the audit, for good.
+func TestSigningInAndOutIsLimited(t *testing.T) {
+	d := open(t, &service{}, func(o *gateway.Options) {
+		o.Limiter = access.NewLimiter(access.Settings{Principal: access.Limits{Start: 0.1}}) // one at once
+	})
+	held := d.login()
+	a := d.form("/login", url.Values{"token": {token}, "next": {"/v1/hosts"}})
+	if a.status != 429 || a.header.Get("Retry-After") != "10" || len(a.header.Values("Set-Cookie")) != 0 ||
+		!strings.Contains(a.body, `role="alert"`) || !strings.Contains(a.body, "start calls") || !strings.Contains(a.body, `value="/v1/hosts"`) {
+		t.Errorf("login: HTTP %d %v %s", a.status, a.header, a.body)
+	}
+	if e := d.audit.take(); len(e) != 1 || e[0].Kind != audit.Refused || e[0].Reason != fault.ReasonRateLimited || e[0].Principal != "admin" || e[0].Method != "POST /login" {
+		t.Errorf("login: audit %+v", e)
+	}
+	// The browser forgets the cookie all the same.
+	a = d.form("/logout", nil, "Cookie", held)
+	if a.status != 429 || a.header.Get("Retry-After") == "" || a.cookie(t).MaxAge != -1 || !strings.Contains(a.body, "start calls") {
+		t.Errorf("logout: HTTP %d %v %s", a.status, a.header, a.body)
+	}
+	if e := d.audit.take(); len(e) != 1 || e[0].Kind != audit.Refused || e[0].Principal != "admin" || e[0].Method != "POST /logout" {
+		t.Errorf("logout: audit %+v", e)
+	}
+	// A guess costs its address a failure, and no principal anything.
+	if a := d.form("/login", url.Values{"token": {"guess"}}); a.status != 401 {
+		t.Errorf("guess: HTTP %d", a.status)
+	}
+}
+
+// TestCookiesOfOthersAreInNobodysWay: a page on another port of this host can set
+// cookies of our name, which the browser sends too, and may send first.
+func TestCookiesOfOthersAreInNobodysWay(t *testing.T) {
+	var md metadata.MD
+	d := open(t, asking(&md))
+	over := open(t, &service{}, func(o *gateway.Options) { o.SessionLifetime = 0 }).login() // by the same key
+	held := d.login()
+	for _, cookies := range []string{held, "telexec=plant; " + held, held + "; telexec=plant", "telexec=; telexec=!!; telexec=AAAA; " + held, over + "; " + held} {
+		if a := d.do("GET", statusPath, "", "Authorization", "", "Cookie", cookies); a.status != 200 || !strings.Contains(a.body, `"host":"admin"`) {
+			t.Errorf("%s: HTTP %d %s", cookies, a.status, a.body)
+		}
+		d.audit.take()
+		if a := d.form("/logout", nil, "Cookie", cookies); a.status != 303 {
+			t.Errorf("%s: signing out: HTTP %d", cookies, a.status)
+		}
+		if e := d.audit.take(); len(e) != 1 || e[0].Kind != audit.Logout || e[0].Principal != "admin" {
+			t.Errorf("%s: audit %+v", cookies, e)
+		}
+	}
+	// That one was good says more than that another never was.
+	for _, cookies := range []string{over + "; telexec=plant", "telexec=plant; " + over} {
+		a := d.do("GET", statusPath, "", "Authorization", "", "Cookie", cookies)
+		if _, reason, _, _ := a.problem(t); a.status != 401 || reason != fault.ReasonTokenExpired {
+			t.Errorf("%s: HTTP %d %s", cookies, a.status, a.body)
+		}
+	}
+	if a := d.do("GET", statusPath, "", "Authorization", "", "Cookie", "telexec="); a.status != 401 || d.audit.take() == nil {
+		t.Errorf("an empty cookie: HTTP %d", a.status)
 	}
 }
 
@@ -427,64 +497,5 @@ func TestACookieIsNotForPagesOfOthers(t *testing.T) {
 	a := d.do("OPTIONS", statusPath, "", "Authorization", "", "Origin", "https://ops.example", "Access-Control-Request-Method", "POST")
 	if a.status != 204 || a.header.Get("Access-Control-Allow-Credentials") != "" {
 		t.Errorf("preflight: HTTP %d %v", a.status, a.header)
-	}
-}
-
-// certificate makes one that is its own issuer.
-func certificate(t *testing.T, name string, use x509.ExtKeyUsage) (tls.Certificate, *x509.Certificate) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{use}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, parsed
-}
-
-func TestTLSAndClientCertificates(t *testing.T) {
-	server, _ := certificate(t, "server", x509.ExtKeyUsageServerAuth)
-	client, issuer := certificate(t, "robot", x509.ExtKeyUsageClientAuth)
-	pool := x509.NewCertPool()
-	pool.AddCert(issuer)
-	clients, err := access.NewClients(map[string][]access.Role{"robot": {access.RoleOperator}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var md metadata.MD
-	d := open(t, asking(&md), func(o *gateway.Options) {
-		o.Authenticator = access.Authenticators{Admin: o.Authenticator, Clients: clients}
-		o.TLS = &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool}
-	})
-	if c := d.form("/login", url.Values{"token": {token}}).cookie(t); c.Name != "__Host-telexec" || !c.Secure || !c.HttpOnly || c.Path != "/" || c.Domain != "" {
-		t.Errorf("cookie %+v", c)
-	}
-	if a := d.do("GET", statusPath, "", "Authorization", "", "Cookie", d.login()); a.status != 200 {
-		t.Errorf("with the cookie: HTTP %d %s", a.status, a.body)
-	}
-	if a := d.do("GET", statusPath, "", "Authorization", ""); a.status != 401 {
-		t.Errorf("with nothing: HTTP %d", a.status)
-	}
-	d.client.CloseIdleConnections()
-	d.client.Transport.(*http.Transport).TLSClientConfig.Certificates = []tls.Certificate{client}
-	a := d.do("GET", statusPath, "", "Authorization", "", "Telexec-Client-Bin", "YWRtaW4", "Grpc-Metadata-Telexec-Client-Bin", "YWRtaW4")
-	if a.status != 200 || !strings.Contains(a.body, `"host":"cert:robot"`) {
-		t.Errorf("with a certificate: HTTP %d %s", a.status, a.body)
-	}
-	if name := md.Get("telexec-client-bin"); len(name) != 1 || name[0] != "robot" {
-		t.Errorf("metadata %v", md)
-	}
-	if a := d.do("GET", statusPath, ""); a.status != 200 || !strings.Contains(a.body, `"host":"admin"`) {
-		t.Errorf("with both: HTTP %d %s", a.status, a.body)
 	}
 }

@@ -68,11 +68,11 @@ func requests() map[string]proto.Message {
 			CommandId: exampleID, Verdict: pb.Verdict_VERDICT_APPROVE, RequestHash: exampleHash(1), Reason: "in the window",
 		}}},
 		"PolicyService_ExplainPolicy":   &pb.ExplainPolicyRequest{Host: "web1", Command: "uptime && apt upgrade -y"},
-		"AdminService_CreateToken":      &pb.CreateTokenRequest{Token: "deploy-agent", Roles: []string{"operator"}, Lifetime: durationpb.New(30 * 24 * time.Hour)},
-		"AdminService_ListTokens":       &pb.ListTokensRequest{},
-		"AdminService_RevokeToken":      &pb.RevokeTokenRequest{Token: "deploy-agent"},
+		"AdminService_CreateToken":      &pb.CreateTokenRequest{Principal: "deploy-agent", Roles: []string{"operator"}, Lifetime: durationpb.New(30 * 24 * time.Hour)},
+		"AdminService_ListTokens":       &pb.ListTokensRequest{PageSize: 20},
+		"AdminService_RevokeToken":      &pb.RevokeTokenRequest{Principal: "deploy-agent"},
 		"AdminService_ListAuditEntries": &pb.ListAuditEntriesRequest{PageSize: 20, Kinds: []string{"refused"}, Principal: "deploy-agent"},
-		"AdminService_VerifyAudit":      &pb.VerifyAuditRequest{},
+		"AdminService_VerifyAudit":      &pb.VerifyAuditRequest{AfterSequence: 1200, AfterHash: exampleHash(3)},
 		"AdminService_ExportAudit":      &pb.ExportAuditRequest{AfterSequence: 1200},
 	}
 }
@@ -132,7 +132,7 @@ func responses() map[string]proto.Message {
 	approved.CannotDecideReason, approved.DecideTime = "it has been decided: it is APPROVED", timestamppb.New(exampleStart.Add(2*time.Minute))
 	approved.Command.State, approved.Command.AwaitedApproval = pb.CommandState_COMMAND_STATE_QUEUED, nil
 	token := &pb.Token{
-		Name: "tokens/deploy-agent", Token: "deploy-agent", Id: "k3v9x0q2m1ab", Roles: []string{"operator"}, CreatedBy: "admin",
+		Name: "tokens/deploy-agent", Principal: "deploy-agent", Id: "k3v9x0q2m1ab", Roles: []string{"operator"}, CreatedBy: "admin",
 		CreateTime: timestamppb.New(exampleStart), ExpireTime: timestamppb.New(exampleStart.Add(30 * 24 * time.Hour)),
 	}
 	revoked := proto.CloneOf(token)
@@ -186,7 +186,7 @@ func responses() map[string]proto.Message {
 			By: &pb.Actor{Principal: "deploy-agent", Origin: pb.Origin_ORIGIN_MCP}, Address: "10.0.0.9", Method: "CommandService/Execute",
 			Host: "web1", Command: "rm -rf /srv", Decision: "deny", Rule: "default", Reason: "POLICY_DENIED", Count: 1, Hash: exampleHash(2),
 		}}},
-		"AdminService_VerifyAudit": &pb.VerifyAuditResponse{Intact: true, VerifiedRows: 1207, HeadHash: exampleHash(2)},
+		"AdminService_VerifyAudit": &pb.VerifyAuditResponse{Intact: true, VerifiedRows: 7, HeadSequence: 1207, HeadHash: exampleHash(2)},
 		"AdminService_ExportAudit": &pb.ExportAuditResponse{
 			Sequence: 1201, PreviousHash: exampleHash(3), Hash: exampleHash(4),
 			Text: `{"time":"2026-01-15T09:30:00Z","kind":"command.accepted","principal":"admin"}`,
@@ -253,7 +253,7 @@ func operations() map[string]operation {
 
 // inPath are the fields that stand in the path of every operation that has
 // them beside a body.
-var inPath = []string{"command_id", "session", "host", "token"}
+var inPath = []string{"command_id", "session", "host", "principal"}
 
 // parameters gives the example's fields by the names that parameters have: the
 // proto name in the path, the JSON name in the query.

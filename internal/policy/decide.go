@@ -28,7 +28,7 @@ func (p *Policy) Decide(q Request) Decision {
 			if simples[i].raises || d.Effect == Deny && d.Rule == RuleActionTypes {
 				continue
 			}
-			if s := &simples[i]; s.unknown != "" || s.open || matchCommands(commands, s, r) != yes || len(s.reads) > 0 {
+			if s := &simples[i]; s.unknown != "" || s.open || matchCommands(commands, s, r, true) != yes || len(s.reads) > 0 {
 				d.Effect, d.Rule, d.Gate = Deny, RuleActionTypes, Gate{}
 				d.Commands[i].Effect, d.Commands[i].Rule = Deny, RuleActionTypes
 				d.Reason = fmt.Sprintf("%s is none of the commands of action type %q. Run it without an action type, or only what belongs to it",
@@ -153,7 +153,6 @@ func reason(d *Decision, worst int, torn bool) string {
 	if j.Unknown != "" {
 		doubt = ", of which it is not known what it runs (" + j.Unknown + ")"
 	}
-	const explain = "telexec policy explain shows every rule that was looked at"
 	switch {
 	case d.Effect == Allow && len(d.Commands) == 1:
 		return fmt.Sprintf("%s is allowed by %s", j.title(), ruleTitle(j.Rule))
@@ -178,9 +177,9 @@ func reason(d *Decision, worst int, torn bool) string {
 		if len(j.Variables) > 0 {
 			more += ", with " + strings.Join(j.Variables, ", ") + " set"
 		}
-		return fmt.Sprintf("No rule allows %s%s, and the default is to deny. Whoever runs the service can add a rule; %s", j.title(), more, explain)
+		return fmt.Sprintf("No rule allows %s%s, and the default is to deny", j.title(), more)
 	}
-	return fmt.Sprintf("%s%s is denied by %s; %s", j.title(), doubt, ruleTitle(j.Rule), explain)
+	return fmt.Sprintf("%s%s is denied by %s", j.title(), doubt, ruleTitle(j.Rule))
 }
 
 func ruleTitle(name string) string {

@@ -9,14 +9,32 @@ import (
 // It takes at most len(pattern)*len(text) steps.
 func glob(pattern, text string) bool { return match(pattern, text, false) }
 
+// maxPath is PATH_MAX of Linux, the largest there is.
+const maxPath = 4096
+
 // globPath is glob for paths: * and ? stop at a slash, ** does not. A pattern
 // with a wildcard matches clean paths only, so that /tmp/* is not the way to
 // /tmp/../etc.
+//
+// What is longer than maxPath matches nothing, and no host opens it.
 func globPath(pattern, text string) bool {
 	if !strings.ContainsAny(pattern, "*?") {
 		return pattern == text
 	}
-	return path.Clean(text) == text && text != ".." && !strings.HasPrefix(text, "../") && match(pattern, text, true)
+	return len(text) <= maxPath && path.Clean(text) == text && text != ".." && !strings.HasPrefix(text, "../") && match(pattern, text, true)
+}
+
+// globWord is glob for an argument. With strict a pattern with a slash in it does
+// not match a way up that it does not name: /var/log/* is not the way to
+// /var/log/../../etc/shadow.
+func globWord(pattern, text string, strict bool) bool {
+	up := func(s string) bool {
+		return strings.HasPrefix(s, "../") || strings.HasSuffix(s, "/..") || strings.Contains(s, "/../") || strings.Contains(s, "=../") || s == ".."
+	}
+	if strict && strings.Contains(pattern, "/") && up(text) && !up(pattern) {
+		return false
+	}
+	return glob(pattern, text)
 }
 
 func match(pattern, text string, slash bool) bool {

@@ -68,8 +68,9 @@ func TestGlobAgainstExpressions(t *testing.T) {
 func TestGlobIsFast(t *testing.T) {
 	start := time.Now()
 	text := strings.Repeat("a", 100_000)
-	glob(strings.Repeat("*a", 50)+"b", text)
-	match(strings.Repeat("**a*a", 20)+"b", text, true)
+	if glob(strings.Repeat("*a", 50)+"b", text) || match(strings.Repeat("**a*a", 20)+"b", text, true) {
+		t.Error("a text without a b matches")
+	}
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("took %s", took)
 	}

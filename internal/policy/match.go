@@ -45,6 +45,9 @@ func (r *rule) matches(q *Request, in *reading, s *simple) truth {
 	}
 	m := &r.Match
 	got := yes
+	if r.Effect != Allow {
+		s = s.cleaned()
+	}
 	if s.unknown != "" {
 		got = maybe
 	} else {
@@ -56,10 +59,10 @@ func (r *rule) matches(q *Request, in *reading, s *simple) truth {
 			got = min(got, best)
 		}
 		if len(m.Commands) > 0 {
-			got = min(got, r.whole(s, matchCommands(r.commands, s, in)))
+			got = min(got, r.whole(s, matchCommands(r.commands, s, in, r.Effect == Allow)))
 		}
 		if len(m.ActionTypes) > 0 {
-			got = min(got, r.whole(s, matchCommands(r.actionTypes[q.ActionType], s, in)))
+			got = min(got, r.whole(s, matchCommands(r.actionTypes[q.ActionType], s, in, r.Effect == Allow)))
 		}
 		if len(m.Args) > 0 {
 			got = min(got, r.args(s))
@@ -125,7 +128,7 @@ func (r *rule) args(s *simple) truth {
 	}
 	return r.given(r.Match.Args, len(things), func(p string, i int) truth {
 		if w := things[i]; w.known {
-			return is(glob(p, w.text))
+			return is(globWord(p, w.text, r.Effect == Allow))
 		}
 		return maybe
 	})
@@ -143,16 +146,17 @@ func matchProgram(pattern string, s *simple, in *reading) truth {
 	return got
 }
 
-// matchCommands reports whether s is one of commands, word by word.
-func matchCommands(commands [][]string, s *simple, in *reading) truth {
+// matchCommands reports whether s is one of commands, word by word; strictly as
+// globWord says.
+func matchCommands(commands [][]string, s *simple, in *reading, strict bool) truth {
 	best := no
 	for _, patterns := range commands {
-		best = max(best, matchCommand(patterns, s, in))
+		best = max(best, matchCommand(patterns, s, in, strict))
 	}
 	return best
 }
 
-func matchCommand(patterns []string, s *simple, in *reading) truth {
+func matchCommand(patterns []string, s *simple, in *reading, strict bool) truth {
 	if len(s.words) == 0 {
 		return no
 	}
@@ -173,7 +177,7 @@ func matchCommand(patterns []string, s *simple, in *reading) truth {
 		case !words[i].known:
 			got = min(got, maybe)
 		default:
-			got = min(got, is(glob(p, words[i].text)))
+			got = min(got, is(globWord(p, words[i].text, strict)))
 		}
 		if got == no {
 			return no

@@ -1,6 +1,9 @@
 package policy
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Narrower reports whether new surely runs nothing that old does not run. Every
 // simple command of new is one of old, exactly with its words and files, in the
@@ -14,7 +17,7 @@ import "slices"
 // standard input has made another request, whatever this says.
 func Narrower(old, new Request) bool {
 	if old.Host != new.Host || old.RawShell != new.RawShell || new.LoginShell && !old.LoginShell ||
-		new.Sudo && (!old.Sudo || new.SudoUser != old.SudoUser) || old.ActionType != new.ActionType || old.Directory != new.Directory ||
+		new.Sudo && !old.Sudo || old.Sudo && !narrowerUser(old.SudoUser, new) || old.ActionType != new.ActionType || old.Directory != new.Directory ||
 		!slices.Equal(slices.Sorted(slices.Values(old.EnvNames)), slices.Sorted(slices.Values(new.EnvNames))) {
 		return false
 	}
@@ -46,15 +49,40 @@ func Narrower(old, new Request) bool {
 	return true
 }
 
-// words gives the simple commands of q where everything about them is known,
-// and nil otherwise.
+// words gives the simple commands of q as they are written, not what they run in
+// turn: who takes sudo -u app, timeout 5 or exec away has another command. It is
+// nil where not everything about them is known.
 func words(q Request) []simple {
 	q.Sudo, q.EnvNames = false, nil
 	r := read(&q)
 	if r.why != "" || len(r.variables) > 0 || slices.ContainsFunc(r.simples, func(s simple) bool { return s.doubt() != "" || s.heredoc }) {
 		return nil
 	}
-	return r.simples
+	if len(q.Argv) > 0 || q.LoginShell || q.RawShell {
+		plain := q.Argv
+		if len(plain) == 0 {
+			plain = strings.Fields(q.Line)
+		}
+		s := simple{sequel: true}
+		for _, w := range plain {
+			s.words = append(s.words, literal(w))
+		}
+		return []simple{s}
+	}
+	written, why := parse(q.Line)
+	if why != "" || len(written.variables) > 0 || slices.ContainsFunc(written.simples, func(s simple) bool { return s.doubt() != "" || len(s.words) == 0 }) {
+		return nil
+	}
+	return written.simples
+}
+
+// narrowerUser reports whether new runs as old, whom sudo made it, or as less.
+func narrowerUser(old string, new Request) bool {
+	root := func(user string) bool { return user == "" || user == "root" }
+	if !new.Sudo {
+		return root(old)
+	}
+	return old == new.SudoUser || root(old) && root(new.SudoUser)
 }
 
 func sameSimple(a, b simple) bool {
@@ -67,7 +95,7 @@ func sameSimple(a, b simple) bool {
 // shifts reports whether s changes the shell that runs what follows.
 func shifts(s simple) bool {
 	switch s.words[0].text {
-	case "cd", "chdir", "pushd", "popd", "umask", "ulimit", "exec", "exit", "return", "read", ".", "source", "shift", "break", "continue":
+	case "command", "builtin", "eval", "trap", "export", "readonly", "unset", "cd", "chdir", "pushd", "popd", "umask", "ulimit", "exec", "exit", "return", "read", ".", "source", "shift", "break", "continue":
 		return true
 	}
 	return false

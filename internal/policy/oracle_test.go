@@ -31,7 +31,10 @@ import (
 // As root the place is a chroot, entered as nobody, so that programs named by
 // their path are noticed too. Otherwise it is a PATH.
 
-var mutants = flag.Int("mutants", 250, "how many mutated lines TestOracleMutants runs in every shell")
+var (
+	mutants     = flag.Int("mutants", 250, "how many mutated lines TestOracleMutants runs in every shell")
+	mutantsSeed = flag.Uint64("mutants.seed", 1, "what TestOracleMutants begins with; 0 is another one each time")
+)
 
 // oracle is a place to run lines in.
 type oracle struct {
@@ -40,7 +43,7 @@ type oracle struct {
 	shells [][]string
 }
 
-var shellCommands = [][]string{{"dash"}, {"bash"}, {"bash", "--posix"}, {"busybox", "sh"}, {"zsh"}, {"mksh"}, {"yash"}}
+var shellCommands = [][]string{{"dash"}, {"bash"}, {"bash", "--posix"}, {"busybox", "sh"}, {"zsh"}, {"mksh"}, {"ksh"}, {"yash"}}
 
 // throughPrograms are the real ones, since they are seen through.
 var throughPrograms = []string{"env", "find", "xargs", "timeout", "nice", "ionice", "nohup", "stdbuf", "setsid", "ksh", "rbash"}
@@ -91,7 +94,7 @@ func newOracle() (*oracle, error) {
 		write("tmp/"+name, text, 0o755)
 	}
 	for _, name := range append([]string{"apt"}, lookPrograms...) {
-		if name != ":" && !slices.Contains(throughPrograms, name) {
+		if !slices.Contains(throughPrograms, name) {
 			// A loop that waits for one to fail ends.
 			text := "#!/bin/sh\ncase \"$*\" in *x*) exit 1; esac\nexit 0\n"
 			write("bin/"+name, text, 0o755)
@@ -300,7 +303,7 @@ func TestOracleSees(t *testing.T) {
 // the shell, and none evaluates them, whatever they hold.
 func TestOracleInherits(t *testing.T) {
 	o := oracleFor(t)
-	names := []string{"LINES", "COLUMNS", "LANG", "LC_ALL", "LC_TIME", "TZ", "TERM", "NO_COLOR", "DEBIAN_FRONTEND", "REPLY", "CI", "anything"}
+	names := []string{"LANG", "LC_ALL", "LC_TIME", "TZ", "TERM", "NO_COLOR", "REPLY", "CI", "anything"}
 	if d := lookers(t).Decide(policy.Request{Line: "ls", EnvNames: names}); d.Effect != policy.Allow {
 		t.Fatal(d.Reason)
 	}
@@ -324,11 +327,14 @@ func TestOracleHonest(t *testing.T) {
 }
 
 // TestOracleMutants changes the lines of both corpora at random and runs what
-// is allowed of that.
+// is allowed of that: always the same ones, unless told otherwise.
 func TestOracleMutants(t *testing.T) {
 	o := oracleFor(t)
 	p := lookers(t)
-	seed := rand.Uint64()
+	seed := *mutantsSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
 	r := rand.New(rand.NewPCG(seed, 0))
 	seeds := append(corpus(t, "honest.txt"), corpus(t, "slip.txt")...)
 	seen := map[string]bool{}

@@ -177,7 +177,7 @@ type Decision struct {
 	Effect   Effect
 	Rule     string   // the name of the rule that decided, RuleDefault or RuleActionTypes
 	Gate     Gate     // of RequireApproval, with its defaults filled in
-	Reason   string   // one or two sentences for people: which command, and what to do
+	Reason   string   // one or two sentences for people: which command and why, and what to do where something can be done
 	Commands []Judged // every simple command, in the order of the text
 	Parsed   bool     // the text could be taken apart
 	Why      string   // why it could not, as the rest of a sentence about the line: "is read differently …"

@@ -476,9 +476,102 @@ func TestNarrower(t *testing.T) {
 		{Request{Argv: []string{"ls", "a b"}}, Request{Argv: []string{"ls", "a b"}}, true},
 		{Request{Argv: []string{"ls", "a b"}}, Request{Argv: []string{"ls", "a", "b"}}, false},
 		{Request{Argv: []string{"ls", "a"}}, line("ls a"), true},
+		{line("sudo -u app rm x; ls"), line("rm x"), false},
+		{line("sudo -u app rm x; ls"), line("sudo -u app rm x"), true},
+		{line("chroot /jail rm x"), line("rm x"), false},
+		{line("busybox rm x"), line("rm x"), false},
+		{line("find . -exec rm x \\;"), line("rm x"), false},
+		{line("timeout 5 rm x"), line("rm x"), false},
+		{line("exec ls; rm x"), line("ls; rm x"), false},
+		{line("exec ls; rm x"), line("rm x"), false},
+		{line("command exit; rm x"), line("rm x"), false},
+		{line("env -i ./deploy"), line("./deploy"), false},
+		{line("target=staging ./deploy"), line("target=prod ./deploy"), false},
+		{line("env target=staging ./deploy"), line("env target=prod ./deploy"), false},
+		{line("export target=staging; ./deploy"), line("./deploy"), false},
+		{Request{Line: "ls", Sudo: true, SudoUser: "nobody"}, line("ls"), false},
 	} {
 		if got := Narrower(c.old, c.new); got != c.want {
 			t.Errorf("%+v → %+v: %v", c.old, c.new, got)
+		}
+	}
+}
+
+// A last * of a pattern does not let through as whom else something runs.
+func TestUsersStayWhoTheyAre(t *testing.T) {
+	p := newPolicy(t, Rules{Default: Deny, Rules: []Rule{
+		{Name: "look", Effect: Allow, Match: Match{Programs: []string{"ls", "./deploy"}}},
+		{Name: "app", Effect: Allow, Match: Match{Commands: []string{"sudo -u app *", "doas -u app *", "runuser -u app *", "ssh h *", "chroot /jail *", "su app -c *"}}},
+	}})
+	for _, l := range []string{"sudo -u app ls", "sudo -u app -n -- ls", "doas -u app ls", "runuser -u app -- ls", "ssh h ls", "ssh h -t ls", "chroot /jail ls", "su app -c ls",
+		"sudo -u app ./deploy"} {
+		if d := p.Decide(line(l)); d.Effect != Allow {
+			t.Errorf("%q is %s: %s", l, d.Effect, d.Reason)
+		}
+	}
+	for _, l := range []string{"sudo -u app -u root ls", "sudo -u app -uroot ls", "sudo -u app --user=root ls", "sudo -u app -g root ls", "doas -u app -u root ls",
+		"runuser -u app -u root ls", "ssh h -l root ls", "ssh h -o User=root ls", "ssh h -p 23 ls", "chroot /jail ./deploy", "ssh h ./deploy", "su app -c ./deploy -"} {
+		if d := p.Decide(line(l)); d.Effect != Deny {
+			t.Errorf("%q is %s by %s", l, d.Effect, d.Rule)
+		}
+	}
+}
+
+// Of the request's variables only the names are known, so those count of which
+// some value does something.
+func TestInheritedVariables(t *testing.T) {
+	p := lookers(t)
+	for _, name := range []string{"LINES", "COLUMNS", "DEBIAN_FRONTEND", "telexec_shell", "telexec_line"} {
+		if d := p.Decide(Request{Line: "ls", EnvNames: []string{name}}); d.Effect != Deny {
+			t.Errorf("%s is %s", name, d.Effect)
+		}
+	}
+	for l, want := range map[string]Effect{
+		"DEBIAN_FRONTEND=noninteractive ls":                    Allow,
+		"export DEBIAN_FRONTEND=noninteractive; ls":            Allow,
+		"DEBIAN_FRONTEND='Noninteractive; BEGIN{exec 0} #' ls": Deny,
+		"env DEBIAN_FRONTEND=\"$x\" ls":                        Deny,
+		"telexec_shell=/tmp/x; ls":                             Deny,
+	} {
+		if d := p.Decide(line(l)); d.Effect != want {
+			t.Errorf("%q is %s", l, d.Effect)
+		}
+	}
+}
+
+func TestArgumentsLeadNowhereElse(t *testing.T) {
+	p := newPolicy(t, Rules{Default: Deny, Rules: []Rule{
+		{Name: "no-etc", Effect: Deny, Match: Match{Programs: []string{"cat"}, Args: []string{"/etc/*"}}},
+		{Name: "logs", Effect: Allow, Match: Match{Programs: []string{"cat"}, Args: []string{"/var/log/*", "--file=/srv/*"}}},
+		{Name: "tails", Effect: Allow, Match: Match{Commands: []string{"tail /var/log/*", "ls *", "head ../log/*"}}},
+	}})
+	for l, want := range map[string]Effect{
+		"cat /var/log/a": Allow, "cat /var/log/a/b..c": Allow, "cat < /var/log/a": Allow, "tail /var/log/a": Allow, "ls /var/log/../x": Allow, "head ../log/x": Allow,
+		"cat /var/log/../../etc/shadow": Deny, "cat /var/log/..": Deny, "cat --file=/srv/../etc/x": Deny, "cat < /var/log/../x": Deny, "tail /var/log/../../etc/shadow": Deny,
+		"cat /etc/../etc/shadow": Deny,
+	} {
+		if d := p.Decide(line(l)); d.Effect != want {
+			t.Errorf("%q is %s by %s", l, d.Effect, d.Rule)
+		}
+	}
+	if d := p.Decide(line("cat /etc/../etc/shadow")); d.Rule != "no-etc" {
+		t.Errorf("denied by %s", d.Rule)
+	}
+}
+
+func TestDenyListsReadPaths(t *testing.T) {
+	p := newPolicy(t, Rules{Default: Allow, Rules: []Rule{
+		{Name: "no-rm", Effect: Deny, Match: Match{Programs: []string{"rm"}}},
+		{Name: "no-etc", Effect: Deny, Match: Match{Writes: []string{"/etc/**"}}},
+	}})
+	for _, l := range []string{"/bin/./rm x", "//bin/rm x", "/usr/bin/../bin/rm x", "echo > /etc/./x", "echo > /etc/../etc/x", "echo >//etc/x/y", "jobs -x rm x"} {
+		if d := p.Decide(line(l)); d.Effect != Deny {
+			t.Errorf("%q is %s", l, d.Effect)
+		}
+	}
+	for _, l := range []string{"/bin/./ls", "./rm x", "echo > /tmp//x", "/usr//bin/printf '%d' x"} {
+		if d := p.Decide(line(l)); d.Effect != Allow {
+			t.Errorf("%q is %s: %s", l, d.Effect, d.Reason)
 		}
 	}
 }
@@ -511,6 +604,8 @@ func TestHostileTexts(t *testing.T) {
 	const n = 110_000
 	for name, text := range map[string]string{
 		"brackets":      strings.Repeat("(", n),
+		"many files":    strings.Repeat("{ ", 1000) + strings.Repeat("ls;", 990) + strings.Repeat("}"+strings.Repeat(" >x", 16)+";", 1000),
+		"files in text": "sh -c '" + strings.Repeat("ls;", 990) + "'" + strings.Repeat(" >x", 16),
 		"substitutions": strings.Repeat("$(", n/2),
 		"backquotes":    strings.Repeat("`", n),
 		"braces":        strings.Repeat("{ ", n/2),

@@ -16,6 +16,8 @@ const (
 	maxDepth    = 16        // substitutions in substitutions, texts in texts
 	maxSimples  = 1000      // simple commands
 	maxRedirs   = 16        // of one command
+	maxFiles    = 4000      // read and written, counted for every command
+	maxSet      = 1000      // variables
 )
 
 // dialects are the grammars in which a text must mean the same.
@@ -96,10 +98,17 @@ func scan(text string) string {
 	}
 	openings := 0
 	wordStart := 0
+	documents := strings.Contains(text, "<<")
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
 		case c == '\n' && i > 0 && text[i-1] == '\\' && i > 1 && !strings.ContainsRune(" \t\n", rune(text[i-2])):
 			return "continues a line within a word"
+		case c == '\n' && i > 0 && text[i-1] == '\\' && strings.Contains(text[strings.LastIndexByte(text[:i], '\n')+1:i], "#"):
+			// A comment ends with its line whatever stands there; the parser goes on.
+			return "has a comment, or a #, in a line that it continues"
+		case c == '\n' && i > 0 && text[i-1] == '\\' && documents:
+			// The line behind it may end a here-document, or may not.
+			return "continues a line and has a here-document, of which different shells see the end in different places"
 		case c < ' ' && c != '\t' && c != '\n', c == 0x7f:
 			return "has control characters in it"
 		case c >= 0x80 && i+1 < len(text) && (text[i+1] == '\\' || text[i+1] == '`'):
@@ -130,6 +139,7 @@ type collector struct {
 	variables []string
 	why       string // the first thing that is not understood; ends the walk
 	depth     int    // of substitutions
+	files     int    // of simples, see maxFiles
 }
 
 // place is where a statement stands.
@@ -169,6 +179,9 @@ func (c *collector) set(name string) {
 	if i, found := slices.BinarySearch(c.variables, name); !found {
 		c.variables = slices.Insert(c.variables, i, name)
 	}
+	if len(c.variables) > maxSet {
+		c.fail("sets too many variables to be understood")
+	}
 }
 
 func (c *collector) list(stmts []*syntax.Stmt, at place) {
@@ -206,6 +219,10 @@ func (c *collector) stmt(s *syntax.Stmt, at place) {
 	}
 	if before == len(c.simples) {
 		c.opaque(s, "a redirection without a command means different things to different shells")
+	}
+	if c.files += (len(c.simples) - before) * (len(to.reads) + len(to.writes)); c.files > maxFiles {
+		c.fail("redirects too much to be understood")
+		return
 	}
 	for i := range c.simples[before:] {
 		in := &c.simples[before+i]
@@ -300,7 +317,7 @@ func (c *collector) call(call *syntax.CallExpr, at place) {
 		if a.Value != nil {
 			value = c.word(a.Value)
 		}
-		if !value.known || !isSize(a.Name.Value, value.text) {
+		if !value.known || !isPlain(a.Name.Value, value.text) {
 			c.set(a.Name.Value)
 		}
 	}
@@ -365,6 +382,29 @@ func (c *collector) declare(d *syntax.DeclClause, at place) {
 	c.emit(simple{words: words, sequel: at.top, joined: at.joined})
 }
 
+// plainDocument reports whether the here-document begins right behind the line
+// of its operator, and whether no expansion in it goes over a line end. Some
+// shells look for its end line by line, and others read what is in between first.
+func (c *collector) plainDocument(r *syntax.Redirect) bool {
+	at := int(r.OpPos.Offset())
+	end := strings.IndexByte(c.text[at:], '\n')
+	if end < 0 || r.Hdoc == nil || len(r.Hdoc.Parts) == 0 {
+		// An empty one: the line behind must be its end.
+		line, _, _ := strings.Cut(c.text[at+end+1:], "\n")
+		return end >= 0 && strings.TrimLeft(line, "\t") == strings.Trim(c.source(r.Word), `'"`)
+	}
+	body := int(r.Hdoc.Pos().Offset())
+	if first := at + end + 1; body < first || strings.Trim(c.text[first:body], "\t") != "" {
+		return false
+	}
+	for _, part := range r.Hdoc.Parts {
+		if _, text := part.(*syntax.Lit); !text && strings.Contains(c.source(part), "\n") {
+			return false
+		}
+	}
+	return true
+}
+
 // redirect walks a redirection and adds what it reads and writes to to.
 func (c *collector) redirect(r *syntax.Redirect, to *simple) {
 	if r.N != nil && (len(r.N.Value) != 1 || r.N.Value[0] < '0' || r.N.Value[0] > '9') {
@@ -376,6 +416,10 @@ func (c *collector) redirect(r *syntax.Redirect, to *simple) {
 		delimiter := strings.Trim(c.source(r.Word), `'"`)
 		if !isName(delimiter) || c.depth > 0 {
 			c.fail("has a here-document that different shells read differently")
+			return
+		}
+		if !c.plainDocument(r) {
+			c.fail("has a here-document with something of several lines in it or before it, of which different shells see the end in different places")
 			return
 		}
 		to.heredoc = true

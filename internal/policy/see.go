@@ -9,9 +9,7 @@ import (
 func read(q *Request) *reading {
 	r := &reading{moves: q.Directory != ""}
 	for _, name := range q.EnvNames {
-		if !isSize(name, "0") { // inherited, so never evaluated
-			r.setVariable(name)
-		}
+		r.setVariable(name) // whatever the value is: it is not known here
 	}
 	if q.Sudo {
 		words := []word{literal("sudo")}
@@ -75,9 +73,10 @@ func (r *reading) foreign(q *Request) {
 		words = strings.FieldsFunc(q.Line, func(c rune) bool { return c == ' ' || c == '\t' })
 	}
 	s := simple{sequel: true}
+	percents := 0
 	for _, w := range words {
-		// Two % are a variable on Windows.
-		if w == "" || strings.Trim(w, plainRunes) != "" || w[0] == '=' || w[0] == '%' || q.RawShell && strings.Count(w, "%") > 1 {
+		percents += strings.Count(w, "%") // two are a variable on Windows, even with blanks between
+		if w == "" || strings.Trim(w, plainRunes) != "" || w[0] == '=' || w[0] == '%' || q.RawShell && percents > 1 {
 			r.fail("has more than plain words in it, and nobody knows what the shell of this host makes of that")
 			return
 		}
@@ -242,6 +241,19 @@ func (o options) strip(words []word) (rest []word, given []option, ok bool) {
 	return rest, given, true
 }
 
+// users counts the options among given that say as whom something runs. Of two
+// the last one counts, and a pattern like "sudo -u app *" names only the first.
+func users(given []option) int {
+	n := 0
+	for _, o := range given {
+		switch o.name {
+		case "-u", "--user", "-g", "--group":
+			n++
+		}
+	}
+	return n
+}
+
 // join gives words as the one text that eval and ssh make of them.
 func join(words []word) (string, bool) {
 	texts := make([]string, len(words))
@@ -259,6 +271,10 @@ func (r *reading) runsText(s simple, text string, depth int) {
 	before := len(r.simples)
 	r.line(text, place{}, depth)
 	if r.why != "" {
+		return
+	}
+	if r.files += (len(r.simples) - before) * (len(s.writes) + len(s.reads)); r.files > maxFiles {
+		r.fail("redirects too much to be understood")
 		return
 	}
 	for i := range r.simples[before:] {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"path"
 	"slices"
 	"strings"
 )
@@ -50,13 +51,14 @@ type reading struct {
 	simples   []simple
 	variables []string // set anywhere in it, but harmless ones; sorted, each once
 	read      int      // bytes of text parsed for it, texts in texts again
+	files     int      // opened by redirection for texts in texts, see maxFiles
 	moves     bool     // it may change its directory, so that relative paths mean nothing
 }
 
 // assign notes an assignment: NAME=value, of which the name is known.
 func (r *reading) assign(w word) {
 	name, value, _ := strings.Cut(w.prefix, "=")
-	if !w.known || !isSize(name, value) {
+	if !w.known || !isPlain(name, value) {
 		r.setVariable(name)
 	}
 }
@@ -67,6 +69,9 @@ func (r *reading) setVariable(name string) {
 	}
 	if i, found := slices.BinarySearch(r.variables, name); !found {
 		r.variables = slices.Insert(r.variables, i, name)
+	}
+	if len(r.variables) > maxSet {
+		r.fail("sets too many variables to be understood")
 	}
 }
 
@@ -79,6 +84,30 @@ func (s *simple) texts() []string {
 		texts = append(texts, "…")
 	}
 	return texts
+}
+
+// cleaned gives s with its paths as short as they can be, so that /bin/./rm is
+// not past a rule that denies rm.
+func (s *simple) cleaned() *simple {
+	long := func(w word) bool {
+		return w.known && strings.Contains(w.text, "/") && !strings.HasPrefix(w.text, "./") && path.Clean(w.text) != w.text
+	}
+	program := len(s.words) > 0 && long(s.words[0])
+	if !program && !slices.ContainsFunc(s.writes, long) {
+		return s
+	}
+	c := *s
+	if program {
+		c.words = slices.Clone(s.words)
+		c.words[0].text = path.Clean(c.words[0].text)
+	}
+	c.writes = slices.Clone(s.writes)
+	for i, w := range c.writes {
+		if long(w) {
+			c.writes[i].text = path.Clean(w.text)
+		}
+	}
+	return &c
 }
 
 // doubt tells what is unknown about it, for people; "" where nothing is.

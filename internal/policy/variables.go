@@ -9,7 +9,7 @@ import (
 // file to read or an option.
 var harmlessNames = []string{
 	"LANG", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLORTERM",
-	"DEBIAN_FRONTEND", "CI", "REPLY", "SOURCE_DATE_EPOCH",
+	"CI", "REPLY", "SOURCE_DATE_EPOCH",
 }
 
 // shellNames are variables in small letters that some shell treats specially:
@@ -33,13 +33,24 @@ func harmless(name string) bool {
 	if slices.Contains(harmlessNames, name) || strings.HasPrefix(name, "LC_") {
 		return true
 	}
+	// The scripts that start a command have variables of their own.
+	if strings.HasPrefix(name, "telexec_") {
+		return false
+	}
 	return name == strings.ToLower(name) && name != "_" && !strings.HasSuffix(name, "_proxy") && !slices.Contains(shellNames, name)
 }
 
-// isSize reports whether the variable is the size of a terminal and value a
-// number. mksh evaluates what a line sets them to, but not what it inherits.
-func isSize(name, value string) bool {
-	return (name == "COLUMNS" || name == "LINES") && value != "" && strings.Trim(value, "0123456789") == ""
+// isPlain reports whether a variable is harmless with that value: the size of a
+// terminal that is a number (mksh evaluates it), and a front end of debconf that
+// is a name (debconf, in Perl, evaluates it).
+func isPlain(name, value string) bool {
+	switch name {
+	case "COLUMNS", "LINES":
+		return value != "" && strings.Trim(value, "0123456789") == ""
+	case "DEBIAN_FRONTEND":
+		return value != "" && strings.Trim(value, "abcdefghijklmnopqrstuvwxyz") == ""
+	}
+	return false
 }
 
 // isName reports whether name is a name for a variable (XBD 3.216).

@@ -35,7 +35,10 @@ func wrapper(name string) seer {
 	case "doas":
 		return around(options{flags: "n", values: "u"}, 0, true)
 	case "chroot":
-		return around(options{}, 1, true)
+		return func(r *reading, s simple, depth int) {
+			r.moves = true
+			around(options{}, 1, true)(r, s, depth)
+		}
 	case "nohup", "chronic":
 		return around(options{}, 0, false)
 	case "time":
@@ -63,12 +66,13 @@ var opaque = func() map[string]string {
 		i386 x86_64 setpriv capsh pkexec runcon proot fakeroot fakechroot faketime dbus-run-session dbus-launch xvfb-run cpulimit taskset chrt
 		numactl prlimit choom catchsegv rlwrap entr unbuffer daemonize daemon sg sshpass torsocks proxychains proxychains4 eatmydata firejail
 		bwrap softlimit setuidgid envuidgid envdir chpst s6-setuidgid gosu su-exec setlock multitime perf valgrind gdb csh tcsh fish yash rc es
-		at batch run-parts logsave mosh rsh remsh rexec xterm uxterm posh pdksh oksh loksh lksh rksh rzsh pfexec sudoedit run0 ssh-agent xauth`) {
+		at batch run-parts logsave mosh rsh remsh rexec xterm uxterm posh pdksh oksh loksh lksh rksh rzsh pfexec sudoedit run0 ssh-agent xauth
+		systemd-inhibit nocache caffeinate ifne lckdo mispipe pee aa-exec cgexec schroot dtach`) {
 		m[name] = name + " runs what it is given, and that is not followed"
 	}
 	for _, name := range strings.Fields(`alias unalias function set shopt enable hash complete compgen compopt bind mapfile readarray declare
 		typeset local let nameref integer float getopts autoload functions zmodload zle zstyle emulate sched vared compdef bindkey zcompile disable
-		unhash unfunction fc r history global print suspend logout disown setopt unsetopt setenv unsetenv abbr noglob nocorrect repeat coproc
+		unhash unfunction fc r history global print suspend logout disown setopt unsetopt setenv unsetenv abbr noglob nocorrect repeat coproc jobs hist
 		select foreach limit unlimit log private zformat zparseopts zregexparse zpty ztcp zsocket zsystem sysopen sysread syswrite
 		comparguments compctl comptry rehash which-command`) {
 		m[name] = name + " changes what the shell makes of what follows"
@@ -80,7 +84,8 @@ var opaque = func() map[string]string {
 // its first operands. itself: the program must be allowed too.
 func around(o options, operands int, itself bool) seer {
 	return func(r *reading, s simple, depth int) {
-		rest, _, ok := o.strip(s.words)
+		rest, given, ok := o.strip(s.words)
+		ok = ok && users(given) <= 1
 		for range operands {
 			if !ok || len(rest) == 0 || !rest[0].single {
 				ok = false
@@ -257,7 +262,7 @@ func seeSudo(r *reading, s simple, depth int) {
 			ok = false // asks a program for the password
 		}
 	}
-	if !ok || len(rest) == 0 && s.open {
+	if !ok || len(rest) == 0 && s.open || users(given) > 1 {
 		r.unknown(s, "what sudo is given is not understood")
 		return
 	}
@@ -278,6 +283,7 @@ func seeSu(r *reading, s simple, depth int) {
 		case !w.known:
 			users = 2
 		case w.text == "-" || w.text == "-l" || w.text == "--login":
+			r.moves = true
 		case (w.text == "-c" || w.text == "--command") && text == nil && i+1 < len(s.words):
 			i++
 			text = &s.words[i]
@@ -348,6 +354,9 @@ func seeSSH(r *reading, s simple, depth int) {
 		rest, given, ok := o.strip(words)
 		for _, g := range given {
 			name, _, assigns := strings.Cut(g.value.text, "=")
+			if host && g.value.text != "" {
+				ok = false // may say as whom, which a pattern like "ssh h *" does not name
+			}
 			if g.name == "-o" && !(assigns && sshOptions[strings.ToLower(name)] && !strings.Contains(g.value.text, "\n")) {
 				ok = false
 			}
@@ -363,6 +372,7 @@ func seeSSH(r *reading, s simple, depth int) {
 				return
 			}
 			r.emit(s)
+			r.moves = true // relative paths are those of the other host
 			r.runsText(s.inner(s.words), text, depth)
 			return
 		}

@@ -77,11 +77,13 @@ type Approvals interface {
 	// or as Apply does. No two steps are of one command.
 	Decide(ctx context.Context, steps []approval.Step) error
 
-	// Approval gives the approval of a command, or NotFound (UNKNOWN_APPROVAL).
+	// Approval gives the approval of a command, or NotFound (UNKNOWN_APPROVAL). A
+	// damaged one is DataLoss (STORE_DAMAGED).
 	Approval(ctx context.Context, commandID string) (approval.Approval, error)
 
 	// Approvals gives those that the filter selects, newest first: by falling
-	// command id.
+	// command id. A damaged one is left out and logged. Its cost is that of the
+	// rarest thing asked for, not of the history.
 	Approvals(ctx context.Context, f approval.Filter) ([]approval.Approval, error)
 }
 

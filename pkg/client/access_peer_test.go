@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"strconv"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -110,10 +111,10 @@ func (p *peer) ExplainPolicy(_ context.Context, req *telexecv1.ExplainPolicyRequ
 func (p *peer) CreateToken(_ context.Context, req *telexecv1.CreateTokenRequest) (*telexecv1.CreateTokenResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.valid(req.GetToken()) != nil {
+	if p.valid(req.GetPrincipal()) != nil {
 		return nil, no(codes.AlreadyExists, reasonTokenNameTaken)
 	}
-	t := &telexecv1.Token{Token: req.GetToken(), Id: fmt.Sprint(len(p.tokens))}
+	t := &telexecv1.Token{Principal: req.GetPrincipal(), Id: fmt.Sprint(len(p.tokens))}
 	p.tokens = append(p.tokens, t)
 	return &telexecv1.CreateTokenResponse{Secret: "s3cret", Token: t}, nil
 }
@@ -121,23 +122,35 @@ func (p *peer) CreateToken(_ context.Context, req *telexecv1.CreateTokenRequest)
 // valid gives the key of that name that is not revoked.
 func (p *peer) valid(name string) *telexecv1.Token {
 	for _, t := range p.tokens {
-		if t.GetToken() == name && t.GetRevokeTime() == nil {
+		if t.GetPrincipal() == name && t.GetRevokeTime() == nil {
 			return t
 		}
 	}
 	return nil
 }
 
-func (p *peer) ListTokens(context.Context, *telexecv1.ListTokensRequest) (*telexecv1.ListTokensResponse, error) {
+// ListTokens gives one key a page.
+func (p *peer) ListTokens(_ context.Context, req *telexecv1.ListTokensRequest) (*telexecv1.ListTokensResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return &telexecv1.ListTokensResponse{Tokens: p.tokens}, nil
+	resp := &telexecv1.ListTokensResponse{}
+	for i, t := range p.tokens {
+		switch after, _ := strconv.Atoi(req.GetPageToken()); {
+		case i < after || t.GetRevokeTime() != nil && !req.GetIncludeInactive():
+		case len(resp.GetTokens()) == 1:
+			resp.NextPageToken = fmt.Sprint(i)
+			return resp, nil
+		default:
+			resp.Tokens = append(resp.Tokens, t)
+		}
+	}
+	return resp, nil
 }
 
 func (p *peer) RevokeToken(_ context.Context, req *telexecv1.RevokeTokenRequest) (*telexecv1.RevokeTokenResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t := p.valid(req.GetToken())
+	t := p.valid(req.GetPrincipal())
 	if t == nil {
 		return nil, no(codes.NotFound, reasonUnknownToken)
 	}

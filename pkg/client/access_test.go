@@ -202,11 +202,11 @@ func TestDecisionInDoubt(t *testing.T) {
 func TestTokens(t *testing.T) {
 	p := newPeer(t)
 	c := p.dial(t, Options{})
-	made, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Token: "ann"})
+	made, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Principal: "ann"})
 	if err != nil || made.GetSecret() != "s3cret" {
 		t.Fatal(made, err)
 	}
-	if _, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Token: "ann"}); err == nil || strings.Contains(err.Error(), "lost") {
+	if _, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Principal: "ann"}); err == nil || strings.Contains(err.Error(), "lost") {
 		t.Errorf("a name that is taken: %v", err)
 	}
 	if was, err := c.RevokeToken(t.Context(), "ann"); err != nil || was.GetRevokeTime() == nil {
@@ -215,8 +215,22 @@ func TestTokens(t *testing.T) {
 	if _, err := c.RevokeToken(t.Context(), "ann"); err == nil {
 		t.Error("revoked twice")
 	}
-	if list, err := c.ListTokens(t.Context()); err != nil || len(list) != 1 {
-		t.Error(list, err)
+	for _, name := range []string{"ann", "bob"} {
+		if _, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Principal: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for all, want := range map[bool][]string{true: {"ann", "ann", "bob"}, false: {"ann", "bob"}} {
+		var got []string
+		for token, err := range c.ListTokens(t.Context(), &telexecv1.ListTokensRequest{IncludeInactive: all}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, token.GetPrincipal())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v: %v", all, got)
+		}
 	}
 }
 
@@ -227,7 +241,7 @@ func TestTokenWhoseAnswerIsLost(t *testing.T) {
 		p := newPeer(t)
 		p.loses("CreateToken", 1)
 		c := p.dial(t, Options{})
-		_, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Token: "ann"})
+		_, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Principal: "ann"})
 		if e, ok := asError(err); !ok || e.Reason != ReasonUnreachable || !strings.Contains(e.Hint, "revoke ann") {
 			t.Errorf("got %v", err)
 		}
@@ -249,7 +263,7 @@ func TestTokenThatTheStoreHasKept(t *testing.T) {
 			return nil
 		}
 		c := p.dial(t, Options{})
-		_, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Token: "ann"})
+		_, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Principal: "ann"})
 		if e, ok := asError(err); !ok || e.Reason != reasonTokenNameTaken || !strings.Contains(e.Hint, "revoke ann") {
 			t.Errorf("got %v", err)
 		}
@@ -262,7 +276,7 @@ func TestRevocationWhoseAnswerIsLost(t *testing.T) {
 		p.loses("RevokeToken", 1)
 		c := p.dial(t, Options{})
 		for range 2 {
-			if _, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Token: "ann"}); err != nil {
+			if _, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Principal: "ann"}); err != nil {
 				t.Fatal(err)
 			}
 			_ = sleep(t.Context(), time.Minute)
@@ -277,7 +291,7 @@ func TestRevocationWhoseAnswerIsLost(t *testing.T) {
 			return nil
 		}
 		p.calls["RevokeToken"] = 0 // lose one more
-		if _, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Token: "ann"}); err != nil {
+		if _, err := c.CreateToken(t.Context(), &telexecv1.CreateTokenRequest{Principal: "ann"}); err != nil {
 			t.Fatal(err)
 		}
 		_, err := c.RevokeToken(t.Context(), "ann")
@@ -417,6 +431,38 @@ func TestAuditChain(t *testing.T) {
 			b, ok := errors.AsType[*AuditBreak](err)
 			if !ok || b.Sequence != tt.broken || !strings.Contains(b.Error(), tt.why) {
 				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// Behind a row that is known, nothing can be put in its place.
+func TestAuditChainAfter(t *testing.T) {
+	rows := chained("a", "b", "c")
+	for _, tt := range []struct {
+		name     string
+		sequence int64
+		hash     []byte
+		broken   int64 // 0: intact
+	}{
+		{"as noted", 1, rows[0].GetHash(), 0},
+		{"another hash", 1, rows[1].GetHash(), 2},
+		{"no hash", 1, nil, 2},
+		{"rows missing behind it", 0, make([]byte, 32), 1},
+		{"rows from before it", 2, rows[1].GetHash(), 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			chain := AuditChainAfter(tt.sequence, tt.hash)
+			if n, hash := chain.Head(); n != tt.sequence || string(hash) != string(tt.hash) {
+				t.Errorf("at first %d %x", n, hash)
+			}
+			err := errors.Join(chain.Next(rows[1]), chain.Next(rows[2]))
+			b, ok := errors.AsType[*AuditBreak](err)
+			if ok != (tt.broken > 0) || ok && b.Sequence != tt.broken {
+				t.Errorf("%v", err)
+			}
+			if n, _ := chain.Head(); !ok && n != 3 {
+				t.Errorf("the last is %d", n)
 			}
 		})
 	}

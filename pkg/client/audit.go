@@ -35,7 +35,8 @@ func (c *Client) ListAuditEntriesPage(ctx context.Context, req *telexecv1.ListAu
 
 // VerifyAudit lets the service check its audit. That a row is not as it was
 // written is an answer (intact is false), not an error. It takes as long as
-// reading all of it does. Only an admin may.
+// reading all of it does, or what is behind the row that req names: head_sequence
+// and head_hash of an earlier answer. Only an admin may.
 func (c *Client) VerifyAudit(ctx context.Context, req *telexecv1.VerifyAuditRequest) (*telexecv1.VerifyAuditResponse, error) {
 	return call(ctx, c, true, c.admin.VerifyAudit, req)
 }
@@ -97,13 +98,20 @@ func (c *Client) exportOnce(ctx context.Context, req *telexecv1.ExportAuditReque
 // service: each must follow the one before it, and its hash must be that of its
 // text. So a row that was changed, removed, put in or moved is found; that rows are
 // missing at the end is only seen by who has noted the number and hash of one of
-// them (VerifyAudit gives them as head_hash and verified_rows).
+// them (VerifyAudit gives them as head_sequence and head_hash).
 //
-// The zero value is ready for a chain from any row on. It is for one goroutine.
+// The zero value is ready for a chain from any row on, AuditChainAfter for one from
+// a certain row on. It is for one goroutine.
 type AuditChain struct {
 	sequence int64
 	hash     []byte // of the last good row; nil before the first
 	broken   *AuditBreak
+}
+
+// AuditChainAfter is a chain that goes on behind a row that is known by its number
+// and its hash, of 32 bytes: ExportAudit with that after_sequence gives its rows.
+func AuditChainAfter(sequence int64, hash []byte) *AuditChain {
+	return &AuditChain{sequence: sequence, hash: append([]byte{}, hash...)} // never nil, which would ask for nothing
 }
 
 // AuditBreak is the first row at which a chain is broken.
@@ -156,5 +164,6 @@ func (a *AuditChain) check(row *telexecv1.ExportAuditResponse) *AuditBreak {
 	return nil
 }
 
-// Head gives number and hash of the last good row; 0 and nil before the first.
+// Head gives number and hash of the last good row, at first of the one that is
+// known; 0 and nil where there is none.
 func (a *AuditChain) Head() (sequence int64, hash []byte) { return a.sequence, a.hash }

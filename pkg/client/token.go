@@ -4,12 +4,18 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 )
+
+// maxPage is the most that a page can be asked to hold.
+const maxPage = 1000
 
 // tokenKey is that of the Token in a call's context.
 type tokenKey struct{}
@@ -58,39 +64,49 @@ func dataDir(getenv func(string) string) string {
 func (c *Client) CreateToken(ctx context.Context, req *telexecv1.CreateTokenRequest) (*telexecv1.CreateTokenResponse, error) {
 	resp, err := call(ctx, c, false, c.admin.CreateToken, req)
 	if e, ok := asError(err); ok && e.doubt && (e.leavesOpen() || e.temporary() || e.Reason == reasonTokenNameTaken) {
-		return nil, e.inDoubt("The key %[1]s may have been made, and its token is lost with the answer: if it is listed, revoke %[1]s and make another", req.GetToken())
+		return nil, e.inDoubt("The key %[1]s may have been made, and its token is lost with the answer: if it is listed, revoke %[1]s and make another", req.GetPrincipal())
 	}
 	return resp, err
 }
 
-// ListTokens gives all API keys by name, without their tokens, revoked and expired
-// ones too. Only an admin may.
-func (c *Client) ListTokens(ctx context.Context) ([]*telexecv1.Token, error) {
-	resp, err := call(ctx, c, true, c.admin.ListTokens, &telexecv1.ListTokensRequest{})
-	return resp.GetTokens(), err
+// ListTokens gives the API keys that match req by the name of their principals,
+// without their tokens, over all pages; as ListCommands. Only an admin may.
+func (c *Client) ListTokens(ctx context.Context, req *telexecv1.ListTokensRequest) iter.Seq2[*telexecv1.Token, error] {
+	req = proto.CloneOf(req)
+	return pages(func(token string) ([]*telexecv1.Token, string, error) {
+		if token != "" {
+			req.PageToken = token
+		}
+		resp, err := c.ListTokensPage(ctx, req)
+		return resp.GetTokens(), resp.GetNextPageToken(), err
+	})
 }
 
-// RevokeToken takes the API key of that name back, at once. A lost answer is asked
+// ListTokensPage gives one page, for callers that page themselves.
+func (c *Client) ListTokensPage(ctx context.Context, req *telexecv1.ListTokensRequest) (*telexecv1.ListTokensResponse, error) {
+	return call(ctx, c, true, c.admin.ListTokens, req)
+}
+
+// RevokeToken takes the API key of the principal of that name back, at once. A lost answer is asked
 // for again: a key that the first attempt has revoked is no error. Only an admin
 // may.
-func (c *Client) RevokeToken(ctx context.Context, name string) (*telexecv1.Token, error) {
-	resp, err := call(ctx, c, true, c.admin.RevokeToken, &telexecv1.RevokeTokenRequest{Token: name})
+func (c *Client) RevokeToken(ctx context.Context, principal string) (*telexecv1.Token, error) {
+	resp, err := call(ctx, c, true, c.admin.RevokeToken, &telexecv1.RevokeTokenRequest{Principal: principal})
 	if e, ok := asError(err); ok && e.doubt && e.Reason == reasonUnknownToken {
-		if was := c.lastRevoked(ctx, name); was != nil {
+		if was := c.lastRevoked(ctx, principal); was != nil {
 			return was, nil
 		}
 	}
 	return resp.GetToken(), err
 }
 
-// lastRevoked gives the key of that name that was revoked last, or nil.
-func (c *Client) lastRevoked(ctx context.Context, name string) (last *telexecv1.Token) {
-	tokens, err := c.ListTokens(ctx)
-	if err != nil {
-		return nil
-	}
-	for _, t := range tokens {
-		if t.GetToken() == name && t.GetRevokeTime() != nil &&
+// lastRevoked gives the key of that principal that was revoked last, or nil.
+func (c *Client) lastRevoked(ctx context.Context, principal string) (last *telexecv1.Token) {
+	for t, err := range c.ListTokens(ctx, &telexecv1.ListTokensRequest{PageSize: maxPage, IncludeInactive: true}) {
+		if err != nil {
+			return nil
+		}
+		if t.GetPrincipal() == principal && t.GetRevokeTime() != nil &&
 			(last == nil || t.GetRevokeTime().AsTime().After(last.GetRevokeTime().AsTime())) {
 			last = t
 		}

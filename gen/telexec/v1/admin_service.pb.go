@@ -410,11 +410,12 @@ func (x *CallLimits) GetOpenStreams() int32 {
 // Token is an API key, without the token itself.
 type Token struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Resource name, "tokens/{token}".
+	// Resource name, "tokens/{principal}".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its name, which is the principal's.
-	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
-	// The part of the token that is no secret, to tell keys of one name apart.
+	// Name of the principal that it stands for.
+	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	// The part of the token that is no secret, to tell keys of one principal apart:
+	// those before it were revoked.
 	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
 	// What its holder may do: viewer, operator, approver, admin.
 	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
@@ -471,9 +472,9 @@ func (x *Token) GetName() string {
 	return ""
 }
 
-func (x *Token) GetToken() string {
+func (x *Token) GetPrincipal() string {
 	if x != nil {
-		return x.Token
+		return x.Principal
 	}
 	return ""
 }
@@ -539,7 +540,7 @@ type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the principal that it stands for: 1 to 64 small letters, digits and
 	// . _ @ - between them; unique among keys that are not revoked.
-	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
 	// What its holder may do; at least one.
 	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
 	// How long it is good; unset: for ever.
@@ -580,9 +581,9 @@ func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
 	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *CreateTokenRequest) GetToken() string {
+func (x *CreateTokenRequest) GetPrincipal() string {
 	if x != nil {
-		return x.Token
+		return x.Principal
 	}
 	return ""
 }
@@ -663,11 +664,18 @@ func (x *CreateTokenResponse) GetToken() *Token {
 	return nil
 }
 
-// ListTokensRequest has no fields.
+// ListTokensRequest pages.
 type ListTokensRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most so many, 1 to 1000; 0 means 50.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first page.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Also those that are good no more: revoked, or expired. An expired one keeps
+	// the name of its principal taken until it is revoked.
+	IncludeInactive bool `protobuf:"varint,3,opt,name=include_inactive,json=includeInactive,proto3" json:"include_inactive,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ListTokensRequest) Reset() {
@@ -700,11 +708,35 @@ func (*ListTokensRequest) Descriptor() ([]byte, []int) {
 	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
-// ListTokensResponse has all API keys.
+func (x *ListTokensRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListTokensRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListTokensRequest) GetIncludeInactive() bool {
+	if x != nil {
+		return x.IncludeInactive
+	}
+	return false
+}
+
+// ListTokensResponse is one page.
 type ListTokensResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The keys, by name.
-	Tokens        []*Token `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	// The keys, by the name of their principals, those of one principal by age,
+	// oldest first.
+	Tokens []*Token `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	// For the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -746,11 +778,18 @@ func (x *ListTokensResponse) GetTokens() []*Token {
 	return nil
 }
 
+func (x *ListTokensResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // RevokeTokenRequest names an API key.
 type RevokeTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
-	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Name of the principal that it stands for; never the token itself.
+	Principal     string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -785,9 +824,9 @@ func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
 	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *RevokeTokenRequest) GetToken() string {
+func (x *RevokeTokenRequest) GetPrincipal() string {
 	if x != nil {
-		return x.Token
+		return x.Principal
 	}
 	return ""
 }
@@ -1017,7 +1056,8 @@ type AuditEntry struct {
 	By *Actor `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
 	// IP address of the caller.
 	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
-	// Id of the call, as in the service's log.
+	// Id of the call, as in the service's log. A caller may choose it (x-request-id):
+	// it proves nothing, and two calls may have the same one.
 	CallId string `protobuf:"bytes,6,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	// The call, of a refusal: "CommandService/Execute".
 	Method string `protobuf:"bytes,7,opt,name=method,proto3" json:"method,omitempty"`
@@ -1031,7 +1071,7 @@ type AuditEntry struct {
 	SudoUser string `protobuf:"bytes,11,opt,name=sudo_user,json=sudoUser,proto3" json:"sudo_user,omitempty"`
 	// SHA-256 of the whole request.
 	RequestHash []byte `protobuf:"bytes,12,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
-	// What else was acted on, such as the name of a token.
+	// What else was acted on, such as the principal of a token.
 	Subject string `protobuf:"bytes,13,opt,name=subject,proto3" json:"subject,omitempty"`
 	// What the policy said: allow, deny, require_approval. Of approval.decided the
 	// state of the approval from then on.
@@ -1331,13 +1371,16 @@ func (x *AuditOutput) GetTail() []byte {
 	return nil
 }
 
-// VerifyAuditRequest may name a row that is known.
+// VerifyAuditRequest says from where. A row whose number and hash were noted
+// elsewhere, as head_sequence and head_hash of an earlier answer, must be as it
+// was noted; checked is what is behind it, so that a check costs no more than what
+// came since.
 type VerifyAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number of a row whose hash was noted elsewhere; 0: none.
-	ExpectSequence int64 `protobuf:"varint,1,opt,name=expect_sequence,json=expectSequence,proto3" json:"expect_sequence,omitempty"`
-	// That hash, 32 bytes: the row must still have it.
-	ExpectHash    []byte `protobuf:"bytes,2,opt,name=expect_hash,json=expectHash,proto3" json:"expect_hash,omitempty"`
+	// Number of the row that is known; 0: none, all rows are checked.
+	AfterSequence int64 `protobuf:"varint,1,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
+	// Its hash, 32 bytes; given if and only if after_sequence is.
+	AfterHash     []byte `protobuf:"bytes,2,opt,name=after_hash,json=afterHash,proto3" json:"after_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1372,16 +1415,16 @@ func (*VerifyAuditRequest) Descriptor() ([]byte, []int) {
 	return file_telexec_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
-func (x *VerifyAuditRequest) GetExpectSequence() int64 {
+func (x *VerifyAuditRequest) GetAfterSequence() int64 {
 	if x != nil {
-		return x.ExpectSequence
+		return x.AfterSequence
 	}
 	return 0
 }
 
-func (x *VerifyAuditRequest) GetExpectHash() []byte {
+func (x *VerifyAuditRequest) GetAfterHash() []byte {
 	if x != nil {
-		return x.ExpectHash
+		return x.AfterHash
 	}
 	return nil
 }
@@ -1391,15 +1434,20 @@ type VerifyAuditResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// It is.
 	Intact bool `protobuf:"varint,1,opt,name=intact,proto3" json:"intact,omitempty"`
-	// Rows that are good, from the first one on.
+	// Rows that were found good, counted behind the known row, or from the first one
+	// on where none was given.
 	VerifiedRows int64 `protobuf:"varint,2,opt,name=verified_rows,json=verifiedRows,proto3" json:"verified_rows,omitempty"`
 	// Where it is not: number of the first row that is missing or not as it was
-	// written.
+	// written, or not as it was noted.
 	BrokenSequence int64 `protobuf:"varint,3,opt,name=broken_sequence,json=brokenSequence,proto3" json:"broken_sequence,omitempty"`
 	// What is wrong with it.
 	BrokenReason string `protobuf:"bytes,4,opt,name=broken_reason,json=brokenReason,proto3" json:"broken_reason,omitempty"`
-	// Hash of the last good row, to be noted elsewhere.
-	HeadHash      []byte `protobuf:"bytes,5,opt,name=head_hash,json=headHash,proto3" json:"head_hash,omitempty"`
+	// Hash of the last good row; empty where there is none.
+	HeadHash []byte `protobuf:"bytes,5,opt,name=head_hash,json=headHash,proto3" json:"head_hash,omitempty"`
+	// Number of the last good row, the known one if there is none behind it; 0 where
+	// there is none. Noted elsewhere with head_hash, it is the known row of the next
+	// check.
+	HeadSequence  int64 `protobuf:"varint,6,opt,name=head_sequence,json=headSequence,proto3" json:"head_sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1467,6 +1515,13 @@ func (x *VerifyAuditResponse) GetHeadHash() []byte {
 		return x.HeadHash
 	}
 	return nil
+}
+
+func (x *VerifyAuditResponse) GetHeadSequence() int64 {
+	if x != nil {
+		return x.HeadSequence
+	}
+	return 0
 }
 
 // ExportAuditRequest says from where.
@@ -1628,10 +1683,10 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"\x10reads_per_second\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x0ereadsPerSecond\x12A\n" +
 	"\x10lists_per_second\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x0elistsPerSecond\x12E\n" +
 	"\x12streams_per_second\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x10streamsPerSecond\x12.\n" +
-	"\fopen_streams\x18\x05 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\vopenStreams\"\x9d\x03\n" +
+	"\fopen_streams\x18\x05 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\vopenStreams\"\xa5\x03\n" +
 	"\x05Token\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05token\x18\x02 \x01(\tR\x05token\x12\x0e\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\tR\x02id\x12\x14\n" +
 	"\x05roles\x18\x04 \x03(\tR\x05roles\x12.\n" +
 	"\x06limits\x18\x05 \x01(\v2\x16.telexec.v1.CallLimitsR\x06limits\x12\x1d\n" +
@@ -1644,11 +1699,10 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"\vrevoke_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x12>\n" +
 	"\rlast_use_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\"\xa9\x04\n" +
-	"\x12CreateTokenRequest\x12\xb8\x01\n" +
-	"\x05token\x18\x01 \x01(\tB\xa1\x01\xbaH\x9d\x01\xba\x01\x99\x01\n" +
-	"\n" +
-	"token.form\x12Rthe name of a token has 1 to 64 small letters and digits, and . _ @ - between them\x1a7this.matches('^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$')R\x05token\x12\xde\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\"\xb9\x04\n" +
+	"\x12CreateTokenRequest\x12\xc8\x01\n" +
+	"\tprincipal\x18\x01 \x01(\tB\xa9\x01\xbaH\xa5\x01\xba\x01\xa1\x01\n" +
+	"\x0eprincipal.form\x12Vthe name of a principal has 1 to 64 small letters and digits, and . _ @ - between them\x1a7this.matches('^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$')R\tprincipal\x12\xde\x01\n" +
 	"\x05roles\x18\x02 \x03(\tB\xc7\x01\xbaH\xc3\x01\xba\x01\xbf\x01\n" +
 	"\vtoken.roles\x12Ja token has at least one of the roles viewer, operator, approver and admin\x1adthis.size() > 0 && this.size() <= 4 && this.all(r, r in ['viewer', 'operator', 'approver', 'admin'])R\x05roles\x12G\n" +
 	"\blifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
@@ -1656,12 +1710,18 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"\x06limits\x18\x04 \x01(\v2\x16.telexec.v1.CallLimitsR\x06limits\"[\n" +
 	"\x13CreateTokenResponse\x12\x1b\n" +
 	"\x06secret\x18\x01 \x01(\tB\x03\x80\x01\x01R\x06secret\x12'\n" +
-	"\x05token\x18\x02 \x01(\v2\x11.telexec.v1.TokenR\x05token\"\x13\n" +
-	"\x11ListTokensRequest\"?\n" +
+	"\x05token\x18\x02 \x01(\v2\x11.telexec.v1.TokenR\x05token\"\x90\x01\n" +
+	"\x11ListTokensRequest\x12'\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\tpageToken\x12)\n" +
+	"\x10include_inactive\x18\x03 \x01(\bR\x0fincludeInactive\"g\n" +
 	"\x12ListTokensResponse\x12)\n" +
-	"\x06tokens\x18\x01 \x03(\v2\x11.telexec.v1.TokenR\x06tokens\"5\n" +
-	"\x12RevokeTokenRequest\x12\x1f\n" +
-	"\x05token\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(@R\x05token\">\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x11.telexec.v1.TokenR\x06tokens\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"=\n" +
+	"\x12RevokeTokenRequest\x12'\n" +
+	"\tprincipal\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(@R\tprincipal\">\n" +
 	"\x13RevokeTokenResponse\x12'\n" +
 	"\x05token\x18\x01 \x01(\v2\x11.telexec.v1.TokenR\x05token\"\xe7\x02\n" +
 	"\x17ListAuditEntriesRequest\x12'\n" +
@@ -1713,25 +1773,26 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x12\n" +
 	"\x04head\x18\x03 \x01(\fR\x04head\x12\x12\n" +
-	"\x04tail\x18\x04 \x01(\fR\x04tail\"\xbd\x01\n" +
-	"\x12VerifyAuditRequest\x120\n" +
-	"\x0fexpect_sequence\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0eexpectSequence\x12u\n" +
-	"\vexpect_hash\x18\x02 \x01(\fBT\xbaHQ\xba\x01N\n" +
-	"\x10expect_hash.form\x12\x13a hash has 32 bytes\x1a%this.size() == 0 || this.size() == 32R\n" +
-	"expectHash\"\xbd\x01\n" +
+	"\x04tail\x18\x04 \x01(\fR\x04tail\"\xb8\x01\n" +
+	"\x12VerifyAuditRequest\x12.\n" +
+	"\x0eafter_sequence\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\rafterSequence\x12r\n" +
+	"\n" +
+	"after_hash\x18\x02 \x01(\fBS\xbaHP\xba\x01M\n" +
+	"\x0fafter_hash.form\x12\x13a hash has 32 bytes\x1a%this.size() == 0 || this.size() == 32R\tafterHash\"\xe2\x01\n" +
 	"\x13VerifyAuditResponse\x12\x16\n" +
 	"\x06intact\x18\x01 \x01(\bR\x06intact\x12#\n" +
 	"\rverified_rows\x18\x02 \x01(\x03R\fverifiedRows\x12'\n" +
 	"\x0fbroken_sequence\x18\x03 \x01(\x03R\x0ebrokenSequence\x12#\n" +
 	"\rbroken_reason\x18\x04 \x01(\tR\fbrokenReason\x12\x1b\n" +
-	"\thead_hash\x18\x05 \x01(\fR\bheadHash\"D\n" +
+	"\thead_hash\x18\x05 \x01(\fR\bheadHash\x12#\n" +
+	"\rhead_sequence\x18\x06 \x01(\x03R\fheadSequence\"D\n" +
 	"\x12ExportAuditRequest\x12.\n" +
 	"\x0eafter_sequence\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\rafterSequence\"~\n" +
 	"\x13ExportAuditResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12#\n" +
 	"\rprevious_hash\x18\x02 \x01(\fR\fpreviousHash\x12\x12\n" +
 	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04text2\xfe\x05\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text2\x82\x06\n" +
 	"\fAdminService\x12h\n" +
 	"\rGetServerInfo\x12 .telexec.v1.GetServerInfoRequest\x1a!.telexec.v1.GetServerInfoResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/server\x12e\n" +
@@ -1739,8 +1800,8 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"/v1/tokens\x12_\n" +
 	"\n" +
 	"ListTokens\x12\x1d.telexec.v1.ListTokensRequest\x1a\x1e.telexec.v1.ListTokensResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/tokens\x12t\n" +
-	"\vRevokeToken\x12\x1e.telexec.v1.RevokeTokenRequest\x1a\x1f.telexec.v1.RevokeTokenResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/tokens/{token}:revoke\x12p\n" +
+	"/v1/tokens\x12x\n" +
+	"\vRevokeToken\x12\x1e.telexec.v1.RevokeTokenRequest\x1a\x1f.telexec.v1.RevokeTokenResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/tokens/{principal}:revoke\x12p\n" +
 	"\x10ListAuditEntries\x12#.telexec.v1.ListAuditEntriesRequest\x1a$.telexec.v1.ListAuditEntriesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/audit\x12h\n" +
 	"\vVerifyAudit\x12\x1e.telexec.v1.VerifyAuditRequest\x1a\x1f.telexec.v1.VerifyAuditResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit:verify\x12j\n" +
 	"\vExportAudit\x12\x1e.telexec.v1.ExportAuditRequest\x1a\x1f.telexec.v1.ExportAuditResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit:export0\x01B5Z3github.com/telexec/telexec/gen/telexec/v1;telexecv1b\x06proto3"

@@ -39,8 +39,8 @@ type AdminServiceClient interface {
 	// CreateToken makes an API key and shows its token, once. Only an admin may.
 	// ALREADY_EXISTS (TOKEN_NAME_TAKEN).
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
-	// ListTokens lists the API keys by name, without their tokens, revoked and
-	// expired ones too. Only an admin may.
+	// ListTokens lists the API keys by the name of their principals, without their
+	// tokens. Only an admin may.
 	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
 	// RevokeToken takes an API key back, at once: the next call with it is refused,
 	// and streams that it has opened end. Its commands go on. Only an admin may.
@@ -49,8 +49,8 @@ type AdminServiceClient interface {
 	// ListAuditEntries lists the audit, newest first. Only an admin may.
 	ListAuditEntries(ctx context.Context, in *ListAuditEntriesRequest, opts ...grpc.CallOption) (*ListAuditEntriesResponse, error)
 	// VerifyAudit checks the chain of the audit, and names the first row that is not
-	// as it was written. Only an admin may. It reads all of it: some hundred
-	// thousand rows a second.
+	// as it was written. Only an admin may. It reads some hundred thousand rows a
+	// second: all of them, or those behind a row that is known.
 	VerifyAudit(ctx context.Context, in *VerifyAuditRequest, opts ...grpc.CallOption) (*VerifyAuditResponse, error)
 	// ExportAudit streams the audit in the order it was written, with what is needed
 	// to check it elsewhere. Only an admin may.
@@ -155,8 +155,8 @@ type AdminServiceServer interface {
 	// CreateToken makes an API key and shows its token, once. Only an admin may.
 	// ALREADY_EXISTS (TOKEN_NAME_TAKEN).
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
-	// ListTokens lists the API keys by name, without their tokens, revoked and
-	// expired ones too. Only an admin may.
+	// ListTokens lists the API keys by the name of their principals, without their
+	// tokens. Only an admin may.
 	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
 	// RevokeToken takes an API key back, at once: the next call with it is refused,
 	// and streams that it has opened end. Its commands go on. Only an admin may.
@@ -165,8 +165,8 @@ type AdminServiceServer interface {
 	// ListAuditEntries lists the audit, newest first. Only an admin may.
 	ListAuditEntries(context.Context, *ListAuditEntriesRequest) (*ListAuditEntriesResponse, error)
 	// VerifyAudit checks the chain of the audit, and names the first row that is not
-	// as it was written. Only an admin may. It reads all of it: some hundred
-	// thousand rows a second.
+	// as it was written. Only an admin may. It reads some hundred thousand rows a
+	// second: all of them, or those behind a row that is known.
 	VerifyAudit(context.Context, *VerifyAuditRequest) (*VerifyAuditResponse, error)
 	// ExportAudit streams the audit in the order it was written, with what is needed
 	// to check it elsewhere. Only an admin may.

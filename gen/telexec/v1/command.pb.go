@@ -562,7 +562,7 @@ type Sudo struct {
 	// bytes. It reaches sudo through a pipe and nothing else: it is never stored,
 	// logged or shown, and stands in no argument, variable or file. A command that
 	// was still queued when the service restarted has lost it, and ends as FAILED
-	// with SERVICE_RESTARTED.
+	// with SERVICE_RESTARTED; one that waited for approval as REJECTED with it.
 	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -50,8 +50,9 @@ type ExecuteRequest struct {
 	// Environment variables to set. Names are POSIX names; values without NUL.
 	// Together with the command line they must fit 120,000 bytes. What the shell
 	// itself sets may not arrive as given: IFS, PWD, OLDPWD, OPTIND, PPID, and with
-	// login_shell whatever the profile sets. TELEXEC_ID is the service's own. On a
-	// PTY the values stand in the host's process list while the command starts.
+	// login_shell whatever the profile sets. TELEXEC_ID and names that begin with
+	// telexec_ are the service's own. On a PTY the values stand in the host's process
+	// list while the command starts.
 	Env map[string]string `protobuf:"bytes,8,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Directory to run in, absolute, or relative to the login directory, which is
 	// also the default.

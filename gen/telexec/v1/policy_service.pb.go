@@ -224,7 +224,8 @@ type ExplainPolicyResponse struct {
 	Effect PolicyEffect `protobuf:"varint,1,opt,name=effect,proto3,enum=telexec.v1.PolicyEffect" json:"effect,omitempty"`
 	// The rule that decides; "default" where none matches.
 	Rule string `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
-	// One sentence for people: why, and what to do.
+	// One or two sentences for people: why, and what to do where something can be
+	// done.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The simple commands that it was taken apart into, and what is said of each.
 	Commands []*JudgedCommand `protobuf:"bytes,4,rep,name=commands,proto3" json:"commands,omitempty"`

@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -73,7 +75,7 @@ func approvalFields(b *bench) {
 	b.waits(step.Approval)
 
 	// All that can go is gone again.
-	step.Approval = approval.Approval{CommandID: c.ID, Version: step.Approval.Version + 1}
+	step.Approval = approval.Approval{CommandID: c.ID, Version: step.Approval.Version + 1, State: approval.Rejected}
 	b.must(b.Decide(b.Context(), []approval.Step{step}))
 	b.pause()
 	b.waits(step.Approval)
@@ -295,25 +297,139 @@ func approvalLists(b *bench) {
 		}
 		all = append(all, gate)
 	}
-	slices.Reverse(all)
 	b.pause()
 	for _, states := range [][]approval.State{nil, {approval.Pending}, {approval.Expired, approval.Approved}, approval.States, {"NONE"}} {
 		for _, before := range []string{"", all[0].CommandID, all[7].CommandID, all[19].CommandID} {
 			for _, limit := range []int{0, 1, 4} {
-				var want []approval.Approval
-				for _, a := range all {
-					if (states == nil || slices.Contains(states, a.State)) && (before == "" || a.CommandID < before) && (limit == 0 || len(want) < limit) {
-						want = append(want, a)
-					}
-				}
-				got, err := b.Approvals(b.Context(), approval.Filter{States: states, Before: before, Limit: limit})
-				b.must(err)
-				if !reflect.DeepEqual(got, want) {
-					b.Fatalf("%v before %q, limit %d: %s\nwant %s", states, before, limit, text(got), text(want))
+				b.listsApprovals(approval.Filter{States: states, Before: before, Limit: limit}, all)
+			}
+		}
+	}
+}
+
+// approvalKinds makes approvals of all kinds, oldest first. Some of them are for
+// other roles than they were at first.
+func (b *bench) approvalKinds(r *rand.Rand, n int) (all []approval.Approval) {
+	roles := [][]string{{"approver"}, {"lead"}, {"approver", "lead"}, {"lead", "lead", "a,b"}, {"lead\xff"}, nil}
+	for range n {
+		c, gate := b.gated(func(c *command.Command) {
+			c.Spec.Host = hosts[r.IntN(len(hosts))]
+			c.CreatedBy.Principal = principals[r.IntN(len(principals))]
+		})
+		for r.IntN(3) > 0 {
+			step := b.decision(c, gate, command.AwaitingApproval)
+			step.Approval.State = approval.States[r.IntN(len(approval.States))]
+			step.Approval.Roles = roles[r.IntN(len(roles))]
+			b.must(b.Decide(b.Context(), []approval.Step{step}))
+			c, gate = step.Change.Command, step.Approval
+		}
+		all = append(all, gate)
+	}
+	return all
+}
+
+// sees is what a filter of approvals says, in the plainest words.
+func sees(f approval.Filter, a approval.Approval) bool {
+	v := f.Visible
+	return (len(f.States) == 0 || slices.Contains(f.States, a.State)) &&
+		(f.Before == "" || a.CommandID < f.Before) &&
+		(v == nil || v.Principal == a.Requester.Principal || slices.Contains(v.Hosts, a.Host) ||
+			slices.ContainsFunc(a.Roles, func(role string) bool { return slices.Contains(v.Roles, role) }))
+}
+
+// listsApprovals requires that a list has what its filter says, newest first.
+func (b *bench) listsApprovals(f approval.Filter, all []approval.Approval) []approval.Approval {
+	b.Helper()
+	var want []approval.Approval
+	for _, a := range slices.Backward(all) {
+		if sees(f, a) && (f.Limit == 0 || len(want) < f.Limit) {
+			want = append(want, a)
+		}
+	}
+	got, err := b.Approvals(b.Context(), f)
+	if b.must(err); !reflect.DeepEqual(got, want) {
+		b.Fatalf("%s: %s\nwant %s", text(f), text(got), text(want))
+	}
+	return got
+}
+
+// visibleApprovals has callers who may see nothing, a little, much of it for
+// several reasons at once, and who have more roles and hosts than a statement can
+// name one by one.
+func visibleApprovals(b *bench) {
+	all := b.approvalKinds(rand.New(rand.NewPCG(21, 22)), 60)
+	b.pause()
+	many := func(names ...string) []string {
+		for i := range 700 {
+			names = append(names, fmt.Sprint("other", i))
+		}
+		return names
+	}
+	for _, v := range []*approval.Visible{
+		nil,
+		{},
+		{Principal: "nobody", Roles: []string{"approve", "a", "approver,lead", ""}, Hosts: []string{""}},
+		{Principal: "agent"},
+		{Roles: []string{"approver"}},
+		{Roles: []string{"lead", "lead"}},
+		{Roles: []string{"a,b"}},
+		{Roles: []string{"lead\xff"}},
+		{Hosts: []string{"web1", "nowhere", "web1"}},
+		{Principal: "agent", Roles: []string{"lead", "approver"}, Hosts: []string{"web1"}},
+		{Principal: "agent", Roles: []string{"lead", "approver", "a,b", "lead\xff"}, Hosts: hosts},
+		{Principal: "nobody", Hosts: many("web1")},
+		{Principal: "agent", Roles: many("lead", "approver")},
+		{Principal: "agent", Roles: many("lead"), Hosts: many("db1")},
+	} {
+		for _, states := range [][]approval.State{nil, {approval.Pending}, {approval.Expired, approval.Approved}, approval.States} {
+			for _, before := range []string{"", all[30].CommandID} {
+				for _, limit := range []int{0, 1, 4} {
+					b.listsApprovals(approval.Filter{States: states, Visible: v, Before: before, Limit: limit}, all)
 				}
 			}
 		}
 	}
+}
+
+// visibleApprovalPages reads on page by page; then one approval becomes others' to
+// decide, and nobody's.
+func visibleApprovalPages(b *bench) {
+	all := b.approvalKinds(rand.New(rand.NewPCG(23, 24)), 43)
+	for _, v := range []approval.Visible{
+		{Roles: []string{"lead", "approver"}},
+		{Principal: "agent", Roles: []string{"approver"}, Hosts: []string{"web1", "web2"}},
+	} {
+		f := approval.Filter{Visible: &v, Limit: 4}
+		for {
+			b.pause()
+			page := b.listsApprovals(f, all)
+			if len(page) < f.Limit {
+				break
+			}
+			f.Before = page[len(page)-1].CommandID
+		}
+	}
+	c, gate := b.gated(func(c *command.Command) { c.Spec.Host, c.CreatedBy.Principal = "alone", "alone" })
+	all = append(all, gate)
+	old := approval.Filter{Visible: &approval.Visible{Roles: gate.Roles}, States: []approval.State{approval.Pending}}
+	fresh := approval.Filter{Visible: &approval.Visible{Roles: []string{"root"}}}
+	for _, change := range []func(a *approval.Approval){
+		func(a *approval.Approval) { a.State, a.Roles = approval.Pending, []string{"root", "approver"} },
+		func(a *approval.Approval) { a.State, a.Roles = approval.Pending, []string{"root"} },
+		func(a *approval.Approval) { a.State = approval.Rejected },
+		func(a *approval.Approval) { a.Roles = nil },
+	} {
+		b.listsApprovals(old, all)
+		b.listsApprovals(fresh, all)
+		step := b.decision(c, gate, command.AwaitingApproval)
+		change(&step.Approval)
+		b.must(b.Decide(b.Context(), []approval.Step{step}))
+		c, gate = step.Change.Command, step.Approval
+		all[len(all)-1] = gate
+		b.pause()
+	}
+	b.listsApprovals(old, all)
+	b.listsApprovals(fresh, all)
 }
 
 func approvalGoes(b *bench) {
@@ -331,6 +447,7 @@ func approvalGoes(b *bench) {
 	if b.must(err); len(list) != 1 || list[0].CommandID != stays.ID {
 		b.Fatalf("approvals are %s", text(list))
 	}
+	b.listsApprovals(approval.Filter{Visible: &approval.Visible{Roles: gate.Roles}}, []approval.Approval{other})
 	b.waits(other)
 }
 

@@ -61,6 +61,8 @@ func Run(t *testing.T, open Open) {
 		{"fifty racing deciders", racingDeciders},
 		{"a decision replaces what was asked for", modifies},
 		{"approvals are listed", approvalLists},
+		{"lists show the approvals that the caller may see", visibleApprovals},
+		{"visible approvals are paged", visibleApprovalPages},
 		{"an approval goes with its command", approvalGoes},
 		{"every field of a key comes back", keyFields},
 		{"a name has one valid key", keyNames},

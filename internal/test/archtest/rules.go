@@ -90,6 +90,7 @@ var Project = Rules{
 			Why: "one table makes a status of a fault, and clients read it back"},
 		{Name: "google.golang.org/grpc/status", Rooms: []string{"internal/rpcserver", "pkg/client"}, Tests: true,
 			Why: "one table makes a status of a fault, and clients read it back"},
+		{Name: "google.golang.org/grpc/status", Rooms: []string{"internal/gateway/rest.go"}, Why: "a hook of grpc-gateway is to give one; the table makes it"},
 		{Name: "google.golang.org/protobuf", Rooms: []string{"internal/api", "internal/rpcserver", "internal/gateway", "internal/openapi", "internal/test/*", "pkg/client", "cmd/*"}, Tests: true,
 			Why: "wire types stop at the door"},
 		{Name: "google.golang.org/protobuf", Rooms: []string{"internal/mcptool"}, Why: "a door of its own: it makes requests and reads answers, with their times and durations"},

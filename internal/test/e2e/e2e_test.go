@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -159,4 +160,12 @@ func (a answer) reason(t testing.TB) (reason, hint string) {
 		t.Fatalf("HTTP %d is no refusal: %v: %s", a.status, err, a.body)
 	}
 	return p.Details[0].Reason, p.Details[0].Metadata["hint"]
+}
+
+// unmarshal reads a good answer.
+func unmarshal(a answer, into any) error {
+	if a.status != 200 {
+		return fmt.Errorf("HTTP %d", a.status)
+	}
+	return json.Unmarshal(a.body, into)
 }

@@ -20,7 +20,7 @@ const cliLimit = time.Minute
 // its token. There must not be one of this name already.
 func (e *Env) Key(name string, roles ...string) secret.Text {
 	e.t.Helper()
-	made, err := e.Admin().CreateToken(e.t.Context(), &telexecv1.CreateTokenRequest{Token: name, Roles: roles})
+	made, err := e.Admin().CreateToken(e.t.Context(), &telexecv1.CreateTokenRequest{Principal: name, Roles: roles})
 	if err != nil {
 		e.t.Fatalf("a key for %s: %v", name, err)
 	}
