@@ -177,7 +177,7 @@ const hostile = "a[$(id)0]"
 var missing = regexp.MustCompile(`(?i)not found: |: not found|command not found|inaccessible|no such command|permission denied|cannot create|can't create`)
 
 // harmlessWords are of shells in which time takes no -p, and builtin no program.
-var harmlessWords = regexp.MustCompile(`command not found: -p|builtin: [^:]*: not found`)
+var harmlessWords = regexp.MustCompile(`command not found: -p|builtin: [^:]*: not found|cannot set niceness`)
 
 // run runs a line in a shell and tells what it ran that it should not have.
 func (o *oracle) run(ctx context.Context, shell []string, line string, env ...string) (string, error) {
