@@ -104,12 +104,15 @@ type Audit interface {
 	// with a text that says so, which is not that of its hash.
 	AuditChain(ctx context.Context, after int64, limit int) ([]audit.Row, error)
 
-	// AuditHead gives the end of the chain as it was written last. DataLoss
-	// (STORE_DAMAGED) where its tag is not the service's. Rows may have been written
-	// behind it by the time the chain is read.
+	// AuditHead gives the end of the chain as it was written last; of a store that is
+	// new, number 0. DataLoss (STORE_DAMAGED) where its tag is not the service's, where
+	// it is missing, for a store has one from its beginning on, and where it has number
+	// 0 beside what only came with an entry. Rows may have been written behind it by
+	// the time the chain is read.
 	//
 	// A store whose chain does not end at its head opens all the same, and logs it.
-	// What is told from then on leaves the break in the chain where it is.
+	// What is told from then on leaves the break in the chain where it is. What cannot
+	// be noticed is a store that was put back as a whole, or replaced by a new one.
 	AuditHead(ctx context.Context) (audit.Head, error)
 }
 

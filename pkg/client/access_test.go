@@ -410,6 +410,12 @@ func TestAuditChain(t *testing.T) {
 			r[1].Sequence = 1
 			return r[1:]
 		}, 1, "does not follow"},
+		{"begun anew where it was erased", func(r []*telexecv1.ExportAuditResponse) []*telexecv1.ExportAuditResponse {
+			for _, row := range r {
+				row.Sequence++
+			}
+			return r
+		}, 1, "begins a new chain"},
 		{"no number", func(r []*telexecv1.ExportAuditResponse) []*telexecv1.ExportAuditResponse { r[0].Sequence = 0; return r }, 0, "no row has such a number"},
 		{"a byte moved from the hash to the text", func(r []*telexecv1.ExportAuditResponse) []*telexecv1.ExportAuditResponse {
 			r[1].Text, r[1].PreviousHash = string(r[1].PreviousHash[31:])+r[1].Text, r[1].PreviousHash[:31]

@@ -145,6 +145,9 @@ func (a *AuditChain) check(row *telexecv1.ExportAuditResponse) *AuditBreak {
 		return &AuditBreak{n, "no row has such a number"}
 	case a.hash == nil && n == 1:
 		previous = make([]byte, sha256.Size)
+	case a.hash == nil && bytes.Equal(row.GetPreviousHash(), make([]byte, sha256.Size)):
+		// The service leaves a number out where its audit was erased, and begins anew.
+		return &AuditBreak{1, fmt.Sprintf("it is missing, and so is all up to row %d, which begins a new chain", n)}
 	case a.hash == nil: // the chain is checked from here on
 		due, previous = n, row.GetPreviousHash()
 	}

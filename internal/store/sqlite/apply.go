@@ -78,6 +78,9 @@ func (w *writer) create(c command.Command, hash []byte, sealed sealedSpec, gate 
 		if _, err := w.insertApproval.ExecContext(ctx, append(approvalValues(gate), c.ID)...); err != nil {
 			return stored, false, err
 		}
+		if err := w.putRoles(ctx, c.ID, gate.Roles); err != nil {
+			return stored, false, err
+		}
 	}
 	if requestID != "" {
 		if _, err := w.putRequest.ExecContext(ctx, principal, requestID, c.ID, nonNil(hash), micros(c.CreateTime)); err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/telexec/telexec/internal/approval"
@@ -48,10 +49,13 @@ func scanApproval(scan func(dest ...any) error) (a approval.Approval, err error)
 	if len(a.Hash) == 0 {
 		a.Hash = nil
 	}
-	var damage [3]error
+	var damage [4]error
 	a.Roles, damage[0] = unpackStrings(roles)
 	a.RequesterRoles, damage[1] = unpackStrings(requesterRoles)
 	a.Decisions, damage[2] = unpackDecisions(decisions)
+	if !slices.Contains(approval.States, a.State) {
+		damage[3] = errors.New("unknown state " + string(a.State))
+	}
 	if err := errors.Join(damage[:]...); err != nil {
 		return a, damaged(a.CommandID, err)
 	}
@@ -180,11 +184,26 @@ func approvalInquiry(f approval.Filter, count func(text string, args []any) (int
 	for i, state := range f.States {
 		states[i] = string(state)
 	}
-	in.asksAny(walk{from: "approval a INDEXED BY approval_state", where: "a.state = ?", id: "a.command"}, "a.state", states)
+	in.asksAny(byApproval("state"), "a.state", states)
+	if v := f.Visible; v != nil {
+		in.asksOneOf(
+			group{byApproval("requester"), "a.requester", []string{v.Principal}, "+a.requester IN (%s)"},
+			group{
+				walk{from: "approval_role r CROSS JOIN approval a ON a.command = r.command", where: "r.role = ?", id: "r.command"},
+				"r.role", v.Roles, "EXISTS (SELECT 1 FROM approval_role WHERE role IN (%s) AND command = a.command)",
+			},
+			group{byApproval("host"), "a.host", v.Hosts, "+a.host IN (%s)"},
+		)
+	}
 	if f.Before != "" {
 		in.below = f.Before
 	}
 	return in
+}
+
+// byApproval is the walk of a column of approval that has an index of its name.
+func byApproval(column string) walk {
+	return walk{from: "approval a INDEXED BY approval_" + column, where: "a." + column + " = ?", id: "a.command"}
 }
 
 // step is an approval.Step, prepared.
@@ -278,12 +297,27 @@ func (w *writer) writeStep(ctx context.Context, st *step) error {
 	if _, err := w.updateApproval.ExecContext(ctx, append(approvalValues(&st.Approval), st.Approval.CommandID)...); err != nil {
 		return err
 	}
+	if _, err := w.deleteRoles.ExecContext(ctx, st.Approval.CommandID); err != nil {
+		return err
+	}
+	if err := w.putRoles(ctx, st.Approval.CommandID, st.Approval.Roles); err != nil {
+		return err
+	}
 	if st.Spec != nil {
 		if err := w.rewrite(ctx, st); err != nil {
 			return err
 		}
 	}
 	return w.apply(&st.Change, st.run, filed{})
+}
+
+func (w *writer) putRoles(ctx context.Context, id string, roles []string) error {
+	for _, role := range roles {
+		if _, err := w.insertRole.ExecContext(ctx, role, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rewrite replaces what was asked for. The request id stays: it names the command,

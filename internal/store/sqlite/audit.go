@@ -28,15 +28,23 @@ import (
 // What rows are found by is indexed by the step (indexStep), not by the row: four
 // indexes would make each commit write as many pages again as all the rest of it.
 //
-// The head row says where the chain ends, and has a tag that only the service's key
-// makes. It is written once per transaction.
+// The head row says where the chain ends, and has a tag over all of it that only the
+// service's key makes. It is written once per transaction. The first one, of a chain
+// without rows, is made with the tables (beginAudit), so that from then on there is
+// always one: where it is missing, it was removed.
 //
 // Where the file does not end as the head says, somebody has been at it. The chain
 // then goes on in a way that keeps the break in it for good (resume): a head that
 // is written anew over a chain that was cut would be the end of all evidence.
 //
-// What cannot be found here is a database that was put back as a whole, as of some
-// day before or from before its first row: an export that is kept elsewhere tells.
+// What cannot be found here, for the file holds nothing that would tell:
+//
+//   - that it was put back as a whole, as of some day before,
+//   - that another one was put in its place, which is new or looks like one that a
+//     version without an audit has left, whose tables had no tag to be known by. The
+//     log then says, at that start, that an audit begins.
+//
+// A head or an export that is kept elsewhere tells both.
 
 const purposeHead = "audit head"
 
@@ -44,15 +52,39 @@ const purposeHead = "audit head"
 type chain struct {
 	audit.Head
 	indexed int64 // number of the last row that is in audit_index
-	latest  int64 // µs: latest time of all entries
+	latest  int64 // µs: latest time of all entries, and of what was there before there was an audit
 	back    int64 // µs: by how much at most an entry was earlier than one before it
 }
 
 // backUnknown is a back that bounds nothing: lists by time walk what there is.
 const backUnknown = math.MaxInt64 / 4
 
-func headText(h audit.Head) []byte {
-	return append(binary.BigEndian.AppendUint64(nil, uint64(h.Seq)), h.Hash[:]...)
+// headText is what the tag is of: all columns. Those that only lists need are in it,
+// since a wrong one hides rows.
+func headText(c chain) []byte {
+	text := append(binary.BigEndian.AppendUint64(nil, uint64(c.Seq)), c.Hash[:]...)
+	for _, n := range []int64{c.indexed, c.latest, c.back} {
+		text = binary.BigEndian.AppendUint64(text, uint64(n))
+	}
+	return text
+}
+
+const putHead = "INSERT OR REPLACE INTO audit_head (one, seq, hash, tag, indexed, latest, back) VALUES (1, ?, ?, ?, ?, ?, ?)"
+
+func headValues(c chain, key *seal.Key) []any {
+	return []any{c.Seq, c.Hash[:], key.Tag(purposeHead, headText(c)), c.indexed, c.latest, c.back}
+}
+
+// beginAudit writes the first head, in the transaction that makes its table. Where
+// an earlier version, which kept no audit, has left commands, latest is the time of
+// the newest one: of those alone the chain need not tell.
+func beginAudit(ctx context.Context, c *sql.Conn, key *seal.Key) error {
+	var first chain
+	if err := c.QueryRowContext(ctx, "SELECT coalesce(max(max(create_time), 1), 0) FROM command").Scan(&first.latest); err != nil {
+		return err
+	}
+	_, err := c.ExecContext(ctx, putHead, headValues(first, key)...)
+	return err
 }
 
 // columns are those of a row beside its text.
@@ -124,26 +156,33 @@ func (w *writer) writeHead(ctx context.Context) error {
 		}
 		w.next.indexed = to
 	}
-	_, err := w.putHead.ExecContext(ctx, w.next.Seq, w.next.Hash[:], w.key.Tag(purposeHead, headText(w.next.Head)),
-		w.next.indexed, w.next.latest, w.next.back)
+	_, err := w.putHead.ExecContext(ctx, headValues(w.next, w.key)...)
 	return err
 }
 
-const selectHead = "SELECT seq, hash, tag, indexed, latest, back FROM audit_head"
+// selectHead also tells whether there may be what there is: an API key, an approval
+// or a command that is newer than the audit has come with a row. So the first head
+// does not fit any more when it is put back over a chain that was erased.
+const selectHead = `SELECT seq, hash, tag, indexed, latest, back, CASE seq WHEN 0 THEN NOT (
+		EXISTS (SELECT 1 FROM api_key) OR EXISTS (SELECT 1 FROM approval) OR
+		EXISTS (SELECT 1 FROM command WHERE audit_head.latest = 0 OR create_time > audit_head.latest)
+	) ELSE 1 END FROM audit_head`
 
-// readHead gives the head row. genuine is false where there is none, or its tag is
-// not the service's.
+// readHead gives the head row. genuine is false where there is none, its tag is not
+// the service's, or it cannot be the last one that was written; c is then one that
+// leads to no row, and hides none.
 func readHead(row *sql.Row, key *seal.Key) (c chain, genuine bool, err error) {
 	var hash, tag []byte
-	err = row.Scan(&c.Seq, &hash, &tag, &c.indexed, &c.latest, &c.back)
-	if errors.Is(err, sql.ErrNoRows) {
-		return chain{}, false, nil
-	}
-	if err != nil {
+	var fits bool
+	err = row.Scan(&c.Seq, &hash, &tag, &c.indexed, &c.latest, &c.back, &fits)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return chain{}, false, err
 	}
 	copy(c.Hash[:], hash)
-	return c, len(hash) == len(c.Hash) && key.Check(purposeHead, headText(c.Head), tag), nil
+	if err != nil || !fits || len(hash) != len(c.Hash) || !key.Check(purposeHead, headText(c), tag) {
+		return chain{back: backUnknown}, false, nil
+	}
+	return c, true, nil
 }
 
 // resume finds where the chain goes on. Whatever it finds, the service starts: it
@@ -161,14 +200,12 @@ func (w *writer) resume(ctx context.Context) error {
 	var last audit.Head
 	var hash []byte
 	err = w.conn.QueryRowContext(ctx, "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").Scan(&last.Seq, &hash)
-	empty := errors.Is(err, sql.ErrNoRows)
-	if err != nil && !empty {
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
 	copy(last.Hash[:], hash)
 	w.committed = head
 	switch {
-	case empty && head == (chain{}): // nothing was ever told
 	case !genuine:
 		w.log.Error("the end of the audit was not written by this service: rows may have been removed, put in or changed; the audit goes on and leaves out the number of one row to mark the place",
 			"last_row", last.Seq, "missing_row", last.Seq+1)
@@ -177,6 +214,11 @@ func (w *writer) resume(ctx context.Context) error {
 		w.log.Error("the audit does not end with the last row that this service has written: rows were removed, put in or changed; the audit goes on behind that row",
 			"last_row", last.Seq, "last_written_row", head.Seq)
 		w.committed.Seq, w.committed.back = max(head.Seq, last.Seq), backUnknown
+	case head.Seq == 0 && head.latest > 0:
+		w.log.Warn("the database has commands of a version that kept no audit: the audit begins now",
+			"newest_command", moment(head.latest))
+	case head.Seq == 0:
+		w.log.Info("the database is new: its audit begins now")
 	}
 	return nil
 }
@@ -201,20 +243,11 @@ func (s *Store) AuditHead(ctx context.Context) (audit.Head, error) {
 		return audit.Head{}, err
 	}
 	defer leave()
-	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return audit.Head{}, failed(op, err)
-	}
-	defer tx.Rollback() // nothing was written
-	head, genuine, err := readHead(tx.QueryRowContext(ctx, selectHead), s.key)
-	var rows bool
-	if err == nil {
-		err = tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM audit)").Scan(&rows)
-	}
+	head, genuine, err := readHead(s.read.QueryRowContext(ctx, selectHead), s.key)
 	switch {
 	case err != nil:
 		return audit.Head{}, failed(op, err)
-	case genuine, !rows && head == (chain{}):
+	case genuine:
 		return head.Head, nil
 	}
 	return audit.Head{}, fault.New(fault.DataLoss, fault.ReasonStoreDamaged, "the record of where the audit ends was not written by this service").
@@ -257,9 +290,6 @@ func (s *Store) AuditRows(ctx context.Context, f audit.Filter) (list []audit.Row
 	head, _, err := readHead(s.read.QueryRowContext(ctx, selectHead), s.key)
 	if err != nil {
 		return nil, failed(op, err)
-	}
-	if head.Seq == 0 { // somebody has removed it
-		head.back = backUnknown
 	}
 	in := auditInquiry(f, head.indexed, s.counter(ctx))
 	if err := s.auditBounds(ctx, in, f, head); err != nil {

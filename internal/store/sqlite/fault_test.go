@@ -397,20 +397,35 @@ func TestDamagedApprovalsAndKeys(t *testing.T) {
 	for range 3 {
 		c := benchCommand(time.Now())
 		c.State = command.AwaitingApproval
-		if _, _, err := s.Create(t.Context(), c, nil, &approval.Approval{CommandID: c.ID, Roles: []string{"a"}}, accepted(c)); err != nil {
+		if _, _, err := s.Create(t.Context(), c, nil, &approval.Approval{CommandID: c.ID, State: approval.Pending, Roles: []string{"a"}}, accepted(c)); err != nil {
 			t.Fatal(err)
 		}
 		ids = append(ids, c.ID)
 	}
-	for i, text := range []string{"UPDATE approval SET roles = x'0505' WHERE command = ?", "UPDATE approval SET decisions = x'01' WHERE command = ?", "UPDATE approval SET allow_self = 7 WHERE command = ?"} {
-		if _, err := s.writer.db.Exec(text, ids[1]); err != nil {
-			t.Fatal(err)
+	for _, damage := range []string{"state = 'SIDEWAYS'", "roles = x'0505'", "requester_roles = x'01'", "decisions = x'01'", "allow_self = 7"} {
+		var logged bytes.Buffer
+		s.log = slog.New(slog.NewTextHandler(&logged, nil))
+		for _, set := range []string{"state = 'PENDING', roles = x'010161', requester_roles = NULL, decisions = NULL, allow_self = 0", damage} {
+			if _, err := s.writer.db.Exec("UPDATE approval SET "+set+" WHERE command = ?", ids[1]); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Approval(t.Context(), ids[1]); set == damage {
+				want(t, err, fault.DataLoss, ids[1])
+				if fault.ReasonOf(err) != fault.ReasonStoreDamaged {
+					t.Fatalf("%s: %v", damage, err)
+				}
+			} else if err != nil {
+				t.Fatal(err)
+			}
 		}
-		_, err := s.Approval(t.Context(), ids[1])
-		want(t, err, fault.DataLoss, ids[1])
-		list, err := s.Approvals(t.Context(), approval.Filter{Limit: 2})
-		if err != nil || len(list) != 2 || list[0].CommandID != ids[2] || list[1].CommandID != ids[0] {
-			t.Fatalf("case %d: %d approvals, %v", i, len(list), err)
+		for _, f := range []approval.Filter{{Limit: 2}, {}, {Visible: &approval.Visible{Roles: []string{"a"}}, Limit: 2}} {
+			list, err := s.Approvals(t.Context(), f)
+			if err != nil || len(list) != 2 || list[0].CommandID != ids[2] || list[1].CommandID != ids[0] {
+				t.Fatalf("%s, %+v: %d approvals, %v", damage, f, len(list), err)
+			}
+		}
+		if line := "command=" + ids[1]; !strings.Contains(logged.String(), line) {
+			t.Fatalf("%s: the log says nothing of it: %s", damage, &logged)
 		}
 	}
 	for _, name := range []string{"a", "b"} {

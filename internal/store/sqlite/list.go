@@ -31,8 +31,8 @@ const (
 	probeMost = 1000
 	// idSlack is how far the time in an id may be from CreateTime, which decides.
 	idSlack = time.Minute
-	// visibleMost is how many hosts a caller may see with a walk for each. SQLite takes
-	// 500 walks in one statement; long before, they cost more than they save.
+	// visibleMost is how many hosts, or roles, have a walk each. SQLite takes 500 walks
+	// in one statement; long before, they cost more than they save.
 	visibleMost = 100
 )
 
@@ -144,7 +144,7 @@ type inquiry struct {
 // condition is one thing that a filter asks for and that indexes find.
 type condition struct {
 	predicate        // on a row that was met otherwise
-	walks     []walk // that together find the rows, each row once
+	walks     []walk // that together find the rows; several may find the same one
 	probe     []walk // the same, to be counted only; nil: walks
 	sorts     bool   // they are not in order: all the rows are read, so there must be few
 }
@@ -209,7 +209,13 @@ func inquiryOf(f command.Filter, count func(text string, args []any) (int, error
 			in.asks(byColumn(c.name), c.value)
 		}
 	}
-	in.sees(f.Visible)
+	if v := f.Visible; v != nil {
+		// The signs keep SQLite from gathering both by their indexes, and sorting.
+		in.asksOneOf(
+			group{byColumn("principal"), "c.principal", []string{v.Principal}, "+c.principal IN (%s)"},
+			group{byColumn("host"), "c.host", v.Hosts, "+c.host IN (%s)"},
+		)
+	}
 	// One upper bound only: of two, SQLite seeks to one and walks to the other.
 	before := f.Before
 	if !f.To.IsZero() {
@@ -233,38 +239,46 @@ func byColumn(name string) walk {
 	return walk{from: "command c INDEXED BY command_" + name, where: "c." + name + " = ?", id: "c.id"}
 }
 
-// sees adds the condition that the caller may see the command: one walk for what is
-// the principal's, and one per host for what is others' there. With a great many
-// hosts it is one walk for all of them where there is little on them, and else most
-// of what there is can be seen: all is walked and checked.
-func (in *inquiry) sees(v *command.Visible) {
-	if v == nil {
-		return
+// group is what an index finds for each of some values, as part of a condition.
+type group struct {
+	one    walk   // for one of the values
+	column string // that has them
+	values []string
+	check  string // on a row met otherwise, with %s for the places of the values
+}
+
+// asksOneOf adds the condition that a row is in one of the groups, or in several:
+// one walk for each value of each group. Values beyond visibleMost are one walk for
+// all of them where there are few such rows; else most of what there is fulfils the
+// condition: all is walked and checked.
+func (in *inquiry) asksOneOf(groups ...group) {
+	var c condition
+	var checks []string
+	for _, g := range groups {
+		values := slices.Compact(slices.Sorted(slices.Values(g.values)))
+		if len(values) == 0 {
+			continue
+		}
+		places := placeholders(len(values))
+		all := g.one
+		all.where = g.column + " IN (" + places + ")"
+		for _, v := range values {
+			all.args = append(all.args, v)
+		}
+		checks = append(checks, strings.Replace(g.check, "%s", places, 1))
+		c.args = append(c.args, all.args...)
+		c.probe = append(c.probe, all)
+		if len(values) > visibleMost {
+			c.walks, c.sorts = append(c.walks, all), true
+			continue
+		}
+		for _, v := range values {
+			w := g.one
+			w.args = []any{v}
+			c.walks = append(c.walks, w)
+		}
 	}
-	own := byColumn("principal")
-	own.args = []any{v.Principal}
-	hosts := slices.Compact(slices.Sorted(slices.Values(v.Hosts)))
-	if len(hosts) == 0 {
-		in.asks(own, v.Principal)
-		return
-	}
-	// The signs keep SQLite from gathering both by their indexes, and sorting.
-	c := condition{predicate: predicate{text: "(+c.principal = ? OR +c.host IN (" + placeholders(len(hosts)) + "))", args: []any{v.Principal}}, walks: []walk{own}}
-	there := walk{from: "command c INDEXED BY command_host", where: "c.host IN (" + placeholders(len(hosts)) + ")", id: "c.id"}
-	for _, host := range hosts {
-		c.args = append(c.args, host)
-		there.args = append(there.args, host)
-		w := byColumn("host")
-		w.where += " AND c.principal <> ?" // what is the principal's own has been walked
-		w.args = []any{host, v.Principal}
-		c.walks = append(c.walks, w)
-	}
-	c.probe = []walk{own, there}
-	if len(hosts) > visibleMost {
-		there.where += " AND c.principal <> ?"
-		there.args = append(slices.Clip(there.args), v.Principal)
-		c.walks, c.sorts = []walk{own, there}, true
-	}
+	c.text = "(" + strings.Join(checks, " OR ") + ")"
 	in.conditions = append(in.conditions, c)
 }
 
@@ -289,10 +303,11 @@ func (in *inquiry) compose() (text string, args []any, err error) {
 	var b strings.Builder
 	for i, w := range walks {
 		if i > 0 {
-			b.WriteString(" UNION ALL ")
+			b.WriteString(" UNION ")
 		}
 		where, bounds := in.bounds(w)
-		// Each run stops by itself when it has filled a page.
+		// Each run stops by itself when it has filled a page, also with rows that
+		// another one has found: to pass over those could take it through all of them.
 		b.WriteString("SELECT id FROM (SELECT " + w.id + " AS id FROM " + w.from + " WHERE " + where)
 		args = append(args, bounds...)
 		for _, c := range checks {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/seal"
 )
 
 // The tables, as steps from nothing to what the program needs. A step that was
@@ -43,9 +44,12 @@ func steps(from fs.FS) ([]string, error) {
 	return all, nil
 }
 
+// auditVersion is the first version that has an audit.
+const auditVersion = 5
+
 // migrate brings the tables up to date, all steps in one transaction. It only
-// goes forward.
-func migrate(ctx context.Context, c *sql.Conn, from fs.FS) (err error) {
+// goes forward. An audit that begins with it has its first head by key.
+func migrate(ctx context.Context, c *sql.Conn, from fs.FS, key *seal.Key) (err error) {
 	all, err := steps(from)
 	if err != nil {
 		return err
@@ -79,6 +83,11 @@ func migrate(ctx context.Context, c *sql.Conn, from fs.FS) (err error) {
 	}
 	for _, step := range all[version:] {
 		if _, err := c.ExecContext(ctx, step); err != nil {
+			return err
+		}
+	}
+	if version < auditVersion {
+		if err := beginAudit(ctx, c, key); err != nil {
 			return err
 		}
 	}

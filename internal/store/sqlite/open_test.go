@@ -139,7 +139,7 @@ func TestMigrate(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		return migrate(t.Context(), conn, from)
+		return migrate(t.Context(), conn, from, testKey)
 	}
 	const add = "ALTER TABLE command ADD COLUMN nice INTEGER NOT NULL DEFAULT 5; CREATE TABLE more (x);"
 	gap := files(add, "")

@@ -21,6 +21,7 @@ type statements struct {
 
 	insertAudit, putHead, indexAudit                                        *sql.Stmt
 	insertApproval, approvalVersion, updateApproval, updateSpec, updateHost *sql.Stmt
+	insertRole, deleteRoles                                                 *sql.Stmt
 	insertKey, validKey, revokeKey, useKey                                  *sql.Stmt
 
 	pieceAt, pieceAfter, deletePieces, setEarliest                        *sql.Stmt
@@ -60,13 +61,15 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.deleteRedact, "DELETE FROM command_redact WHERE command = ?"},
 
 		{&s.insertAudit, "INSERT INTO audit (seq, prev, hash, text, time, kind, principal, host, command) VALUES (" + placeholders(9) + ")"},
-		{&s.putHead, "INSERT OR REPLACE INTO audit_head (one, seq, hash, tag, indexed, latest, back) VALUES (1, " + placeholders(6) + ")"},
+		{&s.putHead, putHead},
 
 		{&s.indexAudit, indexAudit},
 
 		{&s.insertApproval, "INSERT INTO approval (" + strings.Join(approvalColumns, ", ") + ", command) VALUES (" + placeholders(len(approvalColumns)+1) + ")"},
 		{&s.approvalVersion, "SELECT version FROM approval WHERE command = ?"},
 		{&s.updateApproval, "UPDATE approval SET " + assignments(approvalColumns) + " WHERE command = ?"},
+		{&s.insertRole, "INSERT INTO approval_role (role, command) VALUES (?, ?) ON CONFLICT DO NOTHING"},
+		{&s.deleteRoles, "DELETE FROM approval_role WHERE command = ?"},
 		{&s.updateSpec, "UPDATE command_spec SET " + assignments(asked) + " WHERE command = ?"},
 		{&s.updateHost, "UPDATE command SET host = ? WHERE id = ? AND host <> ?"},
 

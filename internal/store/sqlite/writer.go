@@ -90,7 +90,7 @@ func newWriter(ctx context.Context, path string, key *seal.Key, log *slog.Logger
 		return nil, unavailable(fmt.Errorf("journal mode is %s", mode), "the store's file system has no shared memory for WAL",
 			"Put the data directory on a local file system")
 	}
-	if err = migrate(ctx, w.conn, migrations); err != nil {
+	if err = migrate(ctx, w.conn, migrations, w.key); err != nil {
 		return nil, err
 	}
 	if err = w.statements.prepare(ctx, w.conn); err != nil {

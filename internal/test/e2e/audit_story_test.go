@@ -62,8 +62,12 @@ var attacks = []attack{
 	{"a column that rows are found by is changed", func(db *sql.DB, last int64) (int64, error) {
 		return last - 3, alter(db, "UPDATE audit SET principal = 'somebody' WHERE seq = ?", last-3)
 	}, true},
-	{"all that rows are found by is removed", func(db *sql.DB, _ int64) (int64, error) {
-		return 1, alter(db, "DELETE FROM audit_index; UPDATE audit_head SET indexed = 1")
+	{"all that rows are found by is removed, and said to be there", func(db *sql.DB, last int64) (int64, error) {
+		// The head is no longer the service's: a number is left out.
+		return last + 1, alter(db, "DELETE FROM audit_index; UPDATE audit_head SET indexed = 1")
+	}, true},
+	{"all of it is erased, as if nothing had ever been told", func(db *sql.DB, _ int64) (int64, error) {
+		return 1, alter(db, "DELETE FROM audit_index; DELETE FROM audit_head; DELETE FROM audit")
 	}, true},
 }
 

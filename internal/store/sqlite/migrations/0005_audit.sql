@@ -25,14 +25,15 @@ CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
 CREATE TRIGGER audit_is_not_removed BEFORE DELETE ON audit
   BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END;
 
--- The end of the chain, one row, written with every transaction that adds to it.
+-- The end of the chain: one row, made with the table, written with every transaction
+-- that adds to the chain.
 CREATE TABLE audit_head (
   one               INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
   seq               INTEGER NOT NULL,
   hash              BLOB    NOT NULL,
-  tag               BLOB    NOT NULL, -- that only the service's key makes
+  tag               BLOB    NOT NULL, -- over all of it; only the service's key makes it
   indexed           INTEGER NOT NULL, -- the last row that is in audit_index
-  latest            INTEGER NOT NULL, -- the latest time of all entries
+  latest            INTEGER NOT NULL, -- the latest time of all entries, and of commands from before this table
   back              INTEGER NOT NULL  -- by how many microseconds at most an entry was earlier than one before it
 ) STRICT;
 
@@ -61,7 +62,18 @@ CREATE TABLE approval (
   decisions         BLOB              -- packed
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX approval_state ON approval (state);
+CREATE INDEX approval_state     ON approval (state);
+CREATE INDEX approval_requester ON approval (requester);
+CREATE INDEX approval_host      ON approval (host);
+
+-- approval.roles, to be found by.
+CREATE TABLE approval_role (
+  role              TEXT    NOT NULL,
+  command           TEXT    NOT NULL REFERENCES approval (command) ON DELETE CASCADE,
+  PRIMARY KEY (role, command)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX approval_role_command ON approval_role (command);
 
 -- Keys of the API. Of the token only a hash is here.
 CREATE TABLE api_key (
