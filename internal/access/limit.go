@@ -22,12 +22,13 @@ const (
 	ClassList                // lists
 	ClassStream              // new streams
 	failures                 // authentications that failed, of addresses alone
+	bare                     // calls that show no credentials, of addresses alone
 	classes
 )
 
 // String gives the class as in the configuration.
 func (c Class) String() string {
-	return [classes]string{"start", "read", "list", "stream", "failures"}[c]
+	return [classes]string{"start", "read", "list", "stream", "failures", "bare"}[c]
 }
 
 const (
@@ -38,15 +39,34 @@ const (
 	maxBuckets = 1 << 16
 	// fewBuckets are not worth looking through.
 	fewBuckets = 1024
+	// bareTimes is how many calls without credentials count as much as one with bad
+	// ones: probes and browsers that have not signed in send them and mean no harm.
+	bareTimes = 20
 	// sweepEvery bounds what looking for full buckets costs while there are many.
 	sweepEvery = time.Second
 )
+
+// Unknown is what somebody does whose name nobody knows, or not yet. How many may
+// do it at once is bounded for each address.
+type Unknown int
+
+// What the unknown do.
+const (
+	Asking   Unknown = iota // a call that needs no credentials
+	Watching                // a stream that needs none
+	Proving                 // waiting for the proof of credentials that takes its time
+	unknowns
+)
+
+// maxUnknown is how many of them one address may have at once. No setting: what
+// they hold is little, and honest ones need less.
+var maxUnknown = [unknowns]int{Asking: 16, Watching: 16, Proving: 64}
 
 // Settings are the limits of the service. 0 is no limit.
 type Settings struct {
 	Principal          Limits  // of each principal without limits of its own
 	Address            Limits  // of each address
-	FailuresPerAddress float64 // authentications that fail, per second
+	FailuresPerAddress float64 // authentications that fail, per second; twenty times as many calls may show nothing
 }
 
 // Limiter bounds how often callers call and how many streams they hold open: for
@@ -98,9 +118,9 @@ func (l *Limiter) Take(c Caller, class Class) error {
 	return nil
 }
 
-// OpenStream counts an open stream of the caller until release is called, which
-// may be done more than once. It fails with TOO_MANY_STREAMS. That new streams
-// come too fast is Take's.
+// OpenStream counts an open stream of the caller, or a call that waits as long as
+// one, until release is called, which may be done more than once. It fails with
+// TOO_MANY_STREAMS. That new streams come too fast is Take's.
 func (l *Limiter) OpenStream(c Caller) (release func(), err error) {
 	now := time.Now()
 	key, hasAddress := addressKey(c.Address)
@@ -137,8 +157,30 @@ func (l *Limiter) OpenStream(c Caller) (release func(), err error) {
 }
 
 func tooManyStreams(whose, name string, limit int) error {
-	return fault.New(fault.Exhausted, fault.ReasonTooManyStreams, "the %s %s has %d open streams, and may have no more", whose, name, limit).
-		WithHint("Close some, or ask GetStatus with wait instead").With("limit", whose)
+	return fault.New(fault.Exhausted, fault.ReasonTooManyStreams, "the %s %s has %d streams and waiting calls open, and may have no more", whose, name, limit).
+		WithHint("Close some, or ask without wait").With("limit", whose)
+}
+
+// Admit counts what somebody unknown does at an address until release is called,
+// which may be done more than once. It fails with TOO_MANY_STREAMS.
+func (l *Limiter) Admit(address string, what Unknown) (release func(), err error) {
+	key, ok := addressKey(address)
+	if !ok {
+		return func() {}, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.addresses.get(key, time.Now())
+	if b.unknown[what] >= maxUnknown[what] {
+		return nil, fault.New(fault.Exhausted, fault.ReasonTooManyStreams, "the address %s has %d calls open whose callers are not known, and may have no more", address, maxUnknown[what]).
+			WithHint("Close some, or try again in a moment").With("limit", "address")
+	}
+	b.unknown[what]++
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		b.unknown[what]--
+	}), nil
 }
 
 // Failed counts an authentication that failed from an address.
@@ -168,10 +210,29 @@ func (l *Limiter) MayTry(address string) error {
 	return nil
 }
 
+// ShowsNothing counts a call without credentials from an address; RATE_LIMITED
+// where there were too many.
+func (l *Limiter) ShowsNothing(address string) error {
+	key, ok := addressKey(address)
+	if !ok {
+		return nil
+	}
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if limit, wait := l.addresses.get(key, now).take(bare, now, l.address); wait > 0 {
+		return limited("address", address, bare, limit, wait)
+	}
+	return nil
+}
+
 func limited(whose, name string, class Class, limit float64, wait time.Duration) error {
 	per, what := strconv.FormatFloat(limit, 'g', 4, 64), class.String()+" calls"
-	if class == failures {
+	switch class {
+	case failures:
 		what = "failed authentications"
+	case bare:
+		what = "calls without credentials"
 	}
 	return fault.New(fault.Exhausted, fault.ReasonRateLimited, "the %s %s has used up its %s, of which it has %s per second", whose, name, what, per).
 		WithHint("Try again in %s, and then more slowly", wait).WithRetry(wait).With("limit", whose).With("class", class.String())
@@ -190,7 +251,8 @@ func rates(own, service Limits, failed float64) perSecond {
 	}
 	return perSecond{
 		ClassStart: or(own.Start, service.Start), ClassRead: or(own.Read, service.Read),
-		ClassList: or(own.List, service.List), ClassStream: or(own.Stream, service.Stream), failures: failed,
+		ClassList: or(own.List, service.List), ClassStream: or(own.Stream, service.Stream),
+		failures: failed, bare: bareTimes * failed,
 	}
 }
 
@@ -216,6 +278,7 @@ func addressKey(address string) (key netip.Addr, ok bool) {
 type bucket struct {
 	limiter [classes]*rate.Limiter // nil: none was needed yet
 	streams int                    // that are open
+	unknown [unknowns]int          // that are under way
 }
 
 // take takes a token; where there is none, wait is above 0 and says when there
@@ -262,7 +325,7 @@ func (b *bucket) idle(now time.Time) bool {
 			return false
 		}
 	}
-	return b.streams == 0
+	return b.streams == 0 && b.unknown == [unknowns]int{}
 }
 
 // buckets are those of all principals or of all addresses. The Limiter's lock

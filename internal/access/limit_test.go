@@ -197,6 +197,66 @@ func TestAddressesThatGuess(t *testing.T) {
 	}
 }
 
+func TestCallsThatShowNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := access.NewLimiter(access.Settings{FailuresPerAddress: 5})
+		for i := range 1000 { // twenty times as many as guesses
+			if err := l.ShowsNothing("192.0.2.1"); err != nil {
+				t.Fatalf("after %d: %v", i, err)
+			}
+		}
+		e := refused(t, l.ShowsNothing("192.0.2.1"), fault.Exhausted, fault.ReasonRateLimited)
+		if e.RetryAfter != 10*time.Millisecond || e.Metadata["class"] != "bare" || !strings.Contains(e.Message, "calls without credentials") {
+			t.Errorf("%+v", e)
+		}
+		// They are no guesses.
+		for _, err := range []error{l.MayTry("192.0.2.1"), l.ShowsNothing("192.0.2.2"), l.ShowsNothing("")} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	off := access.NewLimiter(access.Settings{})
+	for range 2000 {
+		if err := off.ShowsNothing("192.0.2.1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTheUnknownAreFew(t *testing.T) {
+	l := access.NewLimiter(access.Settings{})
+	for what, most := range map[access.Unknown]int{access.Asking: 16, access.Watching: 16, access.Proving: 64} {
+		var releases []func()
+		for range most {
+			release, err := l.Admit("2001:db8::1", what)
+			if err != nil {
+				t.Fatal(err)
+			}
+			releases = append(releases, release)
+		}
+		_, err := l.Admit("2001:db8::2", what)
+		refused(t, err, fault.Exhausted, fault.ReasonTooManyStreams)
+		for _, elsewhere := range []string{"2001:db8:0:1::", ""} {
+			release, err := l.Admit(elsewhere, what)
+			if err != nil {
+				t.Fatal(err)
+			}
+			release()
+		}
+		releases[0]()
+		releases[0]()
+		release, err := l.Admit("2001:db8::2", what)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Admit("2001:db8::2", what); err == nil {
+			t.Error("one was released twice")
+		}
+		release()
+	}
+}
+
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := access.NewLimiter(access.Settings{Principal: access.Limits{Start: 1}, Address: access.Limits{Start: 1}, FailuresPerAddress: 1})

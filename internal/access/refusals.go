@@ -3,19 +3,19 @@ package access
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/telexec/telexec/internal/audit"
+	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 )
 
 const (
 	// refusalWindow is how long what repeats is counted before it is written.
 	refusalWindow = 10 * time.Second
-	// maxRefusalKinds bounds the kinds of refusals that are told apart at a time.
-	maxRefusalKinds = 512
 	// recordTimeout is how long a refused caller, or the end of the service, waits
 	// for the store.
 	recordTimeout = time.Second
@@ -42,39 +42,113 @@ func RefusedByAccess(err error) bool {
 	return false
 }
 
+// How many kinds of refusals are told apart within a window. What strangers do
+// takes no place from principals, nor one principal from another, nor a stranger
+// that makes kinds up from those at other addresses.
+const (
+	kindsPerPrincipal = 32
+	kindsPerAddress   = 16 // of strangers
+	maxStrangerKinds  = 64 // of all of them, and as many rows of addresses
+	maxKnownKinds     = 2048
+	maxKnownNames     = 4096 // rows of principals with too many kinds
+)
+
 // Refusals tells the audit of refused calls, and bounds what a flood of them
 // writes: each costs its caller nothing and the service a durable row.
 //
 //	first of its kind   ─▶ written at once, before the caller is answered
 //	alike, within 10 s  ─▶ counted, and written as one entry when they are over
-//	of too many kinds   ─▶ counted by reason alone, and written in the same way
+//	of too many kinds   ─▶ counted for the principal or the address and its door,
+//	                       by reason, and written in the same way
+//	of too many of them ─▶ counted by reason alone, and written in the same way
 //
 // Alike are refusals of one principal at one address, of one method for one
-// reason. An entry that the store does not take is logged and tried again with
-// what is counted: a refusal stands in the audit or in the log, in rare cases in
-// both, and never in neither. Its methods may be called from any goroutine.
+// reason; where the policy denies, of one command on one host. Strangers have no
+// name, and an IPv6 address of theirs stands for its /64. An entry that the store
+// does not take is logged and tried again with what is counted: a refusal stands
+// in the audit or in the log, in rare cases in both, and never in neither. Its
+// methods may be called from any goroutine.
 type Refusals struct {
 	recorder Recorder
 	log      *slog.Logger
+	seed     maphash.Seed
 	opened   chan struct{} // Tell to Run: there is a first window; of 1, so that it never blocks
 
 	mu     sync.Mutex
 	kinds  map[refusalKind]*alike
-	others map[string]*alike // by reason, for which kinds has no place
-	queue  []*alike          // all of both, by their end
-	over   bool              // Run has ended: nothing is counted any more
+	of     map[refusalSource]int // exact ones in kinds, by who is refused
+	placed map[refusalClass]int  // all in kinds
+	queue  []*alike              // all in kinds, by their end
+	over   bool                  // Run has ended: nothing is counted any more
 }
 
 // refusalKind is what is alike.
-type refusalKind struct{ principal, address, method, reason string }
+type refusalKind struct {
+	refusalSource
+	method, reason string
+	asked          uint64 // hash of the command and its host, where the policy denied it
+	refusalClass
+}
+
+// refusalSource is who is refused: a principal, or a stranger at an address.
+type refusalSource struct{ principal, address string }
+
+// refusalClass is what has its own bound.
+type refusalClass struct {
+	stranger bool
+	fold     int // 0: exact, 1: all kinds of one source, 2: of all sources
+}
+
+// kindOf gives the exact kind of a refusal.
+func (r *Refusals) kindOf(e audit.Entry) refusalKind {
+	k := refusalKind{refusalSource: refusalSource{e.Principal, e.Address}, method: e.Method, reason: e.Reason}
+	if e.Principal == "" {
+		k.stranger = true
+		if a, ok := addressKey(e.Address); ok && a.IsValid() {
+			k.address = a.String()
+		}
+	}
+	if e.Reason == fault.ReasonPolicyDenied {
+		k.asked = maphash.String(r.seed, e.Host+"\x00"+e.Command)
+	}
+	return k
+}
+
+// source gives who is refused: a principal wherever it is.
+func (k refusalKind) source() refusalSource {
+	if k.stranger {
+		return k.refusalSource
+	}
+	return refusalSource{principal: k.principal}
+}
+
+// folded gives the wider kind to which k belongs. origin is that of a refusal.
+func (k refusalKind) folded(origin string) refusalKind {
+	wider := refusalKind{reason: k.reason, refusalClass: refusalClass{k.stranger, k.fold + 1}}
+	if k.stranger {
+		wider.method = doorOf(origin)
+	}
+	if wider.fold == 1 {
+		wider.refusalSource = k.source()
+	}
+	return wider
+}
+
+// doorOf names the door through which a call came.
+func doorOf(origin string) string {
+	switch command.Origin(origin) {
+	case command.OriginREST, command.OriginWebSocket, command.OriginWeb:
+		return "REST"
+	}
+	return "gRPC"
+}
 
 // alike is what is known of the refusals of one kind for ten seconds.
 type alike struct {
-	kind   refusalKind
-	shared bool        // it is in others
-	last   audit.Entry // that was counted
-	count  int         // of those not written
-	ends   time.Time
+	kind  refusalKind
+	last  audit.Entry // that was counted
+	count int         // of those not written
+	ends  time.Time
 }
 
 // NewRefusals makes one that writes to the recorder. Run has to run for what is
@@ -82,7 +156,7 @@ type alike struct {
 func NewRefusals(r Recorder, log *slog.Logger) *Refusals {
 	return &Refusals{
 		recorder: r, log: log, opened: make(chan struct{}, 1),
-		kinds: make(map[refusalKind]*alike), others: make(map[string]*alike),
+		seed: maphash.MakeSeed(), kinds: make(map[refusalKind]*alike), of: make(map[refusalSource]int), placed: make(map[refusalClass]int),
 	}
 }
 
@@ -109,28 +183,72 @@ func (r *Refusals) Tell(ctx context.Context, e audit.Entry) {
 // count counts a refusal that is like another one, or opens the window of the
 // first of its kind, which is not counted.
 func (r *Refusals) count(e audit.Entry) (w *alike, first bool) {
-	kind := refusalKind{e.Principal, e.Address, e.Method, e.Reason}
+	kind := r.kindOf(e)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.over {
 		return &alike{kind: kind}, true
 	}
-	if w = r.kinds[kind]; w == nil && len(r.kinds) < maxRefusalKinds {
-		w = &alike{kind: kind}
-		r.kinds[kind] = w
+	w, opened := r.placeLocked(kind, e.Origin)
+	if opened {
 		r.openLocked(w, e)
-		return w, true
-	}
-	if w == nil {
-		if w = r.others[e.Reason]; w == nil {
-			w = &alike{kind: kind, shared: true}
-			r.others[e.Reason] = w
-			r.openLocked(w, e)
+		if w.kind.fold == 0 {
+			return w, true
 		}
 	}
 	w.last = e
 	w.count++
 	return w, false
+}
+
+// placeLocked gives the window of a kind, or of the wider one that has a place.
+func (r *Refusals) placeLocked(kind refusalKind, origin string) (w *alike, opened bool) {
+	for {
+		if w := r.kinds[kind]; w != nil {
+			return w, false
+		}
+		if r.roomLocked(kind) {
+			break
+		}
+		kind = kind.folded(origin)
+	}
+	w = &alike{kind: kind}
+	r.kinds[kind] = w
+	r.placed[kind.refusalClass]++
+	if kind.fold == 0 {
+		r.of[kind.source()]++
+	}
+	return w, true
+}
+
+// roomLocked reports whether there is a place for one more kind. The widest are
+// few: as many as there are reasons and doors.
+func (r *Refusals) roomLocked(k refusalKind) bool {
+	most, each := maxKnownKinds, kindsPerPrincipal
+	if k.stranger {
+		most, each = maxStrangerKinds, kindsPerAddress
+	}
+	switch k.fold {
+	case 0:
+		return r.placed[k.refusalClass] < most && r.of[k.source()] < each
+	case 1:
+		if !k.stranger {
+			most = maxKnownNames
+		}
+		return r.placed[k.refusalClass] < most
+	}
+	return true
+}
+
+// forgetLocked takes a window's place away.
+func (r *Refusals) forgetLocked(w *alike) {
+	delete(r.kinds, w.kind)
+	r.placed[w.kind.refusalClass]--
+	if source := w.kind.source(); w.kind.fold == 0 {
+		if r.of[source]--; r.of[source] == 0 {
+			delete(r.of, source)
+		}
+	}
 }
 
 func (r *Refusals) openLocked(w *alike, e audit.Entry) {
@@ -176,11 +294,7 @@ func (r *Refusals) flush(ctx context.Context, until time.Time) (next time.Time) 
 	for len(r.queue) > 0 && !r.queue[0].ends.After(until) {
 		w := r.queue[0]
 		r.queue = r.queue[1:]
-		if w.shared {
-			delete(r.others, w.kind.reason)
-		} else {
-			delete(r.kinds, w.kind)
-		}
+		r.forgetLocked(w)
 		if w.count > 0 {
 			over, entries = append(over, w), append(entries, w.entry())
 		}
@@ -207,31 +321,22 @@ func (r *Refusals) keep(windows []*alike) (next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, w := range windows {
-		now := r.kinds[w.kind]
-		if w.shared || now == nil && len(r.kinds) >= maxRefusalKinds {
-			w.shared, now = true, r.others[w.kind.reason]
+		now, opened := r.placeLocked(w.kind, w.last.Origin)
+		if now.count += w.count; opened {
+			now.last, now.ends = w.last, time.Now().Add(refusalWindow)
+			r.queue = append(r.queue, now)
 		}
-		switch {
-		case now != nil:
-			now.count += w.count
-			continue
-		case w.shared:
-			r.others[w.kind.reason] = w
-		default:
-			r.kinds[w.kind] = w
-		}
-		w.ends = time.Now().Add(refusalWindow)
-		r.queue = append(r.queue, w)
 	}
 	return r.queue[0].ends // of one kept, if nothing else
 }
 
 // entry is what is written of the refusals counted.
 func (w *alike) entry() audit.Entry {
-	if w.shared {
+	if w.kind.fold > 0 {
 		return audit.Entry{
-			Time: w.last.Time, Kind: audit.Refused, Reason: w.kind.reason, Count: w.count,
-			Detail: fmt.Sprintf("calls of many kinds, which are not told apart: more than %d at once", maxRefusalKinds),
+			Time: w.last.Time, Kind: audit.Refused, Principal: w.kind.principal, Address: w.kind.address, Method: w.kind.method,
+			Reason: w.kind.reason, Count: w.count,
+			Detail: fmt.Sprintf("calls of many kinds, which are not told apart: too many within %s", refusalWindow),
 		}
 	}
 	e := w.last

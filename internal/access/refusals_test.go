@@ -185,9 +185,117 @@ func TestTheTableOfRefusalsIsBounded(t *testing.T) {
 			t.Errorf("%d and %d stand for %d of %d", len(first), len(rest), total(first)+total(rest), all+1)
 		}
 		for _, e := range rest {
-			if e.Kind != audit.Refused || e.Principal != "" || e.Method != "" || e.Reason == "" || e.Detail == "" || e.Time.IsZero() {
+			if e.Kind != audit.Refused || e.Principal != "p" || e.Method != "" || e.Reason == "" || e.Detail == "" || e.Time.IsZero() {
 				t.Errorf("%+v", e)
 			}
+		}
+	})
+}
+
+// TestStrangersTakeNoPlaceFromPrincipals: whatever a stranger makes up, what
+// principals are refused is told with their names.
+func TestStrangersTakeNoPlaceFromPrincipals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &diary{}
+		r, stop := refusals(t, d, &logged{})
+		stranger := func(i int, address string) audit.Entry {
+			return audit.Entry{Address: address, Origin: "grpc", Method: fmt.Sprintf("Service/Method%d", i), Reason: fault.ReasonNoCredentials, Detail: "no"}
+		}
+		all := 0
+		tell := func(e audit.Entry) { r.Tell(t.Context(), e); all++ }
+		for i := range 1000 { // one address
+			tell(stranger(i, fmt.Sprintf("2001:db8::%x", i+1)))
+		}
+		first := d.take()
+		if len(first) != 16 {
+			t.Errorf("%d kinds of one network were written at once", len(first))
+		}
+		other := stranger(1, "192.0.2.9") // is still told of
+		tell(other)
+		if e := d.take(); len(e) != 1 || e[0].Address != "192.0.2.9" {
+			t.Errorf("another stranger: %+v", e)
+		}
+		for i := range 1000 { // many addresses
+			e := stranger(1, fmt.Sprintf("198.51.100.%d", i%250))
+			e.Method = fmt.Sprintf("Service/Method%d", i/250)
+			e.Origin = "rest"
+			tell(e)
+		}
+		strangers := d.take()
+		if len(first)+1+len(strangers) != 64 {
+			t.Errorf("%d kinds of strangers were written at once", len(first)+1+len(strangers))
+		}
+		for i := range 3 {
+			e := refusal(i)
+			e.Principal = fmt.Sprint("p", i)
+			tell(e)
+			if got := d.take(); len(got) != 1 || got[0].Principal != e.Principal {
+				t.Errorf("%s: %+v", e.Principal, got)
+			}
+		}
+		stop()
+		rest := d.take()
+		if n := total(first) + total(strangers) + 4 + total(rest); n != all {
+			t.Errorf("%d of %d are told", n, all)
+		}
+		doors := make(map[string]bool)
+		for _, e := range rest {
+			if e.Principal != "" {
+				t.Errorf("%+v", e)
+			}
+			if e.Detail != "no" {
+				doors[e.Method+" "+e.Address] = true
+			}
+		}
+		if len(rest) > 130 || !doors["gRPC 2001:db8::"] || !doors["REST "] || doors["gRPC "] {
+			t.Errorf("%d rows, of the doors %v", len(rest), doors)
+		}
+	})
+}
+
+// TestCommandsThatThePolicyDenies are told apart, up to a bound that keeps the name.
+func TestCommandsThatThePolicyDenies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &diary{}
+		r, stop := refusals(t, d, &logged{})
+		denied := func(who, line string) audit.Entry {
+			return audit.Entry{Principal: who, Address: "192.0.2.1", Method: "CommandService/Execute", Reason: fault.ReasonPolicyDenied, Host: "web1", Command: line, Detail: "no"}
+		}
+		for i := range 100 {
+			r.Tell(t.Context(), denied("ann", fmt.Sprint("rm ", i)))
+		}
+		if e := d.take(); len(e) != 32 || e[1].Command != "rm 1" {
+			t.Errorf("%d written at once", len(e))
+		}
+		elsewhere := denied("bob", "rm 1")
+		r.Tell(t.Context(), elsewhere)
+		elsewhere.Host = "web2"
+		r.Tell(t.Context(), elsewhere)
+		if e := d.take(); len(e) != 2 {
+			t.Errorf("of another principal: %+v", e)
+		}
+		stop()
+		if e := d.take(); len(e) != 1 || e[0].Principal != "ann" || e[0].Count != 68 || e[0].Reason != fault.ReasonPolicyDenied || e[0].Command != "" {
+			t.Errorf("the rest: %+v", e)
+		}
+	})
+}
+
+// TestManyPrincipals: beyond all bounds refusals are still counted.
+func TestManyPrincipals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &diary{}
+		r, stop := refusals(t, d, &logged{})
+		const all = 10_000
+		for i := range all {
+			e := refusal(1)
+			e.Principal = fmt.Sprint("p", i)
+			r.Tell(t.Context(), e)
+		}
+		stop()
+		e := d.take()
+		if last := e[len(e)-1]; total(e) != all || len(e) != 2048+4096+1 || last.Principal != "" || last.Count != all-2048-4096 {
+			t.Errorf("%d rows for %d: %+v", len(e), total(e), last)
 		}
 	})
 }

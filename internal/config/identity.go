@@ -81,7 +81,7 @@ type PrincipalRates struct {
 	List float64 `yaml:"list" default:"100" max:"1000000"`
 	// Streams opened per second by one principal; 0: no limit.
 	Stream float64 `yaml:"stream" default:"200" max:"1000000"`
-	// Open streams of one principal at once; 0: no limit.
+	// Open streams and waiting calls of one principal at once; 0: no limit.
 	Streams int `yaml:"streams" default:"1000" min:"0" max:"1000000"`
 }
 
@@ -96,7 +96,7 @@ type AddressRates struct {
 	List float64 `yaml:"list" default:"200" max:"1000000"`
 	// Streams opened per second from one address; 0: no limit.
 	Stream float64 `yaml:"stream" default:"400" max:"1000000"`
-	// Calls per second from one address whose credentials are refused; 0: no limit.
+	// Calls per second from one address whose credentials are refused, and twenty times as many that show none; 0: no limit.
 	Failures float64 `yaml:"failures" default:"5" max:"1000000"`
 }
 

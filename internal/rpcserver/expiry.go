@@ -11,12 +11,13 @@ import (
 
 // Revocations knows when API keys are revoked.
 type Revocations interface {
-	// Revoked gives a channel that is closed when the key with this id is revoked;
-	// nil, which never is, where there is no such key.
-	Revoked(keyID string) <-chan struct{}
+	// WhenRevoked calls f when the key with this id is revoked, at once where it is
+	// already. f does not wait. stop withdraws it; f may be under way then.
+	WhenRevoked(keyID string, f func()) (stop func())
 }
 
-// errOver marks the ends of credentials, as causes of a context's end.
+// errOver marks the ends that the steps make of calls, as causes of a context's
+// end: of those whose credentials are over.
 type errOver struct{ why *fault.Error }
 
 func (e errOver) Error() string { return e.why.Error() }
@@ -24,8 +25,8 @@ func (e errOver) Error() string { return e.why.Error() }
 // Unwrap gives the fault by which the caller is told.
 func (e errOver) Unwrap() error { return e.why }
 
-// over gives why the credentials of a call ended while it went on; nil where they
-// did not.
+// over gives why the steps have ended a call while it went on; nil where they did
+// not.
 func over(ctx context.Context) error {
 	if e, ok := errors.AsType[errOver](context.Cause(ctx)); ok {
 		return e.why
@@ -36,13 +37,16 @@ func over(ctx context.Context) error {
 // whileValid ends a call when the credentials it was made with are over: a stream
 // or a wait may be longer than they are. What the call has begun goes on. A
 // handler whose context ends may still say that all is well, as a wait does that
-// is over; the caller is told the truth.
+// is over; the caller is told the truth. A stream ends even where its handler hangs
+// in a send to somebody who does not read. No other call gets a goroutine of its
+// own, for most are over long before anything of that can happen.
 func whileValid(revocations Revocations) step {
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
 		who := c.caller.Principal
 		if who.Expiry.IsZero() && who.Key == "" {
 			return next(ctx)
 		}
+		c.ends = c.stream
 		ctx, end := context.WithCancelCause(ctx)
 		defer end(nil)
 		if !who.Expiry.IsZero() {
@@ -50,7 +54,7 @@ func whileValid(revocations Revocations) step {
 			defer timer.Stop()
 		}
 		if who.Key != "" {
-			stop := watchRevocation(ctx, revocations.Revoked(who.Key), func() { end(errOver{revoked(who)}) })
+			stop := revocations.WhenRevoked(who.Key, func() { end(errOver{revoked(who)}) })
 			defer stop()
 		}
 		err := next(ctx)
@@ -59,22 +63,6 @@ func whileValid(revocations Revocations) step {
 		}
 		return err
 	}
-}
-
-// watchRevocation calls end when the channel is closed while ctx goes on. stop
-// ends the watch, and waits for it.
-func watchRevocation(ctx context.Context, gone <-chan struct{}, end func()) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{}) // closed by the watch when it has ended
-	go func() {
-		defer close(done)
-		select {
-		case <-gone:
-			end()
-		case <-ctx.Done():
-		}
-	}()
-	return func() { cancel(); <-done }
 }
 
 func expired(who access.Principal) *fault.Error {

@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,7 +111,7 @@ func TestNothingIsReachedWithoutCredentials(t *testing.T) {
 			}
 			return access.NewAdmin(secret.New(token)).Authenticate(t.Context(), shown)
 		}),
-		Limiter: access.NewLimiter(access.Settings{}), Revocations: noRevocations{}, Refusals: access.NewRefusals(kept, logger),
+		Limiter: access.NewLimiter(access.Settings{}), Revocations: noRevocations{}, Refusals: kept,
 		Logger: logger, Meter: &meter{}, DrainTimeout: time.Second,
 	}, func(method string) { reached <- method })
 	conn := dialTCP(t, s, insecure.NewCredentials())
@@ -137,16 +137,13 @@ func TestNothingIsReachedWithoutCredentials(t *testing.T) {
 				t.Errorf("%s with %q: %v %v", method, shown, code, i)
 			}
 			entries := kept.take()
-			if len(entries) == 0 && told == "unknown" && method == "/x/y" {
-				continue // like the other one that is not there, hence counted
-			}
 			if len(entries) != 1 {
 				t.Errorf("%s with %q: the audit was told %d times: %+v", method, shown, len(entries), entries)
 				continue
 			}
 			e := entries[0]
 			if e.Kind != audit.Refused || e.Method != told || e.Subject != subject || e.Reason != reason || e.Principal != "" ||
-				e.Origin != "mcp" || e.Address != "127.0.0.1" || e.Call != "call-7" || e.Detail == "" || e.Time.IsZero() {
+				e.Origin != "mcp" || e.Address != "127.0.0.1" || e.Call != "call-7" || e.Detail == "" {
 				t.Errorf("%s with %q: %+v", method, shown, e)
 			}
 		}
@@ -351,7 +348,7 @@ func TestRateLimits(t *testing.T) {
 	if code != codes.ResourceExhausted || i.GetReason() != fault.ReasonRateLimited || retryAfter(details) <= 0 {
 		t.Errorf("%v %v %v", code, i, details)
 	}
-	if e := d.audit.take(); len(e) != 1 || e[0].Principal != "admin" || e[0].Method != "CommandService/Execute" || e[0].Host != "web1" || e[0].Reason != fault.ReasonRateLimited {
+	if e := d.audit.take(); len(e) != 1 || e[0].Principal != "admin" || e[0].Method != "CommandService/Execute" || e[0].Reason != fault.ReasonRateLimited {
 		t.Errorf("audit %+v", e)
 	}
 	if _, err := telexecv1.NewAdminServiceClient(d.conn).GetServerInfo(ctx, &telexecv1.GetServerInfoRequest{}); status.Code(err) != codes.Unimplemented {
@@ -441,26 +438,45 @@ func TestWhoGuessesIsNotListenedTo(t *testing.T) {
 	if _, i, _ := info(t, execute(wrong, conn)); i.GetReason() != fault.ReasonBadCredentials {
 		t.Errorf("first guess: %v", i)
 	}
-	for _, ctx := range []context.Context{wrong, withToken(t.Context())} {
+	jwt := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer e30.e30.e30")
+	for _, ctx := range []context.Context{wrong, jwt} {
 		code, i, details := info(t, execute(ctx, conn))
 		if code != codes.ResourceExhausted || i.GetReason() != fault.ReasonRateLimited || retryAfter(details) <= 0 {
 			t.Errorf("after it: %v %v", code, i)
 		}
 	}
-	// Another address, as the gateway tells it, is not concerned.
-	if err := execute(metadata.AppendToOutgoingContext(withToken(t.Context()), "telexec-address", "192.0.2.1"), d.conn); err != nil {
+	// Who has a good one is not locked out by those who guess.
+	if err := execute(withToken(t.Context()), conn); err != nil {
 		t.Error(err)
+	}
+	// Another address, as the gateway tells it, is not concerned.
+	err := execute(metadata.AppendToOutgoingContext(jwt, "telexec-address", "192.0.2.1"), d.conn)
+	if _, i, _ := info(t, err); i.GetReason() != fault.ReasonBadCredentials {
+		t.Errorf("elsewhere: %v", err)
 	}
 }
 
-// revocations is of one key.
-type revocations chan struct{}
+// revocations is of one key: what is to be called when it is revoked.
+type revocations struct {
+	mu    sync.Mutex
+	funcs []func()
+}
 
-func (r revocations) Revoked(id string) <-chan struct{} {
-	if id != "k1" {
-		return nil
+func (r *revocations) WhenRevoked(id string, f func()) (stop func()) {
+	if id == "k1" {
+		r.mu.Lock()
+		r.funcs = append(r.funcs, f)
+		r.mu.Unlock()
 	}
-	return r
+	return func() {}
+}
+
+func (r *revocations) revoke() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.funcs {
+		f()
+	}
 }
 
 func TestCallsEndWithTheirCredentials(t *testing.T) {
@@ -472,7 +488,7 @@ func TestCallsEndWithTheirCredentials(t *testing.T) {
 		"revoked": {access.Principal{Name: "robot", Key: "k1"}, fault.ReasonTokenRevoked},
 	} {
 		t.Run(name, func(t *testing.T) {
-			gone := make(revocations)
+			gone := &revocations{}
 			under := make(chan struct{}, 3)
 			svc := &service{
 				execute: func(ctx context.Context, _ *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
@@ -525,7 +541,7 @@ func TestCallsEndWithTheirCredentials(t *testing.T) {
 				<-under
 			}
 			if end.who.Key != "" {
-				close(gone)
+				gone.revoke()
 			}
 			for range 3 {
 				if code, i, _ := info(t, <-ended); code != codes.Unauthenticated || i.GetReason() != end.reason || i.GetMetadata()["hint"] == "" {
@@ -568,68 +584,5 @@ func TestAClientThatGoesAwayHasCredentials(t *testing.T) {
 	}
 	if !strings.Contains(d.log.String(), "reason=CALL_CANCELLED") {
 		t.Errorf("log:\n%s", d.log)
-	}
-}
-
-func TestWhatTheAuditIsToldOfARefusal(t *testing.T) {
-	denied := fault.New(fault.PermissionDenied, fault.ReasonPolicyDenied, "the rule says no to plant-redact").With("rule", "look").With("decision", "deny")
-	d := open(t, &service{execute: func(context.Context, *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
-		return nil, denied
-	}},
-		time.Second)
-	ctx := withToken(t.Context())
-	client := telexecv1.NewCommandServiceClient(d.conn)
-	_, err := client.Execute(ctx, &telexecv1.ExecuteRequest{
-		Host: "web1", Argv: []string{"mysql", "-p", "plant-redact", "plant-env's", "plant-sudo"}, Stdin: []byte("plant-stdin"),
-		Env: map[string]string{"A": "plant-env's", "B": "plant-other"}, SecretEnv: []string{"A", "C"}, Redact: []string{"plant-redact"},
-		Sudo: &telexecv1.Sudo{Password: "plant-sudo"},
-	})
-	if code, i, _ := info(t, err); code != codes.PermissionDenied || i.GetReason() != fault.ReasonPolicyDenied {
-		t.Fatal(err)
-	}
-	entries := d.audit.take()
-	if len(entries) != 1 {
-		t.Fatalf("audit %+v", entries)
-	}
-	e := entries[0]
-	if e.Host != "web1" || e.Command != "mysql '-p' '************' '***********' '**********'" || e.Rule != "look" || e.Decision != "deny" || e.SudoUser != "root" ||
-		e.Detail != "the rule says no to ************" || e.Principal != "admin" || e.Reason != fault.ReasonPolicyDenied {
-		t.Errorf("%+v", e)
-	}
-	if text, _ := json.Marshal(e); strings.Contains(string(text), "plant") || strings.Contains(string(text), token) {
-		t.Errorf("a secret is told: %s", text)
-	}
-}
-
-func TestARefusalOfATokenNamesIt(t *testing.T) {
-	d := open(t, &service{}, time.Second)
-	long := strings.Repeat("é", 300)
-	if _, err := telexecv1.NewAdminServiceClient(d.conn).RevokeToken(t.Context(), &telexecv1.RevokeTokenRequest{Token: long}); status.Code(err) != codes.Unauthenticated {
-		t.Fatal(err)
-	}
-	if e := d.audit.take(); len(e) != 1 || len(e[0].Subject) > 255 || !strings.HasPrefix(e[0].Subject, "éé") || !strings.HasSuffix(e[0].Subject, "é…") {
-		t.Errorf("audit %+v", e)
-	}
-	if _, err := telexecv1.NewCommandServiceClient(d.conn).Cancel(t.Context(), &telexecv1.CancelRequest{CommandId: anID}); status.Code(err) != codes.Unauthenticated {
-		t.Fatal(err)
-	}
-	if e := d.audit.take(); len(e) != 1 || e[0].CommandID != anID {
-		t.Errorf("audit %+v", e)
-	}
-}
-
-// TestARefusalStandsAlsoWhereTheAuditFails: what cannot be written down is not
-// allowed for that, and the log has it.
-func TestARefusalStandsAlsoWhereTheAuditFails(t *testing.T) {
-	d := open(t, &service{}, time.Second)
-	d.audit.err = errors.New("disk full")
-	if code, _, _ := info(t, execute(t.Context(), d.conn)); code != codes.Unauthenticated {
-		t.Errorf("%v", code)
-	}
-	d.stop()
-	for _, want := range []string{"level=ERROR", "disk full", "method=CommandService/Execute", "reason=NO_CREDENTIALS"} {
-		if !strings.Contains(d.log.String(), want) {
-			t.Errorf("no %q in the log:\n%s", want, d.log)
-		}
 	}
 }

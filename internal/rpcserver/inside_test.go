@@ -1,16 +1,22 @@
 package rpcserver
 
 import (
+	"context"
+	"errors"
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/audit"
+	"github.com/telexec/telexec/internal/fault"
 )
 
 // TestEveryMethodHasAClass: a new method is not put into a class by chance.
@@ -96,6 +102,95 @@ func TestOnlyWhatAnEntryShowsIsLookedAt(t *testing.T) {
 	}
 	if e := describeOf(&telexecv1.ExecuteRequest{Command: "id", Sudo: &telexecv1.Sudo{User: "db"}}); e.SudoUser != "db" {
 		t.Errorf("%+v", e)
+	}
+}
+
+func TestWhatIsCutAndMasked(t *testing.T) {
+	long := strings.Repeat("é", 300)
+	if name := shorten(long, maxName); len(name) > maxName || !strings.HasPrefix(name, "éé") || !strings.HasSuffix(name, "é…") {
+		t.Errorf("%q", name)
+	}
+	// A secret that begins another one, and those that stand quoted in a text.
+	m := &telexecv1.ExecuteRequest{Redact: []string{"plant", "plant-more", `a"b`, "it's"}}
+	mask, ok := maskOf(m.ProtoReflect())
+	if text := mask(`plant-more plant "a\"b" 'it'\''s' a"b`); !ok || text != `********** ***** "***" '****' ***` {
+		t.Errorf("%q", text)
+	}
+	c := &call{}
+	if c.masked("x plant") != "x plant" {
+		t.Error("without a message there is nothing to mask")
+	}
+	c.message.Store(m)
+	if c.masked("x plant") != "x *****" {
+		t.Error(c.masked("x plant"))
+	}
+	c = &call{}
+	c.message.Store(&telexecv1.ExecuteRequest{Redact: []string{strings.Repeat("a", maxSecret+1)}})
+	if strings.Contains(c.masked("plant"), "plant") {
+		t.Error(c.masked("plant"))
+	}
+}
+
+func TestWhichCallsWait(t *testing.T) {
+	const execute, status = "/telexec.v1.CommandService/Execute", "/telexec.v1.CommandService/GetStatus"
+	for _, c := range []struct {
+		method  string
+		request any
+		waits   bool
+	}{
+		{execute, &telexecv1.ExecuteRequest{}, true}, // 30 s by default
+		{execute, &telexecv1.ExecuteRequest{Wait: durationpb.New(0)}, false},
+		{execute, &telexecv1.ExecuteRequest{Wait: durationpb.New(time.Second)}, true},
+		{status, &telexecv1.GetStatusRequest{}, false},
+		{status, &telexecv1.GetStatusRequest{Wait: durationpb.New(0)}, false},
+		{status, &telexecv1.GetStatusRequest{Wait: durationpb.New(time.Second)}, true},
+		{"/telexec.v1.HostService/ListHosts", &telexecv1.ListHostsRequest{}, false},
+	} {
+		if got := (&call{method: c.method}).waits(c.request); got != c.waits {
+			t.Errorf("%s %v: %v", c.method, c.request, got)
+		}
+	}
+}
+
+// TestAMessageThatDoesNotEnd: who asks without credentials has some seconds.
+func TestAMessageThatDoesNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, begun := &call{}, time.Now()
+		hangs := make(chan struct{})
+		err := brief(t.Context(), c, func(ctx context.Context) error {
+			if !c.ends {
+				t.Error("the call cannot be ended")
+			}
+			return untilOver(ctx, func() error { <-hangs; return nil })
+		})
+		if fault.ReasonOf(err) != fault.ReasonCallDeadline || time.Since(begun) != openTimeout {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
+		close(hangs)
+	})
+}
+
+func TestAHandlerIsLeftAlone(t *testing.T) {
+	want := errors.New("x")
+	if err := untilOver(t.Context(), func() error { return want }); err != want {
+		t.Error(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel() // the client has gone: the handler says what it makes of it
+	for range 20 {
+		if err := untilOver(gone, func() error { return want }); err != want {
+			t.Error(err)
+		}
+	}
+	for _, ctx := range []context.Context{t.Context(), gone} {
+		func() {
+			defer func() {
+				if p, ok := recover().(panicOf); !ok || p.value != "oh no" || !strings.Contains(string(p.stack), "inside_test.go") {
+					t.Errorf("%+v", p)
+				}
+			}()
+			untilOver(ctx, func() error { panic("oh no") })
+		}()
 	}
 }
 

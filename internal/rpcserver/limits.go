@@ -3,8 +3,12 @@ package rpcserver
 import (
 	"context"
 	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/fault"
 )
 
 // Limiter bounds how often callers call. Its methods may be called from any
@@ -12,8 +16,14 @@ import (
 type Limiter interface {
 	// Take counts a call of the class; RATE_LIMITED, with when a retry helps.
 	Take(c access.Caller, class access.Class) error
-	// OpenStream counts an open stream until release is called; TOO_MANY_STREAMS.
+	// OpenStream counts an open stream, or a call that waits, until release is called;
+	// TOO_MANY_STREAMS.
 	OpenStream(c access.Caller) (release func(), err error)
+	// Admit counts what somebody unknown does until release is called;
+	// TOO_MANY_STREAMS.
+	Admit(address string, what access.Unknown) (release func(), err error)
+	// ShowsNothing counts a call without credentials; RATE_LIMITED.
+	ShowsNothing(address string) error
 	// MayTry refuses addresses from which too many authentications have failed, with
 	// RATE_LIMITED.
 	MayTry(address string) error
@@ -40,13 +50,27 @@ func classOf(method string, stream bool) access.Class {
 	return access.ClassRead
 }
 
-// limitRate refuses callers that call too often or hold too many streams open.
-// Who needs no token is counted by address; to refuse a look at health would cost
-// as much as to answer it, but watching it holds something.
+// openTimeout is how long a call may take that needs no credentials.
+const openTimeout = 10 * time.Second
+
+// limitRate refuses callers that call too often or hold too many streams open. A
+// call that waits holds as much as a stream does, and counts as one. Who needs no
+// token is counted by address.
 func limitRate(limiter Limiter) step {
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
-		if open(c.method) && !c.stream {
-			return next(ctx)
+		if open(c.method) {
+			what := access.Asking
+			if c.stream {
+				what = access.Watching
+			}
+			release, err := limiter.Admit(c.caller.Address, what)
+			if err != nil {
+				return err
+			}
+			defer release()
+			if !c.stream {
+				return brief(ctx, c, next)
+			}
 		}
 		if err := limiter.Take(c.caller, classOf(c.method, c.stream)); err != nil {
 			return err
@@ -57,7 +81,45 @@ func limitRate(limiter Limiter) step {
 				return err
 			}
 			defer release()
+			return next(ctx)
 		}
+		waiting := func() {}
+		defer func() { waiting() }()
+		c.checks = append(c.checks, func(message any) error {
+			if c.waits(message) {
+				release, err := limiter.OpenStream(c.caller)
+				if err != nil {
+					return err
+				}
+				waiting = release
+			}
+			return nil
+		})
 		return next(ctx)
 	}
+}
+
+// brief runs what takes no time, unless its caller is slow: to refuse a look at
+// health would cost as much as to answer it, so that it is only bounded how many
+// stand at the door with a message that does not end.
+func brief(ctx context.Context, c *call, next func(context.Context) error) error {
+	late := fault.New(fault.DeadlineExceeded, fault.ReasonCallDeadline, "the request did not arrive within %s", openTimeout).
+		WithHint("Send it again")
+	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errOver{late})
+	defer cancel()
+	c.ends = true
+	return next(ctx)
+}
+
+// waits reports whether a request may hold its call open: it says for how long, or
+// starts something and does not say that it will not wait.
+func (c *call) waits(request any) bool {
+	r, ok := request.(interface{ GetWait() *durationpb.Duration })
+	if !ok {
+		return false
+	}
+	if r.GetWait() == nil {
+		return starts[c.method]
+	}
+	return r.GetWait().AsDuration() > 0
 }

@@ -2,6 +2,8 @@ package rpcserver
 
 import (
 	"context"
+	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -71,7 +73,7 @@ func describe(e *audit.Entry, m protoreflect.Message) {
 	if m.Descriptor().ParentFile().Package() != ownPackage {
 		return
 	}
-	for to, name := range map[*string]protoreflect.Name{&e.Host: "host", &e.CommandID: "command_id", &e.Subject: "token"} {
+	for to, name := range map[*string]protoreflect.Name{&e.Host: "host", &e.CommandID: "command_id", &e.Subject: "principal"} {
 		if value := texts(m, name); len(value) == 1 && value[0] != "" {
 			*to = shorten(value[0], maxName)
 		}
@@ -136,13 +138,13 @@ const (
 // an entry shows, and not all. ok is false where there is more than the contract
 // allows, and nothing must be shown.
 func maskOf(m protoreflect.Message) (mask func(string) string, ok bool) {
-	var pairs []string
+	var values []string
 	ok = true
 	add := func(value string) {
 		if value != "" {
-			pairs = append(pairs, value, strings.Repeat("*", min(len(value), maxSecret)))
+			values = append(values, value)
 		}
-		ok = ok && len(value) <= maxSecret && len(pairs) <= 2*maxSecrets
+		ok = ok && len(value) <= maxSecret && len(values) <= maxSecrets
 	}
 	fields := m.Descriptor().Fields()
 	if f := fields.ByName("redact"); f != nil && f.IsList() {
@@ -165,13 +167,32 @@ func maskOf(m protoreflect.Message) (mask func(string) string, ok bool) {
 			add(sudo.Get(password).String())
 		}
 	}
-	replace := strings.NewReplacer(pairs...)
+	replace := strings.NewReplacer(masks(values)...)
 	return func(text string) string {
 		if len(text) > audit.MaxCommand+maxSecret {
 			text = strings.ToValidUTF8(text[:audit.MaxCommand+maxSecret], "")
 		}
 		return replace.Replace(text)
 	}, ok
+}
+
+// masks gives pairs of what is replaced by what: long ones first, for a short one
+// may be the beginning of another, and each also as it stands in a text that quotes
+// it, for Go or for a shell.
+func masks(values []string) []string {
+	slices.SortStableFunc(values, func(a, b string) int { return len(b) - len(a) })
+	pairs := make([]string, 0, 2*len(values))
+	for _, v := range values {
+		stars := strings.Repeat("*", min(len(v), maxSecret))
+		pairs = append(pairs, v, stars)
+		quoted := strconv.Quote(v)
+		for _, other := range []string{quoted[1 : len(quoted)-1], strings.ReplaceAll(v, `'`, `'\''`)} {
+			if other != v {
+				pairs = append(pairs, other, stars)
+			}
+		}
+	}
+	return pairs
 }
 
 // shorten gives at most n bytes of s. What was cut off shows.

@@ -60,12 +60,14 @@ type meter struct {
 	mu       sync.Mutex
 	inFlight int
 	codes    []string
+	methods  []string
 }
 
 func (m *meter) CallStarted() { m.mu.Lock(); m.inFlight++; m.mu.Unlock() }
-func (m *meter) Call(_, code string, _ time.Duration) {
+func (m *meter) Call(method, code string, _ time.Duration) {
 	m.mu.Lock()
 	m.inFlight--
+	m.methods = append(m.methods, method)
 	m.codes = append(m.codes, code)
 	m.mu.Unlock()
 }
@@ -87,6 +89,9 @@ func (r *recorder) Record(_ context.Context, entries ...audit.Entry) error {
 	return nil
 }
 
+// Tell is of rpcserver.Refusals: all are kept, none is counted.
+func (r *recorder) Tell(ctx context.Context, e audit.Entry) { r.Record(ctx, e) }
+
 // take gives the entries since the last call.
 func (r *recorder) take() []audit.Entry {
 	r.mu.Lock()
@@ -99,7 +104,7 @@ func (r *recorder) take() []audit.Entry {
 // noRevocations is of a server without API keys.
 type noRevocations struct{}
 
-func (noRevocations) Revoked(string) <-chan struct{} { return nil }
+func (noRevocations) WhenRevoked(string, func()) func() { return func() {} }
 
 type door struct {
 	*rpcserver.Server
@@ -122,7 +127,7 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 }
 func (l *lockedBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
-func open(t *testing.T, svc *service, drain time.Duration, change ...func(*rpcserver.Options)) *door {
+func open(t testing.TB, svc *service, drain time.Duration, change ...func(*rpcserver.Options)) *door {
 	t.Helper()
 	d := &door{log: &lockedBuffer{}, meter: &meter{}, audit: &recorder{}}
 	logger := telemetry.NewLogger(d.log, slog.LevelInfo, telemetry.FormatText)

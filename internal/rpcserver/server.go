@@ -1,9 +1,9 @@
 // Package rpcserver is the gRPC door: it makes the server, and puts the same
-// steps around every call, unary or stream.
+// steps around every call, unary or stream, before its message is taken.
 //
-//	call ─▶ request id ─▶ error mapping ─▶ log, metrics ─▶ recovery ─▶
-//	        arrival ─▶ refusals ─▶ authentication ─▶ end of credentials ─▶
-//	        rate limits ─▶ validation ─▶ handler
+//	header ─▶ request id ─▶ error mapping ─▶ log, metrics ─▶ recovery ─▶
+//	          arrival ─▶ refusals ─▶ authentication ─▶ end of credentials ─▶
+//	          rate limits ─▶ handler ─▶ message ─▶ validation ─▶ …
 //
 // Inside the error mapping a failure is a fault with its cause; outside it is a
 // gRPC status with google.rpc.ErrorInfo and the details a caller can act on
@@ -12,6 +12,10 @@
 // access.FromContext says who calls, through which door and from where. Whether
 // the caller may is for the handler to decide; where the answer is no, or the
 // call was refused on the way, the audit is told before the caller.
+//
+// A stranger therefore costs a header: nobody's message is read before it is known
+// who sends it (stream.go). What answers without credentials, health, is bounded
+// for each address.
 //
 // The other doors come through here as well: the gateway dials this server over
 // an in-memory listener, so nothing is guarded in one place only. What the
@@ -26,6 +30,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -42,9 +47,19 @@ import (
 const (
 	// MaxMessage is the largest request in bytes.
 	MaxMessage = 4 << 20
-	// maxStreams is how many calls one connection may have open at once. Watchers
-	// share connections, the gateway's come all over one.
-	maxStreams = 10_000
+	// maxStreams is how many calls one connection from a network may have open at
+	// once: as many as a principal may watch, unless it is configured otherwise.
+	maxStreams = 1000
+	// maxMemoryStreams is the same for the gateway, whose clients share connections.
+	maxMemoryStreams = 10_000
+	// maxHeader is the largest header of a call in bytes; a JWT of 16 KiB has room.
+	maxHeader = 64 << 10
+	// streamWindow is how many bytes of a message a client may send before somebody
+	// wants it, and connWindow on all streams of a connection: fixed, since gRPC's
+	// way of finding better ones lets a client choose.
+	streamWindow, connWindow = 64 << 10, 1 << 20
+	// maxIdle is how long a connection without a call is kept.
+	maxIdle = 15 * time.Minute
 	// handshakeTimeout is how long a new connection may take until it speaks.
 	handshakeTimeout = 15 * time.Second
 )
@@ -72,9 +87,11 @@ type Options struct {
 
 // Server is a gRPC server with health, reflection and all steps in place.
 type Server struct {
-	*grpc.Server // for registering services
-	health       *health.Server
-	drain        time.Duration
+	network *grpc.Server    // for listeners on a network
+	memory  *grpc.Server    // for the in-memory listener
+	methods map[string]bool // full names of those there are; not changed once it runs
+	health  *health.Server
+	drain   time.Duration
 }
 
 // New makes a server. It compiles the rules of the API, which takes some
@@ -96,32 +113,49 @@ func New(o Options) (*Server, error) {
 		limitRate(o.Limiter),
 		validate(validator),
 	}
-	s := &Server{
-		Server: grpc.NewServer(
-			grpc.Creds(newTransport(o.TLS)),
-			grpc.UnaryInterceptor(steps.unary),
-			grpc.StreamInterceptor(steps.stream),
-			grpc.UnknownServiceHandler(unknownMethod),
-			grpc.MaxRecvMsgSize(MaxMessage),
-			grpc.MaxConcurrentStreams(maxStreams),
-			grpc.ConnectionTimeout(handshakeTimeout),
-			grpc.KeepaliveParams(keepalive.ServerParameters{
-				Time:    30 * time.Second, // a vanished client is noticed within 50 s …
-				Timeout: 20 * time.Second,
-			}),
-			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
-				MinTime:             10 * time.Second, // … and clients may ask as often
-				PermitWithoutStream: true,
-			}),
-		),
-		health: health.NewServer(),
-		drain:  o.DrainTimeout,
+	s := &Server{methods: make(map[string]bool), health: health.NewServer(), drain: o.DrainTimeout}
+	both := []grpc.ServerOption{
+		grpc.Creds(newTransport(o.TLS)),
+		grpc.StreamInterceptor(steps.interceptor(s.methods)),
+		grpc.UnknownServiceHandler(unknownMethod),
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.MaxRecvMsgSize(MaxMessage),
+		grpc.ConnectionTimeout(handshakeTimeout),
 	}
+	s.memory = grpc.NewServer(append(both, grpc.MaxConcurrentStreams(maxMemoryStreams))...)
+	s.network = grpc.NewServer(append(both,
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeader),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:              30 * time.Second, // a vanished client is noticed within 50 s …
+			Timeout:           20 * time.Second,
+			MaxConnectionIdle: maxIdle,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             10 * time.Second, // … and clients may ask as often
+			PermitWithoutStream: true,
+		}),
+	)...)
 	s.SetServing(false)
 	healthpb.RegisterHealthServer(s, s.health)
 	reflection.Register(s) // v1 and v1alpha
 	return s, nil
 }
+
+// RegisterService is of grpc.ServiceRegistrar. It is called before Run.
+func (s *Server) RegisterService(service *grpc.ServiceDesc, implementation any) {
+	streams := asStreams(service)
+	for _, m := range streams.Streams {
+		s.methods["/"+service.ServiceName+"/"+m.StreamName] = true
+	}
+	s.network.RegisterService(streams, implementation)
+	s.memory.RegisterService(streams, implementation)
+}
+
+// GetServiceInfo is of reflection.ServiceInfoProvider.
+func (s *Server) GetServiceInfo() map[string]grpc.ServiceInfo { return s.network.GetServiceInfo() }
 
 // SetServing sets what health says, for the server and for all its services.
 func (s *Server) SetServing(serving bool) {
@@ -143,7 +177,11 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	failed := make(chan error, len(listeners)) // one from each Serve; never blocks
 	for _, l := range listeners {
 		go func() {
-			err := s.Serve(l)
+			server := s.network
+			if l.Addr().Network() == memoryNetwork {
+				server = s.memory
+			}
+			err := server.Serve(l)
 			if errors.Is(err, grpc.ErrServerStopped) { // stopped before it began; it has closed l
 				err = nil
 			}
@@ -171,13 +209,20 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 func (s *Server) shutDown() {
 	s.health.Shutdown() // also ends health's watches
 	gentle := make(chan struct{})
-	go func() { s.GracefulStop(); close(gentle) }()
+	go func() {
+		defer close(gentle)
+		var both sync.WaitGroup
+		both.Go(s.memory.GracefulStop)
+		both.Go(s.network.GracefulStop)
+		both.Wait()
+	}()
 	timeout := time.NewTimer(s.drain)
 	defer timeout.Stop()
 	select {
 	case <-gentle:
 	case <-timeout.C:
-		s.Stop() // makes GracefulStop return
+		s.network.Stop() // makes GracefulStop return
+		s.memory.Stop()
 		<-gentle
 	}
 }
@@ -187,6 +232,6 @@ func (s *Server) shutDown() {
 // with a token.
 func unknownMethod(_ any, ss grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(ss)
-	return fault.New(fault.Unsupported, fault.ReasonUnknownRoute, "there is no method %s", method).
+	return fault.New(fault.Unsupported, fault.ReasonUnknownRoute, "there is no method %s", shorten(method, maxName)).
 		WithHint("List the services by reflection: grpcurl -H \"authorization: Bearer TOKEN\" ADDR list")
 }

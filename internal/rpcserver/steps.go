@@ -48,7 +48,8 @@ func mapErrors(ctx context.Context, _ *call, next func(context.Context) error) e
 }
 
 // observe logs every call when it is answered and counts it, by the code that
-// the caller sees. Never by content: a command line may hold a password.
+// the caller sees. Never by content: a command line may hold a password, and what
+// the request calls secret is masked in errors that quote it.
 func observe(log *slog.Logger, meter Meter) step {
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
 		start := time.Now()
@@ -58,7 +59,7 @@ func observe(log *slog.Logger, meter Meter) step {
 
 		code, level := "OK", slog.LevelInfo
 		attrs := make([]slog.Attr, 0, 6)
-		attrs = append(attrs, slog.String("method", c.method), slog.Duration("duration", took))
+		attrs = append(attrs, slog.String("method", shorten(c.method, maxName)), slog.Duration("duration", took))
 		if c.caller.Name != "" {
 			attrs = append(attrs, slog.String("principal", c.caller.Name))
 		}
@@ -67,13 +68,13 @@ func observe(log *slog.Logger, meter Meter) step {
 			code = kinds[e.Kind].code.String()
 			attrs = append(attrs, slog.String("reason", e.Reason))
 			if e.Reason != fault.ReasonPolicyDenied { // which quotes the command; the audit tells it
-				attrs = append(attrs, slog.String("error", e.Error()))
+				attrs = append(attrs, slog.String("error", c.masked(e.Error())))
 			}
 			if e.Kind == fault.Internal || e.Kind == fault.DataLoss {
 				level = slog.LevelError
 			}
 		}
-		meter.Call(c.method, code, took)
+		meter.Call(c.label(), code, took)
 		log.LogAttrs(ctx, level, "call", append(attrs, slog.String("code", code))...)
 		return err
 	}
@@ -85,7 +86,11 @@ func recoverPanics(log *slog.Logger) step {
 	return func(ctx context.Context, c *call, next func(context.Context) error) (err error) {
 		defer func() {
 			if p := recover(); p != nil {
-				log.ErrorContext(ctx, "panic in a call", "method", c.method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				stack := debug.Stack()
+				if other, ok := p.(panicOf); ok { // of another goroutine
+					p, stack = other.value, other.stack
+				}
+				log.ErrorContext(ctx, "panic in a call", "method", shorten(c.method, maxName), "panic", c.masked(fmt.Sprint(p)), "stack", string(stack))
 				err = fault.From(fmt.Errorf("panic: %v", p))
 			}
 		}()
@@ -105,29 +110,54 @@ func noteArrival(ctx context.Context, c *call, next func(context.Context) error)
 	return next(ctx)
 }
 
-// authenticate establishes who asks, and puts the caller into the context. Who
-// has guessed too often is not listened to any more.
+// authenticate establishes who asks, and puts the caller into the context. What is
+// known in memory is looked at in any case: whoever floods us from an address with
+// bad tokens must not lock out those there with good ones. A JWT has its price: where
+// too many were bad, or too many wait, it is not looked at.
 func authenticate(who access.Authenticator, limiter Limiter) step {
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
 		if open(c.method) {
 			return next(ctx)
 		}
 		shown := access.Credentials{Token: bearer(first(ctx, "authorization")), Client: c.client}
-		if !shown.Token.IsZero() {
-			if err := limiter.MayTry(c.caller.Address); err != nil {
-				return err
-			}
-		}
-		p, err := who.Authenticate(ctx, shown)
+		p, err := prove(ctx, who, limiter, shown, c.caller.Address)
 		if err != nil {
-			if fault.ReasonOf(err) == fault.ReasonBadCredentials {
-				limiter.Failed(c.caller.Address)
-			}
-			return err
+			return tooMany(limiter, c.caller.Address, err)
 		}
 		c.caller.Principal = p
 		return next(access.WithCaller(ctx, c.caller))
 	}
+}
+
+func prove(ctx context.Context, who access.Authenticator, limiter Limiter, shown access.Credentials, address string) (access.Principal, error) {
+	if shown.Slow() {
+		if err := limiter.MayTry(address); err != nil {
+			return access.Principal{}, err
+		}
+		release, err := limiter.Admit(address, access.Proving)
+		if err != nil {
+			return access.Principal{}, err
+		}
+		defer release()
+	}
+	return who.Authenticate(ctx, shown)
+}
+
+// tooMany counts credentials that failed, and gives what the caller is told: why
+// they have, or that too many of that address have.
+func tooMany(limiter Limiter, address string, failed error) error {
+	switch fault.ReasonOf(failed) {
+	case fault.ReasonBadCredentials:
+		if err := limiter.MayTry(address); err != nil {
+			return err
+		}
+		limiter.Failed(address)
+	case fault.ReasonNoCredentials:
+		if err := limiter.ShowsNothing(address); err != nil {
+			return err
+		}
+	}
+	return failed
 }
 
 // bearer gives the token of an Authorization header (RFC 6750); empty where it
