@@ -129,7 +129,7 @@ func TestWhoMayDecide(t *testing.T) {
 		"who asked, where it is allowed":     {waiting(selfAllowed), approver("ann"), "", true},
 		"who asked, allowed, no role":        {waiting(selfAllowed), approver("ann", "viewer"), "approver or lead", true},
 		"the author of a modification":       {waiting(ofBob), approver("bob"), "modification of their own", true},
-		"the author, where self is allowed":  {waiting(ofBob, selfAllowed), approver("bob"), "", true},
+		"the author, where self is allowed":  {waiting(ofBob, selfAllowed), approver("bob"), "modification of their own", true},
 		"another than the author":            {waiting(ofBob), approver("carl"), "", true},
 		"a second time":                      {waiting(byBob), approver("bob"), "approved it already", true},
 		"a second time, where self allowed":  {waiting(selfAllowed, byBob), approver("bob"), "approved it already", true},
