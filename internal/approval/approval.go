@@ -265,7 +265,8 @@ type Gate struct {
 	Timeout   time.Duration
 }
 
-// End gives the approval ended without a decision, as Expired or Withdrawn.
+// End gives the approval ended without a decision: Expired, Withdrawn, or Rejected
+// by the service itself, which cannot run the command any more.
 func (a Approval) End(s State, now time.Time) Approval {
 	a.Version++
 	a.State, a.DecideTime = s, now

@@ -92,17 +92,20 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 		c.State, _ = command.Next(c.State, command.Claim)
 		claimed(&c, e.node)
 	}
-	giveBack := func() {
+	l, err := newLive(e, c)
+	handed := false // to its owner, with what was taken for it
+	defer func() {
 		switch {
+		case handed:
+			return
 		case slot:
 			e.queue.release(host.Name, 0)
 		case gate == nil:
 			e.queue.unreserve()
 		}
-	}
-	l, err := newLive(e, c)
+		e.unregister(l)
+	}()
 	if err != nil {
-		giveBack()
 		return Snapshot{}, false, err
 	}
 	l.gate = gate
@@ -112,21 +115,26 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 	} else if err := e.registerAwaiting(l); err != nil {
 		return e.replay(ctx, c, err)
 	}
-	stored, created, err := e.journal.Create(ctx, c, hash, gate, e.accepted(by, &c, said, bound))
+	var stored command.Command
+	var created bool
+	err = e.guard("accept", "command", c.ID, func() (err error) {
+		stored, created, err = e.journal.Create(ctx, c, hash, gate, e.accepted(by, &c, said, bound))
+		return err
+	})
 	e.noteStore(err)
 	if err != nil && e.wasStored(ctx, c.ID, func() { doubt(doubtful(err)) }) {
 		created, err = true, nil
 		e.noteStore(nil)
 	}
-	if err != nil || !created {
-		e.unregister(l)
-		giveBack()
-		if err != nil {
-			return Snapshot{}, false, err
-		}
+	if err != nil {
+		return Snapshot{}, false, err
+	}
+	if !created {
+		e.unregister(l) // before it is looked for
 		s, err := e.get(ctx, stored.ID)
 		return s, true, err
 	}
+	handed = true
 	b := birth{live: l}
 	switch {
 	case slot:

@@ -69,6 +69,9 @@ func (e *Engine) Approval(ctx context.Context, by access.Caller, id string) (App
 		}
 		return Approval{}, err
 	}
+	if s.Gate != nil {
+		return e.approvalFor(by, *s.Gate, s), nil
+	}
 	gate, err := e.gateOf(ctx, id)
 	if err != nil {
 		return Approval{}, err
@@ -81,8 +84,15 @@ func noApproval(id string) error {
 		WithHint("telexec approvals lists what waits").With("command_id", id)
 }
 
+// approvalFor gives an approval as the caller sees it. Only a gate that was taken
+// together with the command is shown to be decided: else the hash may be of another
+// request than the one beside it.
 func (e *Engine) approvalFor(by access.Caller, gate approval.Approval, s Snapshot) Approval {
-	return Approval{Approval: gate, Snapshot: s, May: gate.May(decider(by))}
+	a := Approval{Approval: gate, Snapshot: s, May: gate.May(decider(by))}
+	if a.May == nil && s.Gate == nil {
+		a.May = unattended()
+	}
+	return a
 }
 
 // Approvals gives approvals that the caller may see, newest first, at most limit,
@@ -110,8 +120,8 @@ func (e *Engine) Approvals(ctx context.Context, by access.Caller, f approval.Fil
 		case err != nil:
 			return nil, "", err
 		}
-		if l := e.find(gate.CommandID); l != nil && l.approval() != nil {
-			gate = *l.approval()
+		if s.Gate != nil {
+			gate = *s.Gate
 		}
 		if a := e.approvalFor(by, gate, s); !mine || a.May == nil {
 			list = append(list, a)
@@ -156,7 +166,7 @@ func (e *Engine) Decide(ctx context.Context, by access.Caller, ballots []approva
 		if err != nil {
 			return nil, err
 		}
-		list[i] = e.approvalFor(by, step.Approval, Snapshot{Command: step.Change.Command})
+		list[i] = e.approvalFor(by, step.Approval, Snapshot{Command: step.Change.Command, Gate: &step.Approval})
 		lives, steps = append(lives, l), append(steps, step)
 	}
 	if len(steps) == 0 {
@@ -430,12 +440,12 @@ func (l *live) takeDecision() bool {
 // awaitDecision waits until the command is approved. It reports whether it is in
 // the queue; if not, it has ended or ctx has.
 func (l *live) awaitDecision(ctx context.Context) bool {
-	if err := startable(&l.cmd.Spec); err != nil { // nobody need decide about what cannot run
-		l.withdraw(ctx, command.Reject, failed(err))
-		return false
-	}
 	deadline := time.NewTimer(time.Until(l.approval().Deadline))
 	defer deadline.Stop()
+	if err := l.startable(); err != nil { // nobody need decide about what cannot run
+		l.withdraw(ctx, command.Reject, failed(err))
+		l.kickOwner() // to see what came of that
+	}
 	for {
 		ev, why := command.Event(""), func(*command.Command) {}
 		select {

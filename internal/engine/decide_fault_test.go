@@ -1,8 +1,10 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,7 +17,9 @@ import (
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
 	"github.com/telexec/telexec/internal/policy"
+	"github.com/telexec/telexec/internal/seal"
 	"github.com/telexec/telexec/internal/secret"
+	"github.com/telexec/telexec/internal/store/sqlite"
 )
 
 // What becomes of decisions when the store, the service or the host fails at the
@@ -335,4 +339,77 @@ func TestAllowSelf(t *testing.T) {
 		t.Errorf("whose command it is: %v", err)
 	}
 	n.ended(id)
+}
+
+// With another key nothing that was sealed is left: what waits ends, and what runs
+// is let go of rather than shown with its secrets.
+func TestLostKey(t *testing.T) {
+	dir := t.TempDir()
+	o, m := onMachine(t)
+	o.Policy = rules(t, policy.Gate{})
+	o.Hosts = hosts{"h": 1}
+	open := func(key byte) *sqlite.Store {
+		st, err := sqlite.Open(t.Context(), filepath.Join(dir, "telexec.db"), sqlite.Options{Key: seal.NewKey(bytes.Repeat([]byte{key}, seal.KeySize))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { st.Close() })
+		return st
+	}
+	st := open(1)
+	o.Journal = st
+	n := start(t, o)
+	with := func(s *command.Spec) {
+		s.StdinOpen, s.Env, s.Redact = true, map[string]string{"a": "b"}, []secret.Text{secret.New("hunter2")}
+	}
+	running := n.execute("echo one; cat", with)
+	n.prints(running, "one")
+	n.stores(running, "running", func(c command.Command) bool { return c.State == command.Running && c.Size[command.Stdout] == 4 })
+	queued := n.execute("true", with)
+	waiting := n.asks("uname", with)
+	n.crash()
+	st.Close()
+	m.with(func() {})
+	o.Journal = open(2)
+	n = start(t, o)
+	for id, want := range map[string]command.State{running: command.Lost, queued: command.Failed, waiting: command.Rejected} {
+		if s := n.ended(id); s.State != want || reason(s) != fault.ReasonSealBroken {
+			t.Errorf("%s, %+v; want %s", s.State, s.Failure, want)
+		}
+	}
+	if out := n.output(running); out != "one\n" {
+		t.Errorf("it shows %q", out)
+	}
+}
+
+// Whoever looks while a modification is being taken up sees the command that the
+// hash is of.
+func TestShownTogether(t *testing.T) {
+	n := start(t, gated(t, policy.Gate{Count: 3}))
+	id := n.asks("uname; id; df")
+	by := person("p0", access.RoleApprover)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 40 {
+			b := n.ballot(id, approval.Modify)
+			b.Modified = &approval.Modification{Line: fmt.Sprint("uname; echo ", i)}
+			if err := n.decide(person(fmt.Sprint("p", i+1), access.RoleApprover), b); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for more := true; more; {
+		select {
+		case <-done:
+			more = false
+		default:
+		}
+		a, err := n.Approval(t.Context(), by, id)
+		if err != nil || a.Snapshot.CommandLine() != a.Command {
+			t.Fatalf("shown %q with the hash of %q, %v", a.Snapshot.CommandLine(), a.Command, err)
+		}
+	}
+	n.Cancel(t.Context(), ann, id, 0, "")
 }

@@ -96,8 +96,8 @@ type Engine struct {
 	redaction *output.Redaction // of redact alone
 	excerpt   int
 
-	// deciding has a place while nobody changes a command that waits for approval;
-	// whoever does takes it and gives it back.
+	// deciding is a lock that can be waited for with a context: whoever has sent into
+	// it holds it, and alone changes commands that wait for approval.
 	deciding chan struct{}
 
 	// births takes accepted commands from Execute to Run, which starts their

@@ -39,8 +39,9 @@ type live struct {
 	id     string
 	log    *output.Log
 	ticket *ticket
-	// redaction masks what its output must not show.
-	redaction *output.Redaction
+	// redaction masks what its output must not show; unmaskable is why it cannot.
+	redaction  *output.Redaction
+	unmaskable error
 	// kick has an element when somebody has left something for the owner (wishes,
 	// link, inputEnded); capacity 1, so that nobody waits for the owner.
 	kick chan struct{}
@@ -120,8 +121,8 @@ func (s Snapshot) position() int {
 	return s.Queue.Position
 }
 
-// newLive makes the live of a command. Its error is that of a value to be masked
-// that cannot be.
+// newLive makes the live of a command. Its error is why its output cannot be masked
+// as it should be.
 func newLive(e *Engine, c command.Command) (*live, error) {
 	l := &live{
 		engine: e, id: c.ID,
@@ -139,20 +140,26 @@ func newLive(e *Engine, c command.Command) (*live, error) {
 	if len(c.Spec.Redact) > 0 {
 		var err error
 		if redaction, err = output.NewRedaction(slices.Concat(e.redact, c.Spec.Redact)...); err != nil {
-			return nil, err
+			l.unmaskable = err
 		}
+	}
+	if c.Spec.SecretsLost {
+		l.unmaskable = secretsLost()
 	}
 	l.redaction = redaction
 	for s := range l.tallies {
 		l.tallies[s] = newTally(e.excerpt)
 	}
-	return l, nil
+	return l, l.unmaskable
 }
 
 // snapshot gives the command as it is. Anyone may call it.
 func (l *live) snapshot() Snapshot {
 	l.mu.Lock()
 	s := Snapshot{Command: l.cmd}
+	if l.decided != nil { // with the gate that is told beside it
+		s.Command = *l.decided
+	}
 	if s.State == command.AwaitingApproval {
 		s.Gate = l.gate
 	}
@@ -284,7 +291,7 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 	q := l.engine.queue
 	host, err := l.engine.hosts.Lookup(l.ticket.host)
 	if err == nil {
-		err = startable(&l.cmd.Spec)
+		err = l.startable()
 	}
 	if err != nil { // the configuration has changed since it was accepted, or a password is gone
 		l.leaveQueue()
@@ -423,7 +430,7 @@ func (l *live) takeWishes() bool {
 		told := l.engine.about(entry(audit.CommandCancel, r.by), &l.cmd)
 		told.Detail = r.reason
 		l.untold = append(l.untold, told)
-		l.unstored = true
+		l.change(func(*command.Command) {}) // a version of its own, by which the journal is seen to have it
 		switch n := l.cmd.Cancellation; {
 		case n == nil:
 			l.change(func(c *command.Command) {

@@ -243,7 +243,9 @@ func (l *live) abandon(ctx context.Context, err error) {
 	}
 	switch l.cmd.State {
 	case command.AwaitingApproval:
-		l.withdraw(ctx, command.Reject, failed(err))
+		if l.withdraw(ctx, command.Reject, failed(err)); l.cmd.State == command.Queued { // somebody has approved it meanwhile
+			l.end(ctx, command.StartFail, failed(err))
+		}
 	case command.Queued:
 		l.end(ctx, command.StartFail, failed(err))
 	default:

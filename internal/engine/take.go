@@ -41,10 +41,7 @@ func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 			lost = append(lost, c)
 			continue
 		}
-		l, err := newLive(e, c)
-		if err != nil {
-			return nil, err
-		}
+		l, _ := newLive(e, c) // its owner ends one that cannot be masked
 		if c.State == command.AwaitingApproval {
 			gate, err := e.journal.Approval(ctx, c.ID)
 			switch {
@@ -75,7 +72,7 @@ func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 	}
 	// Only now, when every slot that is in use is taken.
 	for _, l := range queued {
-		if host, err := e.hosts.Lookup(l.cmd.Spec.Host); err == nil && startable(&l.cmd.Spec) == nil { // if not, its owner ends it
+		if host, err := e.hosts.Lookup(l.cmd.Spec.Host); err == nil && l.startable() == nil { // if not, its owner ends it
 			l.enqueue(host.MaxCommands, false)
 		}
 	}
@@ -157,6 +154,13 @@ func (l *live) takeOver(ctx context.Context) *inventory.Host {
 		l.engine.log.Warn("a command of the last run of the service could not be taken over", "command", l.id, "host", l.cmd.Spec.Host, "error", err)
 		return nil
 	}
+	if l.unmaskable != nil { // what it prints would be shown with its secrets
+		f := fault.From(l.unmaskable)
+		l.end(ctx, command.Lose, func(c *command.Command) {
+			c.Failure = &command.Failure{Reason: f.Reason, Message: "the service let go of the command, whose output it could not mask: " + f.Message, Hint: lostHint}
+		})
+		return nil
+	}
 	host, err := l.engine.hosts.Lookup(l.cmd.Spec.Host)
 	if err != nil {
 		f := fault.From(err)
@@ -172,13 +176,25 @@ func (l *live) takeOver(ctx context.Context) *inventory.Host {
 	return &host
 }
 
+func secretsLost() error {
+	return fault.New(fault.FailedPrecondition, fault.ReasonSealBroken,
+		"what was secret of it cannot be read any more: it is sealed, and the service's key is another one now").
+		WithHint("Run it again, or give the service back the key file that it had")
+}
+
+// startable is why the command cannot be started any more.
+func (l *live) startable() error {
+	if l.unmaskable != nil {
+		return l.unmaskable
+	}
+	return startable(&l.cmd.Spec)
+}
+
 // startable is why what was asked for cannot be started any more: what is nowhere
 // stored was lost with the last run of the service.
 func startable(spec *command.Spec) error {
 	if spec.SecretsLost {
-		return fault.New(fault.FailedPrecondition, fault.ReasonSealBroken,
-			"its environment and input cannot be read any more: they are sealed, and the service's key is another one now").
-			WithHint("Run it again, or give the service back the key file that it had")
+		return secretsLost()
 	}
 	if s := spec.Sudo; s != nil && s.NeedsPassword && s.Password.IsZero() {
 		return fault.New(fault.FailedPrecondition, fault.ReasonServiceRestarted,

@@ -24,7 +24,7 @@ type tally struct {
 func newTally(excerpt int) tally { return tally{excerpt: excerpt, hash: sha256.New()} }
 
 // feed takes a chunk. Bytes that it has had before are passed over; a chunk behind
-// a gap is, too: finish gets it from the journal.
+// a gap is, too: catchUp gets it from the journal.
 func (t *tally) feed(c command.Chunk) {
 	if c.Offset > t.to || c.End() <= t.to {
 		return

@@ -198,7 +198,7 @@ func (o *oracle) run(ctx context.Context, shell []string, line string, env ...st
 	cmd.Stdin = strings.NewReader(strings.Repeat(hostile+"\n", 3))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // some lines are loops without end
 	if o.caged {
 		cmd.SysProcAttr.Chroot = o.dir
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
