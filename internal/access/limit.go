@@ -62,6 +62,11 @@ const (
 // they hold is little, and honest ones need less.
 var maxUnknown = [unknowns]int{Asking: 16, Watching: 16, Proving: 64}
 
+// maxLate is how many calls of one principal may wait for a message that is late:
+// a principal with as many streams as it may have still has room for others. No
+// setting, as for the unknown.
+const maxLate = 256
+
 // Settings are the limits of the service. 0 is no limit.
 type Settings struct {
 	Principal          Limits  // of each principal without limits of its own
@@ -96,25 +101,29 @@ func NewLimiter(s Settings) *Limiter {
 	return l
 }
 
-// Take counts a call of the class against the caller, then against its address.
-// It fails with RATE_LIMITED, which says which of the two limits it is and when
-// the next call would pass.
+// Take counts a call of the class against the caller and against its address, or
+// against neither. It fails with RATE_LIMITED, which says which of the two limits
+// it is and when the next call would pass.
 func (l *Limiter) Take(c Caller, class Class) error {
 	now := time.Now()
 	key, hasAddress := addressKey(c.Address)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	var principal, address *bucket
 	if c.Name != "" {
-		b := l.principals.get(c.Name, now)
-		if limit, wait := b.take(class, now, rates(c.Limits, l.settings.Principal, 0)); wait > 0 {
+		principal = l.principals.get(c.Name, now)
+		if limit, wait := principal.look(class, now, rates(c.Limits, l.settings.Principal, 0)); wait > 0 {
 			return limited("principal", c.Name, class, limit, wait)
 		}
 	}
 	if hasAddress {
-		if limit, wait := l.addresses.get(key, now).take(class, now, l.address); wait > 0 {
+		address = l.addresses.get(key, now)
+		if limit, wait := address.look(class, now, l.address); wait > 0 {
 			return limited("address", c.Address, class, limit, wait)
 		}
 	}
+	principal.spend(class, now)
+	address.spend(class, now)
 	return nil
 }
 
@@ -159,6 +168,24 @@ func (l *Limiter) OpenStream(c Caller) (release func(), err error) {
 func tooManyStreams(whose, name string, limit int) error {
 	return fault.New(fault.Exhausted, fault.ReasonTooManyStreams, "the %s %s has %d streams and waiting calls open, and may have no more", whose, name, limit).
 		WithHint("Close some, or ask without wait").With("limit", whose)
+}
+
+// Late counts a call of the caller whose message is late, until release is called,
+// which may be done more than once. It fails with TOO_MANY_STREAMS.
+func (l *Limiter) Late(c Caller) (release func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.principals.get(c.Name, time.Now())
+	if b.late >= maxLate {
+		return nil, fault.New(fault.Exhausted, fault.ReasonTooManyStreams, "the principal %s has %d calls open whose messages have not arrived, and may have no more", c.Name, maxLate).
+			WithHint("Send the messages, or close some").With("limit", "principal")
+	}
+	b.late++
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		b.late--
+	}), nil
 }
 
 // Admit counts what somebody unknown does at an address until release is called,
@@ -278,12 +305,21 @@ func addressKey(address string) (key netip.Addr, ok bool) {
 type bucket struct {
 	limiter [classes]*rate.Limiter // nil: none was needed yet
 	streams int                    // that are open
+	late    int                    // calls that wait for their message
 	unknown [unknowns]int          // that are under way
 }
 
 // take takes a token; where there is none, wait is above 0 and says when there
 // will be one. New rates come into force with it.
 func (b *bucket) take(class Class, now time.Time, r perSecond) (limit float64, wait time.Duration) {
+	if limit, wait = b.look(class, now, r); wait == 0 {
+		b.spend(class, now)
+	}
+	return limit, wait
+}
+
+// look is take that takes nothing.
+func (b *bucket) look(class Class, now time.Time, r perSecond) (limit float64, wait time.Duration) {
 	limit = r[class]
 	if !(limit > 0) {
 		b.limiter[class] = nil
@@ -297,10 +333,15 @@ func (b *bucket) take(class Class, now time.Time, r perSecond) (limit float64, w
 		lim.SetLimitAt(now, rate.Limit(limit))
 		lim.SetBurstAt(now, burst)
 	}
-	if b.limiter[class].AllowN(now, 1) {
-		return limit, 0
-	}
 	return limit, b.wait(class, now)
+}
+
+// spend takes the token that look has found; there is none of nobody, nor where
+// there is no limit.
+func (b *bucket) spend(class Class, now time.Time) {
+	if b != nil && b.limiter[class] != nil {
+		b.limiter[class].AllowN(now, 1)
+	}
 }
 
 // wait gives how long there is no token, in whole milliseconds up to a day; 0
@@ -325,7 +366,7 @@ func (b *bucket) idle(now time.Time) bool {
 			return false
 		}
 	}
-	return b.streams == 0 && b.unknown == [unknowns]int{}
+	return b.streams == 0 && b.late == 0 && b.unknown == [unknowns]int{}
 }
 
 // buckets are those of all principals or of all addresses. The Limiter's lock
@@ -338,7 +379,8 @@ type buckets[K comparable] struct {
 }
 
 // get gives the bucket of key, which may be one that it shares. It is good until
-// the lock is released, and for as long as it has streams.
+// the lock is released, and for as long as it has streams or
+// late calls.
 func (s *buckets[K]) get(key K, now time.Time) *bucket {
 	if b := s.of[key]; b != nil {
 		return b

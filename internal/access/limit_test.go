@@ -257,6 +257,55 @@ func TestTheUnknownAreFew(t *testing.T) {
 	}
 }
 
+// TestAnAddressThatIsRefusedCostsTheCallerNothing: who shares a busy address may
+// call from another one.
+func TestAnAddressThatIsRefusedCostsTheCallerNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := access.NewLimiter(access.Settings{Principal: access.Limits{Start: 2}, Address: access.Limits{Start: 1}})
+		n, err := burst(l, from("ann", "192.0.2.1"), access.ClassStart)
+		if n != 10 || fault.From(err).Metadata["limit"] != "address" {
+			t.Errorf("%d, %v", n, err)
+		}
+		for range 50 {
+			refused(t, l.Take(from("ann", "192.0.2.1"), access.ClassStart), fault.Exhausted, fault.ReasonRateLimited)
+		}
+		if n, err := burst(l, from("ann", "192.0.2.2"), access.ClassStart); n != 10 || fault.From(err).Metadata["limit"] != "principal" {
+			t.Errorf("%d from elsewhere, %v", n, err)
+		}
+	})
+}
+
+func TestMessagesThatAreLateAreFew(t *testing.T) {
+	l := access.NewLimiter(access.Settings{})
+	ann := from("ann", "192.0.2.1")
+	var releases []func()
+	for range 256 {
+		release, err := l.Late(ann)
+		if err != nil {
+			t.Fatal(err)
+		}
+		releases = append(releases, release)
+	}
+	_, err := l.Late(from("ann", "192.0.2.2"))
+	if e := refused(t, err, fault.Exhausted, fault.ReasonTooManyStreams); e.Metadata["limit"] != "principal" {
+		t.Errorf("%+v", e)
+	}
+	if _, err := l.Late(from("bob", "192.0.2.1")); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.OpenStream(ann); err != nil {
+		t.Errorf("streams are counted apart: %v", err)
+	}
+	releases[0]()
+	releases[0]()
+	if _, err := l.Late(ann); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.Late(ann); err == nil {
+		t.Error("one was released twice")
+	}
+}
+
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := access.NewLimiter(access.Settings{Principal: access.Limits{Start: 1}, Address: access.Limits{Start: 1}, FailuresPerAddress: 1})

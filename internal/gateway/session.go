@@ -47,6 +47,8 @@ const (
 	maxCookie = 3800
 	// maxForm is how many bytes of a form are read: a token, and where to go.
 	maxForm = 64 << 10
+	// formTimeout is how long a form may take: nobody knows yet who sends it.
+	formTimeout = 10 * time.Second
 	// maxNext is how many bytes of a path to go to after the login are taken.
 	maxNext = 2048
 	// loginAudit is how long the audit of a login may take.
@@ -190,16 +192,24 @@ func sentence(text string) string {
 
 // login takes a token from a form, and gives a cookie for it.
 func (g *Gateway) login(w http.ResponseWriter, r *http.Request) {
+	c := g.visitor(r)
 	control := http.NewResponseController(w)
+	release, err := g.options.Limiter.Admit(c.Address, access.Asking)
+	if err != nil {
+		if r.Body != http.NoBody {
+			_ = control.SetReadDeadline(time.Now()) // else net/http waits for the form, to answer after it
+		}
+		g.failLogin(w, r, c, "/", err)
+		return
+	}
 	// Without deadlines (a recorder in a test) there is nobody to wait for.
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	_ = control.SetReadDeadline(time.Now().Add(formTimeout))
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	err := r.ParseForm()
-	_ = control.SetReadDeadline(time.Time{})
+	err = r.ParseForm()
+	release()
 
 	// The body alone: what is in the query would be in histories and logs.
 	next := localPath(r.PostForm.Get("next"))
-	c := g.visitor(r)
 	fail := func(err error) { g.failLogin(w, r, c, next, err) }
 	if err != nil {
 		fail(fault.Wrap(err, fault.Invalid, fault.ReasonInvalidRequest, "the form cannot be read").WithHint("Send it again"))
@@ -210,6 +220,7 @@ func (g *Gateway) login(w http.ResponseWriter, r *http.Request) {
 		fail(fault.New(fault.Unauthenticated, fault.ReasonNoCredentials, "there is no token").WithHint("Enter one"))
 		return
 	}
+	_ = control.SetReadDeadline(time.Time{}) // the form is there; what is left of others net/http reads, within the limit
 	if c.Principal, err = g.identify(r, c.Address, access.Credentials{Token: token}); err != nil {
 		fail(err)
 		return

@@ -18,6 +18,8 @@ type call struct {
 	ends      bool                      // the steps may end it while its handler is busy
 	setHeader func(metadata.MD) error   // adds to the header of the answer
 	checks    []func(message any) error // run on every message received
+	late      func() (func(), error)    // counts the call while its message is late, until what it gives is called; set by limitRate
+	told      atomic.Uint32             // the code by which gRPC has answered before the steps could; 0: it has not
 	message   atomic.Value              // the first that was received; a handler may receive in a goroutine of its own
 	caller    access.Caller             // as far as it is known: the principal after authentication
 	client    string                    // name in the caller's certificate; empty: none

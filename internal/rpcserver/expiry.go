@@ -38,8 +38,9 @@ func over(ctx context.Context) error {
 // or a wait may be longer than they are. What the call has begun goes on. A
 // handler whose context ends may still say that all is well, as a wait does that
 // is over; the caller is told the truth. A stream ends even where its handler hangs
-// in a send to somebody who does not read. No other call gets a goroutine of its
-// own, for most are over long before anything of that can happen.
+// in a send to somebody who does not read, and a unary call while its message does
+// not come (guardedStream.receive). No other handler gets a goroutine of its own, for
+// most are over long before anything of that can happen.
 func whileValid(revocations Revocations) step {
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
 		who := c.caller.Principal

@@ -3,12 +3,14 @@ package rpcserver
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -167,6 +169,34 @@ func TestAMessageThatDoesNotEnd(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(begun))
 		}
 		close(hangs)
+	})
+}
+
+// silent is a stream on which nothing comes until it is closed.
+type silent struct {
+	grpc.ServerStream
+	closed chan struct{}
+}
+
+func (s silent) RecvMsg(any) error { <-s.closed; return io.EOF }
+
+// TestAMessageIsWaitedForSoLong, and counts as late before that.
+func TestAMessageIsWaitedForSoLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun, hangs := time.Now(), make(chan struct{})
+		defer close(hangs)
+		var counted, released time.Duration
+		c := &call{late: func() (func(), error) {
+			counted = time.Since(begun)
+			return func() { released = time.Since(begun) }, nil
+		}}
+		s := &guardedStream{ServerStream: silent{closed: hangs}, ctx: t.Context(), call: c}
+		if err := s.RecvMsg(nil); fault.ReasonOf(err) != fault.ReasonCallDeadline || counted != lateAfter || released != messageTimeout {
+			t.Errorf("%v, counted from %v to %v", err, counted, released)
+		}
+		if code := c.told.Load(); code != 0 {
+			t.Errorf("gRPC has told %v", code)
+		}
 	})
 }
 

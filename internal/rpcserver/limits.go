@@ -19,6 +19,9 @@ type Limiter interface {
 	// OpenStream counts an open stream, or a call that waits, until release is called;
 	// TOO_MANY_STREAMS.
 	OpenStream(c access.Caller) (release func(), err error)
+	// Late counts a call whose message is late, until release is called;
+	// TOO_MANY_STREAMS.
+	Late(c access.Caller) (release func(), err error)
 	// Admit counts what somebody unknown does until release is called;
 	// TOO_MANY_STREAMS.
 	Admit(address string, what access.Unknown) (release func(), err error)
@@ -50,12 +53,21 @@ func classOf(method string, stream bool) access.Class {
 	return access.ClassRead
 }
 
-// openTimeout is how long a call may take that needs no credentials.
-const openTimeout = 10 * time.Second
+const (
+	// openTimeout is how long a call may take that needs no credentials.
+	openTimeout = 10 * time.Second
+	// messageTimeout is how long the message of a unary call may take.
+	messageTimeout = 30 * time.Second
+	// lateAfter is when a message that has not arrived is late. A client that makes
+	// many calls at once sends their headers before their messages; they are no more
+	// than the rates allow.
+	lateAfter = time.Second
+)
 
 // limitRate refuses callers that call too often or hold too many streams open. A
-// call that waits holds as much as a stream does, and counts as one. Who needs no
-// token is counted by address.
+// call that waits holds as much as a stream does, and counts as one; before its
+// message has arrived nobody knows whether it will, and it counts as late. Who needs
+// no token is counted by address.
 func limitRate(limiter Limiter) step {
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
 		if open(c.method) {
@@ -83,6 +95,7 @@ func limitRate(limiter Limiter) step {
 			defer release()
 			return next(ctx)
 		}
+		c.late = func() (func(), error) { return limiter.Late(c.caller) }
 		waiting := func() {}
 		defer func() { waiting() }()
 		c.checks = append(c.checks, func(message any) error {
@@ -103,12 +116,16 @@ func limitRate(limiter Limiter) step {
 // health would cost as much as to answer it, so that it is only bounded how many
 // stand at the door with a message that does not end.
 func brief(ctx context.Context, c *call, next func(context.Context) error) error {
-	late := fault.New(fault.DeadlineExceeded, fault.ReasonCallDeadline, "the request did not arrive within %s", openTimeout).
-		WithHint("Send it again")
-	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errOver{late})
+	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, notArrived(openTimeout))
 	defer cancel()
 	c.ends = true
 	return next(ctx)
+}
+
+// notArrived ends a call whose request has taken too long.
+func notArrived(after time.Duration) errOver {
+	return errOver{fault.New(fault.DeadlineExceeded, fault.ReasonCallDeadline, "the request did not arrive within %s", after).
+		WithHint("Send it again")}
 }
 
 // waits reports whether a request may hold its call open: it says for how long, or

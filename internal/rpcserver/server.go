@@ -47,6 +47,9 @@ import (
 const (
 	// MaxMessage is the largest request in bytes.
 	MaxMessage = 4 << 20
+	// maxReceived is how many bytes gRPC receives: above MaxMessage, so that of most
+	// that is too long we can say so ourselves.
+	maxReceived = MaxMessage + 1<<20
 	// maxStreams is how many calls one connection from a network may have open at
 	// once: as many as a principal may watch, unless it is configured otherwise.
 	maxStreams = 1000
@@ -119,7 +122,7 @@ func New(o Options) (*Server, error) {
 		grpc.StreamInterceptor(steps.interceptor(s.methods)),
 		grpc.UnknownServiceHandler(unknownMethod),
 		grpc.ForceServerCodecV2(newCodec()),
-		grpc.MaxRecvMsgSize(MaxMessage),
+		grpc.MaxRecvMsgSize(maxReceived),
 		grpc.ConnectionTimeout(handshakeTimeout),
 	}
 	s.memory = grpc.NewServer(append(both, grpc.MaxConcurrentStreams(maxMemoryStreams))...)

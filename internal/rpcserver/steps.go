@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 
@@ -66,6 +67,9 @@ func observe(log *slog.Logger, meter Meter) step {
 		if err != nil {
 			e := faultOf(err)
 			code = kinds[e.Kind].code.String()
+			if told := codes.Code(c.told.Load()); told != codes.OK {
+				code = told.String()
+			}
 			attrs = append(attrs, slog.String("reason", e.Reason))
 			if e.Reason != fault.ReasonPolicyDenied { // which quotes the command; the audit tells it
 				attrs = append(attrs, slog.String("error", c.masked(e.Error())))

@@ -87,8 +87,67 @@ func TestAMessageThatCannotBeRead(t *testing.T) {
 		t.Error("a call without a message was answered")
 	}
 	d.stop()
-	if log := d.log.String(); strings.Contains(log, "level=ERROR") {
+	// gRPC itself has answered the last one, and the log says with which code.
+	log := d.log.String()
+	if strings.Contains(log, "level=ERROR") || strings.Count(log, "code=Internal") != 1 || d.meter.codes[len(d.meter.codes)-1] != "Internal" {
 		t.Errorf("log:\n%s", log)
+	}
+}
+
+// TestAMessageThatIsTooLong is told with all there is to act on, unless it is too
+// long by far.
+func TestAMessageThatIsTooLong(t *testing.T) {
+	d := open(t, &service{}, time.Second)
+	long := func(n int) error {
+		_, err := telexecv1.NewCommandServiceClient(d.conn).Execute(withToken(t.Context()), &telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", n)})
+		return err
+	}
+	code, i, _ := info(t, long(rpcserver.MaxMessage))
+	if code != codes.ResourceExhausted || i.GetReason() != fault.ReasonInvalidRequest || i.GetMetadata()["hint"] == "" {
+		t.Errorf("%v %v", code, i)
+	}
+	if err := long(2 * rpcserver.MaxMessage); status.Code(err) != codes.ResourceExhausted {
+		t.Error(err)
+	}
+	d.stop()
+	if log := d.log.String(); strings.Count(log, "code=ResourceExhausted") != 2 {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// TestAMessageThatDoesNotCome: a token does not give the right to hold calls open
+// without saying anything, and those who do still have room for others.
+func TestAMessageThatDoesNotCome(t *testing.T) {
+	gone := &revocations{}
+	d := open(t, &service{}, time.Second, func(o *rpcserver.Options) {
+		o.Revocations = gone
+		o.Limiter = access.NewLimiter(access.Settings{Principal: access.Limits{Streams: 1}})
+		o.Authenticator = authenticator(func(access.Credentials) (access.Principal, error) {
+			return access.Principal{Name: "robot", Key: "k1"}, nil
+		})
+	})
+	conn := dialTCP(t, d.Server, insecure.NewCredentials())
+	ended := make(chan error, 260) // from each call; never blocks
+	for range 260 {
+		s, err := conn.NewStream(withToken(t.Context()), anyStream, telexecv1.CommandService_Execute_FullMethodName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { ended <- s.RecvMsg(nil) }() // nothing is sent
+	}
+	for range 4 {
+		if code, i, _ := info(t, <-ended); code != codes.ResourceExhausted || i.GetReason() != fault.ReasonTooManyStreams {
+			t.Errorf("%v %v", code, i)
+		}
+	}
+	if _, err := telexecv1.NewCommandServiceClient(conn).GetStatus(withToken(t.Context()), &telexecv1.GetStatusRequest{CommandId: anID}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("a call with its message: %v", err)
+	}
+	gone.revoke()
+	for range 256 {
+		if code, i, _ := info(t, <-ended); code != codes.Unauthenticated || i.GetReason() != fault.ReasonTokenRevoked {
+			t.Errorf("%v %v", code, i)
+		}
 	}
 }
 

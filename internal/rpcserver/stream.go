@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -70,7 +71,12 @@ func (steps chain) interceptor(methods map[string]bool) grpc.StreamServerInterce
 // may hang in a receive from a client that says nothing, or in a send to one that
 // does not read. Both fail when the call is answered, and then the handler ends.
 func untilOver(ctx context.Context, handler func() error) error {
-	ended := make(chan outcome, 1) // one from the handler; never blocks
+	return await(ctx, begin(handler))
+}
+
+// begin runs f in a goroutine of its own, and gives how it ends.
+func begin(f func() error) <-chan outcome {
+	ended := make(chan outcome, 1) // one from f; never blocks
 	go func() {
 		var o outcome
 		defer func() {
@@ -79,8 +85,13 @@ func untilOver(ctx context.Context, handler func() error) error {
 			}
 			ended <- o
 		}()
-		o.err = handler()
+		o.err = f()
 	}()
+	return ended
+}
+
+// await waits until what was begun has ended, or the call is over.
+func await(ctx context.Context, ended <-chan outcome) error {
 	select {
 	case o := <-ended:
 		return o.get()
@@ -133,24 +144,54 @@ func (s *guardedStream) SendMsg(m any) error {
 
 func (s *guardedStream) RecvMsg(m any) error {
 	r := &received{message: m}
-	err := s.ServerStream.RecvMsg(r)
+	err := s.receive(r)
 	if ended := over(s.ctx); ended != nil {
 		return ended
 	}
-	if err == nil && r.err != nil {
-		err = unreadable(r.err, r.err.Error())
-	}
+	// What gRPC itself finds wrong it tells the caller before we know of it, without
+	// ErrorInfo: too long by far, no message or two, cut off, a compression it has not.
+	// Left to us is the log, with the code that was told.
 	if c, ok := errors.AsType[carrier](err); ok {
+		s.call.told.Store(uint32(c.GRPCStatus().Code()))
 		switch c.GRPCStatus().Code() {
-		case codes.Internal, codes.Unimplemented: // gRPC's words for bytes that make no sense, and for a compression it has not
+		case codes.Internal, codes.Unimplemented: // which put the blame on the server
 			err = unreadable(err, c.GRPCStatus().Message())
 		}
+	}
+	if err == nil {
+		err = r.err
 	}
 	if err != nil {
 		return err
 	}
 	s.call.message.CompareAndSwap(nil, m)
 	return s.call.check(m)
+}
+
+// receive waits for a message. That of a unary call may not be long in coming: the
+// call holds a goroutine and a window of memory, and nobody knows yet what it is. Of
+// a receive that is given up nothing is left once the call is answered.
+func (s *guardedStream) receive(r *received) error {
+	if s.call.stream || s.call.ends { // which may be left as they are
+		return s.ServerStream.RecvMsg(r)
+	}
+	ctx, cancel := context.WithTimeoutCause(s.ctx, messageTimeout, notArrived(messageTimeout))
+	defer cancel()
+	late := time.NewTimer(lateAfter)
+	defer late.Stop()
+	arrived := begin(func() error { return s.ServerStream.RecvMsg(r) })
+	select {
+	case o := <-arrived:
+		return o.get()
+	case <-ctx.Done():
+	case <-late.C:
+		release, err := s.call.late()
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	return await(ctx, arrived)
 }
 
 // unreadable is the fault for a message that cannot be read, because of why.
@@ -160,7 +201,7 @@ func unreadable(err error, why string) error {
 }
 
 // received is a message to be received. What is wrong with its bytes is kept in
-// err: gRPC would answer the caller itself, with a code that puts the blame on the
+// err, a fault: gRPC would answer the caller itself, with a code that puts the blame on the
 // server and nothing to act on.
 type received struct {
 	message any
@@ -178,6 +219,13 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	r.err = c.CodecV2.Unmarshal(data, r.message)
+	if data.Len() > MaxMessage {
+		r.err = fault.New(fault.Exhausted, fault.ReasonInvalidRequest, "the message has %d bytes, and may have %d", data.Len(), MaxMessage).
+			WithHint("Send long input in parts, with SendInput")
+		return nil
+	}
+	if err := c.CodecV2.Unmarshal(data, r.message); err != nil {
+		r.err = unreadable(err, err.Error())
+	}
 	return nil
 }

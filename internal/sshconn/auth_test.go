@@ -90,6 +90,7 @@ func TestEncryptedKey(t *testing.T) {
 	h := s.Host("web1")
 	good := h.IdentityFiles[0]
 	h.IdentityFiles = []string{file}
+	h.ConnectTimeout = time.Minute // opening the key is slow on purpose, and slower under -race
 
 	p := newPool(t, sshconn.Options{})
 	h.Passphrase = secret.New("open sesame")
