@@ -32,7 +32,7 @@ import (
 // their path are noticed too. Otherwise it is a PATH.
 
 var (
-	mutants     = flag.Int("mutants", 250, "how many mutated lines TestOracleMutants runs in every shell")
+	mutants     = flag.Int("mutants", 100, "how many mutated lines TestOracleMutants runs in every shell")
 	mutantsSeed = flag.Uint64("mutants.seed", 1, "what TestOracleMutants begins with; 0 is another one each time")
 )
 
