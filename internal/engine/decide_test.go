@@ -531,9 +531,15 @@ func TestListOfApprovals(t *testing.T) {
 // output gives what a command has written to stdout.
 func (n *node) output(id string) string {
 	n.t.Helper()
-	data, err := n.ReadOutput(n.t.Context(), id, command.Stdout, 0, 1<<20)
-	if err != nil {
-		n.t.Error(err)
+	var all []byte
+	for { // what is stored and what is in memory may come one after the other
+		data, err := n.ReadOutput(n.t.Context(), id, command.Stdout, int64(len(all)), 1<<20)
+		if err != nil {
+			n.t.Error(err)
+		}
+		if len(data) == 0 {
+			return string(all)
+		}
+		all = append(all, data...)
 	}
-	return string(data)
 }

@@ -180,7 +180,7 @@ func TestInputThatEndsWhileItIsLookedFor(t *testing.T) {
 			looks=$((looks + 1))
 			! builtin [ $looks -eq `+itoa(int64(behind))+` ] || { echo all >r.in.0.4; : >r.in.eof; echo more 1<>r.bell; }
 			return $was
-		}`+"\n"+records+"\nfeed() {"+feed+"\n}\nid=r; echo 0 0 >r.n; mkfifo r.bell; echo more 1<>r.bell & "+`
+		}`+"\n"+records+"\nfeed() {"+feed+"\n}\nid=r; echo 0 0 >r.n; mkfifo r.bell; exec 9<>r.bell; echo more >&9"+`
 		! builtin [ `+itoa(int64(behind))+` -eq 0 ] || { echo all >r.in.0.4; : >r.in.eof; }
 		feed; :`)
 		cmd.Dir = t.TempDir()

@@ -104,7 +104,7 @@ func TestApprovalPlans(t *testing.T) {
 // TestApprovalCost counts what the walks of a list meet in a long history. Each stops
 // at a full page, so only those count whose rows other conditions may refuse.
 func TestApprovalCost(t *testing.T) {
-	const limit, n = 20, 20_000
+	const limit, n = 20, 6_000
 	s := open(t, t.TempDir())
 	defer s.Close()
 	manyApprovals(t, s, n)

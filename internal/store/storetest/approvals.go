@@ -360,7 +360,7 @@ func visibleApprovals(b *bench) {
 	all := b.approvalKinds(rand.New(rand.NewPCG(21, 22)), 60)
 	b.pause()
 	many := func(names ...string) []string {
-		for i := range 700 {
+		for i := range 300 {
 			names = append(names, fmt.Sprint("other", i))
 		}
 		return names

@@ -258,7 +258,7 @@ func auditLists(b *bench) {
 	b.auditList(audit.Filter{}, nil)
 	ids := []string{newID(b.now), newID(b.now), ""}
 	who := append([]string{""}, principals...)
-	for range 150 {
+	for range 60 {
 		b.must(b.Record(b.Context(), audit.Entry{
 			Time: b.now, Kind: audit.Kinds[r.IntN(4)], Principal: who[r.IntN(3)], Host: hosts[r.IntN(3)], CommandID: ids[r.IntN(3)],
 		}))
@@ -303,7 +303,7 @@ func auditTimes(b *bench) {
 		if i%30 == 29 {
 			b.pause()
 			all := b.numbered()
-			for range 60 {
+			for range 30 {
 				f := audit.Filter{Limit: r.IntN(3) * 4}
 				if r.IntN(3) > 0 {
 					f.From = begin.Add(time.Duration(r.IntN(600)) * time.Minute)

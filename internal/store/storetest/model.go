@@ -52,7 +52,7 @@ func random(b *bench) {
 	b.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	m := &model{commands: map[string]*entry{}, requests: map[[2]string]request{}}
-	for range 600 {
+	for range 300 {
 		b.now = b.now.Add(time.Duration(r.IntN(600)) * time.Second)
 		switch r.IntN(20) {
 		case 0, 1, 2, 3:
