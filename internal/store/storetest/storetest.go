@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -81,13 +82,23 @@ func Run(t *testing.T, open Open) {
 		{"close under load", closeUnderLoad},
 		{"model", random},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			c.run(newBench(t, open, false))
-		})
+		// What only lists runs once under the race detector, over restarts.
+		if !raceEnabled || !slices.Contains(listing, c.name) {
+			t.Run(c.name, func(t *testing.T) {
+				c.run(newBench(t, open, false))
+			})
+		}
 		t.Run(c.name+" over restarts", func(t *testing.T) {
 			c.run(newBench(t, open, true))
 		})
 	}
+}
+
+// listing are the long cases without concurrency.
+var listing = []string{
+	"lists show the approvals that the caller may see", "visible approvals are paged", "approvals are listed",
+	"lists show what the caller may see", "lists are filtered", "lists are paged", "lists by time",
+	"the audit is listed", "the audit by time, whatever the clock does", "model",
 }
 
 // bench is one case at work.
