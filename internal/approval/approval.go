@@ -52,8 +52,7 @@ const (
 // Decider is who decides.
 type Decider struct {
 	command.Actor
-	Address string   // where from
-	Roles   []string // an admin has every role
+	Roles []string // an admin has every role
 }
 
 func (d Decider) has(role string) bool {
@@ -262,7 +261,6 @@ type Gate struct {
 	Count     int
 	Roles     []string
 	AllowSelf bool
-	Timeout   time.Duration
 }
 
 // End gives the approval ended without a decision: Expired, Withdrawn, or Rejected

@@ -159,8 +159,8 @@ func (r Row) Entry() (Entry, error) {
 
 // Head is the end of a chain: the number and hash of its last row.
 type Head struct {
-	Seq  int64 `json:"seq"`
-	Hash Hash  `json:"-"`
+	Seq  int64
+	Hash Hash
 }
 
 // Filter selects rows for a list, newest first. The zero value selects all; all

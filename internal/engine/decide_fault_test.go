@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -362,7 +363,7 @@ func TestLostKey(t *testing.T) {
 	with := func(s *command.Spec) {
 		s.StdinOpen, s.Env, s.Redact = true, map[string]string{"a": "b"}, []secret.Text{secret.New("hunter2")}
 	}
-	running := n.execute("echo one; cat", with)
+	running := n.execute("echo one; cat; : hunter2", with)
 	n.prints(running, "one")
 	n.stores(running, "running", func(c command.Command) bool { return c.State == command.Running && c.Size[command.Stdout] == 4 })
 	queued := n.execute("true", with)
@@ -375,6 +376,11 @@ func TestLostKey(t *testing.T) {
 	for id, want := range map[string]command.State{running: command.Lost, queued: command.Failed, waiting: command.Rejected} {
 		if s := n.ended(id); s.State != want || reason(s) != fault.ReasonSealBroken {
 			t.Errorf("%s, %+v; want %s", s.State, s.Failure, want)
+		}
+		for _, e := range told(t, o, id) {
+			if strings.Contains(e.Command, "hunter2") {
+				t.Errorf("%s tells %q", e.Kind, e.Command)
+			}
 		}
 	}
 	if out := n.output(running); out != "one\n" {

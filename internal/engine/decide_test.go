@@ -35,13 +35,13 @@ var (
 	other  = person("otto", access.RoleOperator)
 )
 
-// rules are: cat, echo, exit and true may run, apt never, the rest needs approval.
+// rules are: cat, echo, exit, true and : may run, apt never, the rest needs approval.
 func rules(t *testing.T, gate policy.Gate) *policy.Policy {
 	t.Helper()
 	p, err := policy.New(policy.Rules{
 		Default: policy.RequireApproval, DefaultApproval: gate,
 		Rules: []policy.Rule{
-			{Name: "look", Effect: policy.Allow, Match: policy.Match{Programs: []string{"cat", "echo", "exit", "true"}}},
+			{Name: "look", Effect: policy.Allow, Match: policy.Match{Programs: []string{"cat", "echo", "exit", "true", ":"}}},
 			{Name: "never", Effect: policy.Deny, Match: policy.Match{Programs: []string{"apt"}}},
 		},
 	})

@@ -229,7 +229,6 @@ func (l *live) endTold(ctx context.Context, c command.Command) audit.Entry {
 		}
 		told[s] = t.told(sizes[s])
 	}
-	c.Spec.Redact = l.cmd.Spec.Redact // for its line
 	return l.engine.ended(&c, told[command.Stdout], told[command.Stderr])
 }
 

@@ -43,10 +43,15 @@ func (e *Engine) about(en audit.Entry, c *command.Command) audit.Entry {
 // masked gives the command line as the audit may keep it.
 func (e *Engine) masked(c *command.Command) string {
 	redaction := e.redaction
-	if len(c.Spec.Redact) > 0 {
+	if l := e.find(c.ID); l != nil {
+		if l.unmaskable != nil {
+			return "" // what must not be shown of it is not known
+		}
+		redaction = l.redaction
+	} else if len(c.Spec.Redact) > 0 { // the last run of the service left it, and it ends without an owner
 		var err error
 		if redaction, err = output.NewRedaction(slices.Concat(e.redact, c.Spec.Redact)...); err != nil {
-			return "" // a command with such values was not accepted
+			return "" // there are more values now than can be masked: better nothing
 		}
 	}
 	mask := redaction.Stream()
