@@ -561,3 +561,28 @@ func TestSignalName(t *testing.T) {
 		}
 	}
 }
+
+// slowToReach is a dialer that needs longer than a start may take, and then
+// cannot reach the host.
+type slowToReach struct {
+	Dialer
+	takes time.Duration
+}
+
+func (d slowToReach) OpenFirst(ctx context.Context, _ inventory.Host) (Session, error) {
+	select {
+	case <-ctx.Done():
+		return Session{}, context.Cause(ctx)
+	case <-time.After(d.takes):
+		return Session{}, fault.New(fault.Unavailable, fault.ReasonConnectTimeout, "it takes connections, but says nothing")
+	}
+}
+
+// Why a host cannot be reached is the dialer's to say, however long it takes.
+func TestSlowToReach(t *testing.T) {
+	r := New(slowToReach{takes: 200 * time.Millisecond}, Options{StartTimeout: 50 * time.Millisecond})
+	_, err := r.Start(t.Context(), Run{ID: newID(), Host: inventory.Host{Name: "far"}, Spec: &command.Spec{Line: "true"}, Fence: 1})
+	if fault.ReasonOf(err) != fault.ReasonConnectTimeout {
+		t.Error(err)
+	}
+}

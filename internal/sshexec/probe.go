@@ -2,6 +2,7 @@ package sshexec
 
 import (
 	"context"
+	"crypto/rand"
 	"io"
 	"maps"
 	"slices"
@@ -116,16 +117,26 @@ func (r *Runner) forget(host inventory.Host) { r.accounts.Delete(account(host)) 
 var probeScript = remoteScript("probe.sh") + "probe\n"
 
 func (r *Runner) probe(ctx context.Context, host inventory.Host) (*facts, *fault.Error, error) {
-	asking, stop := context.WithTimeout(ctx, r.startTimeout(host))
+	// The limit is for the shell: how long reaching the host may take is the dialer's.
+	limit := r.startTimeout(host)
+	asking, stop := context.WithCancel(ctx)
 	defer stop()
-	lines, err := r.ask(asking, host, probeScript)
+	open := func(ctx context.Context, host inventory.Host) (Session, error) {
+		ses, err := r.dialer.OpenFirst(ctx, host)
+		if err == nil {
+			time.AfterFunc(limit, stop)
+		}
+		return ses, err
+	}
+	nonce := rand.Text()
+	lines, err := r.askWith(asking, open, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+probeScript))
 	switch {
 	case fault.ReasonOf(err) == fault.ReasonSignalFailed && fault.KindOf(err) != fault.DeadlineExceeded:
 		return nil, notDurable(host, "it runs no /bin/sh for this login"), nil
 	case err != nil:
 		if ctx.Err() == nil && asking.Err() != nil {
 			return nil, nil, fault.New(fault.Unavailable, fault.ReasonStartFailed,
-				"%s did not answer within %v; nothing was started", host.Name, r.startTimeout(host)).
+				"%s did not answer within %v; nothing was started", host.Name, limit).
 				WithHint("Look what its login files do: ssh %s@%s 'exec /bin/sh -c true'", host.User, host.Name).WithOp("sshexec.probe")
 		}
 		return nil, nil, err
