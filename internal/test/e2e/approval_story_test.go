@@ -52,6 +52,7 @@ type desk struct {
 // TestApprovalStory tells what becomes of commands that a rule wants approved, on
 // one service for all chapters.
 func TestApprovalStory(t *testing.T) {
+	t.Parallel()
 	server := sshtest.Start(t, sshtest.Options{User: sshtest.PlainUser(t), MaxSessions: 10})
 	narrow := server.Host("narrow")
 	narrow.MaxCommands = 1

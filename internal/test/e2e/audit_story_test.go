@@ -156,6 +156,7 @@ func (a auditor) broken(row int64, args ...string) {
 // TestAuditStory alters the audit on disk in every way, and looks whether it is
 // told.
 func TestAuditStory(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	a := auditor{t, env}
 	agent, viewer := env.Key("agent", "operator"), env.Key(vera, "viewer")
@@ -307,6 +308,7 @@ func putStore(t *testing.T, path string, content map[string][]byte) {
 // TestAuditSurvivesKills kills the service at random moments under load. What it
 // has promised, what it lists and what the audit tells are the same each time.
 func TestAuditSurvivesKills(t *testing.T) {
+	t.Parallel()
 	rounds, bound := 20, 15*time.Second
 	if raceEnabled {
 		rounds = 5

@@ -77,6 +77,7 @@ func (s stage) ends(t testing.TB, id, word, signal string) {
 // TestCancelStories: whatever a command has made of itself, a cancel ends all of
 // it, and says so when it is true.
 func TestCancelStories(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{})
 	for _, login := range logins {
 		for _, how := range []telexecv1.Durability{telexecv1.Durability_DURABILITY_DURABLE, telexecv1.Durability_DURABILITY_ATTACHED} {
@@ -94,6 +95,7 @@ func TestCancelStories(t *testing.T) {
 // TestCancelSudo: what sudo has started is ended too, though it is not the login
 // user's to signal.
 func TestCancelSudo(t *testing.T) {
+	t.Parallel()
 	needSudo(t)
 	password := secret.New("correct horse")
 	const withPassword, free = "withpw", "free"
@@ -157,6 +159,7 @@ func TestCancelOneOfTen(t *testing.T) {
 // TestCancelWhileStarting: a login that hangs does not hold up the answer, and
 // what was cancelled while it hung never does its work afterwards.
 func TestCancelWhileStarting(t *testing.T) {
+	t.Parallel()
 	if !sshtest.HasShell("bash") {
 		t.Skip("no bash here, whose .bashrc is read by sshd's commands")
 	}
@@ -213,6 +216,7 @@ func TestCancelWhileStarting(t *testing.T) {
 // TestCancelDuringABlackHole: the answer does not wait for a host that is away,
 // says that the cancel is pending, and it is done when the host is back.
 func TestCancelDuringABlackHole(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{Wire: true}, quickLink())
 	for _, login := range logins {
 		t.Run(login, func(t *testing.T) {

@@ -29,6 +29,7 @@ import (
 
 // TestGRPCurl does with grpcurl, and no proto file, what its users do.
 func TestGRPCurl(t *testing.T) {
+	t.Parallel()
 	grpcurl := testenv.Tool(t, "grpcurl")
 	env := testenv.Start(t)
 	call := func(args ...string) string {
@@ -74,6 +75,7 @@ func TestGRPCurl(t *testing.T) {
 // TestReflectionIsEnough makes a call with nothing but what the server tells
 // about itself, as generated clients of any language may.
 func TestReflectionIsEnough(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	s, err := reflectionpb.NewServerReflectionClient(env.Conn()).ServerReflectionInfo(t.Context())
 	if err != nil {
@@ -131,6 +133,7 @@ func TestReflectionIsEnough(t *testing.T) {
 // TestEveryMethodWantsAToken walks the methods of the real server, by gRPC and
 // where it has a route by REST.
 func TestEveryMethodWantsAToken(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t, testenv.WithoutHosts())
 	naked := env.Dial(nil)
 	defer naked.Close()
@@ -182,6 +185,7 @@ func TestEveryMethodWantsAToken(t *testing.T) {
 // TestTheSameByREST does by HTTP what the others do by gRPC, with curl where the
 // request is a person's.
 func TestTheSameByREST(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	type command struct {
 		ID        string
@@ -277,6 +281,7 @@ func TestTheSameByREST(t *testing.T) {
 // TestOriginsOfClients: our own clients say what they are; nobody outside can
 // say that he is the gateway.
 func TestOriginsOfClients(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	for said, want := range map[string]telexecv1.Origin{
 		"": telexecv1.Origin_ORIGIN_GRPC, "cli": telexecv1.Origin_ORIGIN_CLI, "mcp": telexecv1.Origin_ORIGIN_MCP,
@@ -296,6 +301,7 @@ func TestOriginsOfClients(t *testing.T) {
 // TestTheCallersDeadlineIsAnsweredBefore: a caller that gives 1 s gets the id
 // within it, although the command and the usual wait are longer.
 func TestTheCallersDeadlineIsAnsweredBefore(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	// The first command connects to the host.
 	execute(t, env, &telexecv1.ExecuteRequest{Command: "true"})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -22,7 +23,14 @@ import (
 	"github.com/telexec/telexec/internal/test/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// These tests wait for hosts and services more than they work. What measures is
+	// not parallel, and runs before the others.
+	if err := flag.Set("test.parallel", "3"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // users are the hosts of an environment, each logged in to as another user.
 func users(env *testenv.Env) []string {

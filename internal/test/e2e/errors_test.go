@@ -20,6 +20,7 @@ import (
 // TestRefusedCalls: what is wrong with a request is told by gRPC and by REST
 // alike, and every refusal says what to do.
 func TestRefusedCalls(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	old := execute(t, env, &telexecv1.ExecuteRequest{Command: "echo hi"}).GetCommand().GetId()
 	const none = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -171,6 +172,7 @@ func TestHostsThatCannotBeUsed(t *testing.T) {
 // refused with a reason, what is known can still be read, and when the disk
 // works again so does the service.
 func TestAStoreThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	id := execute(t, env, &telexecv1.ExecuteRequest{Command: "echo hi"}).GetCommand().GetId()
 	limit := func(bytes uint64) {
@@ -200,6 +202,7 @@ func TestAStoreThatCannotBeWritten(t *testing.T) {
 
 // TestAMessageThatIsTooLarge is refused before it is read into memory.
 func TestAMessageThatIsTooLarge(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t, testenv.WithoutHosts())
 	_, err := env.Commands().SendInput(t.Context(), &telexecv1.SendInputRequest{CommandId: "01ARZ3NDEKTSV4RRFFQ69G5FAV", Data: make([]byte, 5<<20)})
 	if err == nil || !strings.Contains(err.Error(), "larger than max") {

@@ -96,6 +96,7 @@ type refusal struct{ principal, method, reason string }
 // as somebody else. All are refused as documented, nothing comes of it, and the
 // audit has each refusal.
 func TestEveryDoorIsGuarded(t *testing.T) {
+	t.Parallel()
 	jwtSecret := rand.Text() + rand.Text()
 	jwtFile := filepath.Join(t.TempDir(), "jwt.secret")
 	if err := os.WriteFile(jwtFile, []byte(jwtSecret), 0o600); err != nil {

@@ -28,6 +28,7 @@ func (s stage) isLost(t testing.TB, id, reason, kept string) {
 // TestHostRebooted: in the middle of a command, seen by a service that runs, and
 // by one that was away.
 func TestHostRebooted(t *testing.T) {
+	t.Parallel()
 	for _, away := range []bool{false, true} {
 		t.Run(map[bool]string{false: "while watched", true: "while the service was away"}[away], func(t *testing.T) {
 			s := newStage(t, sshtest.MachineOptions{})
@@ -71,6 +72,7 @@ func (s stage) removeRuns(t testing.TB, login string) {
 // TestRunRemoved: somebody has tidied up. With the processes gone too nothing can
 // be known any more.
 func TestRunRemoved(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{})
 	ids := make(map[string]string)
 	for _, login := range logins {
@@ -100,6 +102,7 @@ func TestRunRemoved(t *testing.T) {
 // TestRunRemovedWhileFollowed: the truth is told when the command has ended,
 // whichever it is, and the command is not said to run for ever.
 func TestRunRemovedWhileFollowed(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{})
 	ids := make(map[string]string)
 	for _, login := range logins {
@@ -125,6 +128,7 @@ func TestRunRemovedWhileFollowed(t *testing.T) {
 // TestSupervisorKilled: everything of the run dies at once, as under the OOM
 // killer or an administrator's killall.
 func TestSupervisorKilled(t *testing.T) {
+	t.Parallel()
 	for _, away := range []bool{false, true} {
 		t.Run(map[bool]string{false: "while watched", true: "while the service was away"}[away], func(t *testing.T) {
 			s := newStage(t, sshtest.MachineOptions{})
@@ -153,6 +157,7 @@ func TestSupervisorKilled(t *testing.T) {
 // another process has the pid by now, leads a group and a session of that number,
 // and has nothing to do with it.
 func TestRecycledPIDIsNotTouched(t *testing.T) {
+	t.Parallel()
 	for _, login := range logins {
 		t.Run(login, func(t *testing.T) {
 			s := newStage(t, sshtest.MachineOptions{OwnPIDs: true})
@@ -194,6 +199,7 @@ func smallDisks() []sshtest.Account {
 
 // TestDiskFullBeforeTheStart: nothing runs, and it is said why.
 func TestDiskFullBeforeTheStart(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{Accounts: smallDisks()})
 	for _, login := range logins {
 		t.Run(login, func(t *testing.T) {
@@ -218,6 +224,7 @@ func TestDiskFullBeforeTheStart(t *testing.T) {
 // TestDiskFullDuringTheRun: the command is neither stalled nor killed, its exit
 // code is known, and the offset from which on output is missing is told.
 func TestDiskFullDuringTheRun(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{Accounts: smallDisks()})
 	var text strings.Builder
 	for i := range 200_000 {
@@ -251,6 +258,7 @@ func TestDiskFullDuringTheRun(t *testing.T) {
 // TestSudoRefused: a wrong password, and somebody who may not. It is told apart
 // from a command that ran and failed, and it has not run.
 func TestSudoRefused(t *testing.T) {
+	t.Parallel()
 	needSudo(t)
 	const withPassword, free, nobody = "withpw", "free", "nosudo"
 	password := secret.New("right one")

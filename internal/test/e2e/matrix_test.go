@@ -36,6 +36,7 @@ var columns = []string{"start", "output", "exit code", "signal", "login shell", 
 // TestLoginShells is the matrix: every login shell on every kind of host. Nothing
 // of it may depend on what shell somebody has. With -v it prints the table.
 func TestLoginShells(t *testing.T) {
+	t.Parallel()
 	rows, env := matrix(t)
 	// One row at a time would take minutes, all at once more than two processors.
 	var running sync.WaitGroup

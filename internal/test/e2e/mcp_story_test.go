@@ -91,6 +91,7 @@ func (a *agent) call(tool string, arguments map[string]any) facts {
 // that takes longer. It has the id in time, and the result later, although both
 // the adapter and the service were killed in between.
 func TestAgentLosesNothing(t *testing.T) {
+	t.Parallel()
 	sleep, wait := 12, 3
 	if *long {
 		sleep, wait = 90, 50
@@ -130,6 +131,7 @@ func TestAgentLosesNothing(t *testing.T) {
 // TestServiceRestartsDuringACall: the service is killed and comes back while an
 // agent waits; the call goes on as if nothing had been.
 func TestServiceRestartsDuringACall(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	a := newAgent(t, env)
 	id := a.call("execute_command_async", map[string]any{"host": env.Host, "command": "read line; echo got $line", "stdin_open": true}).CommandID
@@ -150,6 +152,7 @@ func TestServiceRestartsDuringACall(t *testing.T) {
 // TestTwoAgents: what one agent starts, another one sees and cancels, each through
 // an adapter of its own; both then see the same.
 func TestTwoAgents(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	one, two := newAgent(t, env), newAgent(t, env)
 	id := one.call("execute_command", map[string]any{"host": env.Host, "command": "echo up; sleep 300 & sleep 300", "wait_seconds": 1}).CommandID

@@ -19,6 +19,7 @@ import (
 )
 
 func TestACommandEndsAsItDid(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	for _, host := range users(env) {
 		for name, c := range map[string]struct {
@@ -275,6 +276,7 @@ func waitOutput(t testing.TB, env *testenv.Env, id, want string) {
 }
 
 func TestOddBytesArriveAsTheyAre(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	// A character split over two packets is whole in text, however it is asked for.
 	id := begin(t, env, &telexecv1.ExecuteRequest{Command: `printf '5 \342\202'; sleep 0.4; printf '\254 more'`})
@@ -317,6 +319,7 @@ func TestOddBytesArriveAsTheyAre(t *testing.T) {
 
 // TestPollingSeesEveryByte reads a command's output by GetStatus alone.
 func TestPollingSeesEveryByte(t *testing.T) {
+	t.Parallel()
 	env := testenv.Start(t)
 	id := begin(t, env, &telexecv1.ExecuteRequest{Command: `for i in $(seq 1 40); do seq $i 100 $((i*400)); sleep 0.02; done`})
 	var all bytes.Buffer

@@ -20,7 +20,6 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/crypto/ssh"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -159,8 +158,11 @@ read -r more; echo "${#more}"; : ` + word
 	look("after kill -9")
 	env.Restart()
 	look("after the restart")
-	if _, err := env.Commands().SendInput(t.Context(), &telexecv1.SendInputRequest{CommandId: running, Data: []byte(planted["later input"] + "\n")}, grpc.WaitForReady(true)); err != nil {
-		t.Errorf("input: %v", err)
+	await(t, env, running, func(c *telexecv1.Command) bool {
+		return c.GetConnection() == telexecv1.Connection_CONNECTION_CONNECTED
+	})
+	if _, err := env.Commands().SendInput(t.Context(), &telexecv1.SendInputRequest{CommandId: running, Data: []byte(planted["later input"] + "\n")}); err != nil {
+		t.Fatalf("input: %v", err)
 	}
 	// The password was in memory alone, and is gone with it: nobody need decide about
 	// what cannot run any more.

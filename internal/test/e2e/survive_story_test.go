@@ -21,6 +21,7 @@ import (
 // TestSurvivesKillOfTheService: kill -9 in the middle, twice; what comes out is
 // whole, and so is the exit code.
 func TestSurvivesKillOfTheService(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{})
 	line, stdout, stderr := story(3000, "0.2")
 	ids := make(map[string]string)
@@ -78,6 +79,7 @@ func (s stage) getsTo(t testing.TB, id string, size int) error {
 // TestEndedWhileTheServiceWasAway: the command has come to its end while nobody
 // looked; all of both streams and the exit code are collected afterwards.
 func TestEndedWhileTheServiceWasAway(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{})
 	line, stdout, stderr := story(800, "0.2")
 	ids := make(map[string]string)
@@ -107,6 +109,7 @@ func TestEndedWhileTheServiceWasAway(t *testing.T) {
 // TestSurvivesKilledSessions: sshd's processes die under a command, again and
 // again; who watches sees it and misses nothing.
 func TestSurvivesKilledSessions(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{})
 	line, stdout, stderr := story(3000, "0.2")
 	ids, seen := make(map[string]string), make(map[string]<-chan sight)
@@ -151,6 +154,7 @@ func (s stage) watched(t *testing.T, id string, got sight, stdout, stderr string
 
 // TestSurvivesABlackHole: nothing gets through for a while, and nobody says so.
 func TestSurvivesABlackHole(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{Wire: true}, quickLink())
 	line, stdout, stderr := story(2000, "0.3")
 	ids, seen := make(map[string]string), make(map[string]<-chan sight)
@@ -175,6 +179,7 @@ func TestSurvivesABlackHole(t *testing.T) {
 
 // TestSurvivesABadNetwork: packets are late, and some are lost.
 func TestSurvivesABadNetwork(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{Wire: true})
 	line, stdout, stderr := story(1000, "0.1")
 	s.machine.Wire.Delay(20*time.Millisecond, 20*time.Millisecond)
@@ -191,6 +196,7 @@ func TestSurvivesABadNetwork(t *testing.T) {
 
 // TestTimeoutWhileTheServiceIsAway: the host keeps the time.
 func TestTimeoutWhileTheServiceIsAway(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{})
 	ids, word := make(map[string]string), make(map[string]string)
 	for _, login := range logins {
@@ -224,6 +230,7 @@ func TestTimeoutWhileTheServiceIsAway(t *testing.T) {
 // TestInputAfterARestart: standard input stays open over a restart, and its end
 // arrives.
 func TestInputAfterARestart(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{})
 	ids := make(map[string]string)
 	send := func(t *testing.T, login, data string, eof bool, total int) {
@@ -258,6 +265,7 @@ func TestInputAfterARestart(t *testing.T) {
 // TestOneStartOverKills: a request that is repeated until it is answered, while
 // the service is killed at whatever moment, starts once.
 func TestOneStartOverKills(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, sshtest.MachineOptions{})
 	rounds := 6
 	if testing.Short() {
