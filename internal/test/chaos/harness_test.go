@@ -120,6 +120,10 @@ func (h *harness) dial() {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() { h.conn.Close(); h.client.Close() })
+	// A client that has never reached the service does not try twice.
+	if _, err := h.client.GetServerInfo(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // token is sent with every call.
