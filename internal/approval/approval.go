@@ -14,6 +14,8 @@ package approval
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,6 +86,7 @@ type Decision struct {
 	Revision int    // that it is of
 	Hash     []byte // of the request that the decider was shown
 	Command  string // of Modify: the command line from then on, at most MaxShown bytes; the Hash of the next revision is of all of it
+	Asked    []byte // of Modify: SHA-256 of the Modification, by which it is known when it is asked for again
 }
 
 // Bounds of what an approval holds, so that whoever modifies again and again cannot
@@ -218,11 +221,11 @@ func (a *Approval) mayReject(d Decider) bool {
 // May decide: hash and line are of the request as it is to be, gate what the
 // rules ask for it now. Where it is narrower than the one before, the modification
 // is the decider's approval as well; else somebody else must approve it.
-func (a Approval) Revise(d Decider, reason string, shown, hash []byte, line string, narrower bool, gate Gate, now time.Time) (Approval, error) {
+func (a Approval) Revise(d Decider, b Ballot, hash []byte, line string, narrower bool, gate Gate, now time.Time) (Approval, error) {
 	if err := a.May(d); err != nil {
 		return a, err
 	}
-	if err := a.stands(shown, now); err != nil {
+	if err := a.stands(b.Shown, now); err != nil {
 		return a, err
 	}
 	if a.Revision > MaxRevisions {
@@ -231,11 +234,13 @@ func (a Approval) Revise(d Decider, reason string, shown, hash []byte, line stri
 	}
 	a.Version++
 	a.Revision++
-	a.Decisions = append(slices.Clone(a.Decisions), Decision{By: d.Actor, Verdict: Modify, Reason: reason, Time: now, Revision: a.Revision - 1, Hash: a.Hash, Command: cut(line)})
+	a.Decisions = append(slices.Clone(a.Decisions), Decision{
+		By: d.Actor, Verdict: Modify, Reason: b.Reason, Time: now, Revision: a.Revision - 1, Hash: a.Hash, Command: cut(line), Asked: b.Modified.digest(),
+	})
 	a.Hash, a.Command = hash, line
 	a.Rule, a.Count, a.Roles, a.AllowSelf = gate.Rule, max(a.Count, gate.Count), gate.Roles, gate.AllowSelf
 	if narrower {
-		a.Decisions = append(a.Decisions, Decision{By: d.Actor, Verdict: Approve, Reason: reason, Time: now, Revision: a.Revision, Hash: hash})
+		a.Decisions = append(a.Decisions, Decision{By: d.Actor, Verdict: Approve, Reason: b.Reason, Time: now, Revision: a.Revision, Hash: hash})
 	} else {
 		a.Author = d.Actor
 	}
@@ -280,25 +285,27 @@ func (a *Approval) Same(b *Approval) bool {
 }
 
 // Taken reports whether the decider has taken that decision already: who asks again,
-// since the answer was lost, is to hear the same.
+// since the answer was lost, is to hear the same, whatever others have decided
+// meanwhile.
 func (a *Approval) Taken(d Decider, b Ballot) bool {
-	if len(a.Decisions) == 0 {
-		return false
-	}
-	last := a.Decisions[len(a.Decisions)-1]
-	if b.Verdict == Modify && last.Verdict == Approve && len(a.Decisions) > 1 { // which a narrowing one is as well
-		last = a.Decisions[len(a.Decisions)-2]
-	}
-	return last.By.Principal == d.Principal && last.Verdict == b.Verdict && last.Reason == b.Reason &&
-		(bytes.Equal(last.Hash, b.Shown) || b.Verdict == Reject && len(b.Shown) == 0) &&
-		(b.Verdict != Modify || b.Modified != nil && last.Command == cut(b.Modified.line()))
+	return slices.ContainsFunc(a.Decisions, func(was Decision) bool {
+		return was.By.Principal == d.Principal && was.Verdict == b.Verdict && was.Reason == b.Reason &&
+			(bytes.Equal(was.Hash, b.Shown) || b.Verdict == Reject && len(b.Shown) == 0) &&
+			bytes.Equal(was.Asked, b.Modified.digest())
+	})
 }
 
-func (m *Modification) line() string {
-	if len(m.Argv) > 0 {
-		return command.Quote(m.Argv...)
+// digest gives the SHA-256 of the modification; nil of none.
+func (m *Modification) digest() []byte {
+	if m == nil {
+		return nil
 	}
-	return m.Line
+	text := binary.AppendVarint(nil, int64(m.Timeout))
+	for _, part := range append([]string{m.Line}, m.Argv...) {
+		text = append(binary.AppendUvarint(text, uint64(len(part))), part...)
+	}
+	sum := sha256.Sum256(text)
+	return sum[:]
 }
 
 // Step is one approval's part of a change that the store takes whole or not at

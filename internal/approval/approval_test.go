@@ -32,6 +32,11 @@ func approver(name string, roles ...string) Decider {
 	return Decider{Actor: actor(name), Roles: roles}
 }
 
+// modification is a ballot of somebody who was shown the request of that hash.
+func modification(reason string, shown []byte) Ballot {
+	return Ballot{Verdict: Modify, Reason: reason, Shown: shown, Modified: &Modification{Line: "apt update"}}
+}
+
 // waiting is an approval as ann's command has it, for two approvers.
 func waiting(edit ...func(*Approval)) Approval {
 	a := Approval{
@@ -93,7 +98,7 @@ func TestDecisionsOfOneApprovalAreApart(t *testing.T) {
 	if x.Decisions[1].By.Principal != "carl" || y.Decisions[1].By.Principal != "dora" || len(a.Decisions) != 1 {
 		t.Errorf("%v\n%v", x.Decisions, y.Decisions)
 	}
-	z, err := a.Revise(approver("carl"), "", one, two, "apt update", true, Gate{Roles: a.Roles}, noon)
+	z, err := a.Revise(approver("carl"), modification("", one), two, "apt update", true, Gate{Roles: a.Roles}, noon)
 	if err != nil || x.Decisions[1].Verdict != Approve || z.Decisions[1].Verdict != Modify {
 		t.Errorf("%v: %v", err, z.Decisions)
 	}
@@ -148,7 +153,7 @@ func TestWhoMayDecide(t *testing.T) {
 			if (err == nil) != (c.approve == "") || err != nil && !same(after, c.a) {
 				t.Errorf("Approve: %v, %+v", err, after)
 			}
-			after, err = c.a.Revise(c.by, "", one, two, "true", true, Gate{Count: 1, Roles: []string{"approver"}}, noon)
+			after, err = c.a.Revise(c.by, modification("", one), two, "true", true, Gate{Count: 1, Roles: []string{"approver"}}, noon)
 			if (err == nil) != (c.approve == "") || err != nil && !same(after, c.a) {
 				t.Errorf("Revise: %v, %+v", err, after)
 			}
@@ -168,7 +173,7 @@ func TestEveryStateAndVerdict(t *testing.T) {
 			var after Approval
 			var err error
 			if v == Modify {
-				after, err = a.Revise(bob, "", one, two, "true", true, Gate{Count: 1, Roles: []string{"approver"}}, noon)
+				after, err = a.Revise(bob, modification("", one), two, "true", true, Gate{Count: 1, Roles: []string{"approver"}}, noon)
 			} else {
 				after, err = a.Take(bob, v, "", one, noon)
 			}
@@ -207,7 +212,7 @@ func TestWhatWasShownIsWhatRuns(t *testing.T) {
 				t.Errorf("%s of %q: %v", v, shown, err)
 			}
 		}
-		after, err := a.Revise(bob, "", shown, two, "true", true, Gate{Roles: []string{"approver"}}, noon)
+		after, err := a.Revise(bob, modification("", shown), two, "true", true, Gate{Roles: []string{"approver"}}, noon)
 		if fault.ReasonOf(err) != fault.ReasonRequestChanged || !same(after, a) {
 			t.Errorf("a modification of %q: %v", shown, err)
 		}
@@ -225,7 +230,7 @@ func TestNobodyDecidesAfterTheDeadline(t *testing.T) {
 				t.Errorf("%s %s late: %v", v, late, err)
 			}
 		}
-		if after, err := a.Revise(bob, "", one, two, "true", true, Gate{Roles: a.Roles}, now); fault.ReasonOf(err) != fault.ReasonAlreadyDecided || !same(after, a) {
+		if after, err := a.Revise(bob, modification("", one), two, "true", true, Gate{Roles: a.Roles}, now); fault.ReasonOf(err) != fault.ReasonAlreadyDecided || !same(after, a) {
 			t.Errorf("a modification %s late: %v", late, err)
 		}
 	}
@@ -237,7 +242,7 @@ func TestNobodyDecidesAfterTheDeadline(t *testing.T) {
 func TestANarrowerRequestIsApprovedByWhoNarrowsIt(t *testing.T) {
 	a := take(t, waiting(), approver("bob"), Approve) // one of two, of revision 1
 	gate := Gate{Rule: "updates", Count: 1, Roles: []string{"lead"}}
-	a, err := a.Revise(approver("carl"), "less", one, two, "apt update", true, gate, noon)
+	a, err := a.Revise(approver("carl"), modification("less", one), two, "apt update", true, gate, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +253,7 @@ func TestANarrowerRequestIsApprovedByWhoNarrowsIt(t *testing.T) {
 	}
 	want := []Decision{
 		{By: actor("bob"), Verdict: Approve, Reason: "because", Time: noon, Revision: 1, Hash: one},
-		{By: actor("carl"), Verdict: Modify, Reason: "less", Time: noon, Revision: 1, Hash: one, Command: "apt update"},
+		{By: actor("carl"), Verdict: Modify, Reason: "less", Time: noon, Revision: 1, Hash: one, Command: "apt update", Asked: (&Modification{Line: "apt update"}).digest()},
 		{By: actor("carl"), Verdict: Approve, Reason: "less", Time: noon, Revision: 2, Hash: two},
 	}
 	if !reflect.DeepEqual(a.Decisions, want) {
@@ -261,7 +266,7 @@ func TestANarrowerRequestIsApprovedByWhoNarrowsIt(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	// Where one is enough, it is done.
-	a, err = waiting(forOne).Revise(approver("bob"), "", one, two, "apt update", true, Gate{Count: 1, Roles: []string{"approver"}}, noon)
+	a, err = waiting(forOne).Revise(approver("bob"), modification("", one), two, "apt update", true, Gate{Count: 1, Roles: []string{"approver"}}, noon)
 	if err != nil || a.State != Approved || !a.DecideTime.Equal(noon) {
 		t.Errorf("%v: %+v", err, a)
 	}
@@ -269,7 +274,7 @@ func TestANarrowerRequestIsApprovedByWhoNarrowsIt(t *testing.T) {
 
 func TestAWiderRequestNeedsAnother(t *testing.T) {
 	for _, count := range []int{0, 1, 3} { // that the rules ask for now
-		a, err := waiting(forOne).Revise(approver("bob"), "more", one, two, "apt full-upgrade", false, Gate{Rule: "all", Count: count, Roles: []string{"approver"}}, noon)
+		a, err := waiting(forOne).Revise(approver("bob"), modification("more", one), two, "apt full-upgrade", false, Gate{Rule: "all", Count: count, Roles: []string{"approver"}}, noon)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,17 +290,17 @@ func TestAWiderRequestNeedsAnother(t *testing.T) {
 			t.Error("carl may not")
 		}
 		// Also not by narrowing it again, which would make a yes of it.
-		if _, err := a.Revise(approver("bob"), "", two, three, "x", true, Gate{Roles: []string{"approver"}}, noon); fault.ReasonOf(err) != fault.ReasonNotYourDecision {
+		if _, err := a.Revise(approver("bob"), modification("", two), three, "x", true, Gate{Roles: []string{"approver"}}, noon); fault.ReasonOf(err) != fault.ReasonNotYourDecision {
 			t.Errorf("the author narrows it: %v", err)
 		}
 		// What carl narrows is bob's still.
-		b, err := a.Revise(approver("carl"), "", two, three, "x", true, Gate{Count: 2, Roles: []string{"approver"}}, noon)
+		b, err := a.Revise(approver("carl"), modification("", two), three, "x", true, Gate{Count: 2, Roles: []string{"approver"}}, noon)
 		if err != nil || b.Author != actor("bob") || b.May(approver("bob")) == nil {
 			t.Errorf("%v: %+v", err, b)
 		}
 	}
 	// A rule that asks for nobody does not make it approved by nobody.
-	a, err := waiting(func(a *Approval) { a.Count = 0 }).Revise(approver("bob"), "", one, two, "x", false, Gate{Roles: []string{"approver"}}, noon)
+	a, err := waiting(func(a *Approval) { a.Count = 0 }).Revise(approver("bob"), modification("", one), two, "x", false, Gate{Roles: []string{"approver"}}, noon)
 	if err != nil || a.State != Pending {
 		t.Errorf("%v: %s", err, a.State)
 	}
@@ -310,7 +315,7 @@ func TestAnApprovalStaysSmall(t *testing.T) {
 			t.Fatal("there is no end")
 		}
 		hash := fmt.Append(nil, n)
-		next, err := a.Revise(approver(fmt.Sprint("approver", n)), "", a.Hash, hash, line, false, Gate{Roles: a.Roles}, noon)
+		next, err := a.Revise(approver(fmt.Sprint("approver", n)), modification("", a.Hash), hash, line, false, Gate{Roles: a.Roles}, noon)
 		if err != nil {
 			if fault.KindOf(err) != fault.Invalid || fault.From(err).Hint == "" || n != MaxRevisions || !same(next, a) {
 				t.Errorf("after %d: %v", n, err)
@@ -331,5 +336,40 @@ func TestAnApprovalStaysSmall(t *testing.T) {
 	}
 	if got := cut(strings.Repeat("\x80", 2*MaxShown)); len(got) > MaxShown {
 		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// Who asks again since an answer was lost hears the same, whatever was decided
+// meanwhile; another decision is not taken for that one.
+func TestTaken(t *testing.T) {
+	bob, carl := approver("bob"), approver("carl")
+	yes := Ballot{Verdict: Approve, Shown: one}
+	a, err := waiting().Take(bob, Approve, "", one, noon)
+	if err != nil || !a.Taken(bob, yes) || a.Taken(carl, yes) {
+		t.Fatal(err, a)
+	}
+	if a, err = a.Take(carl, Approve, "", one, noon); err != nil || !a.Taken(bob, yes) || !a.Taken(carl, yes) {
+		t.Error("a decision that somebody else's has followed is not known any more")
+	}
+	if a.Taken(bob, Ballot{Verdict: Reject}) || a.Taken(bob, Ballot{Verdict: Approve, Shown: two}) || a.Taken(bob, Ballot{Verdict: Approve, Shown: one, Reason: "x"}) {
+		t.Error("another decision is taken for this one")
+	}
+	other := func(m Modification) Ballot {
+		b := modification("", one)
+		b.Modified = &m
+		return b
+	}
+	for _, narrower := range []bool{false, true} {
+		a, err := waiting().Revise(bob, modification("", one), two, "apt update", narrower, Gate{Count: 2, Roles: []string{"approver"}}, noon)
+		if err != nil || !a.Taken(bob, modification("", one)) || a.Taken(carl, modification("", one)) || a.Taken(bob, modification("", two)) {
+			t.Error(err, a)
+		}
+		for _, m := range []Modification{
+			{Line: "apt update", Timeout: time.Minute}, {Line: "apt upgrade"}, {Argv: []string{"apt", "update"}}, {Line: "apt update", Argv: []string{"x"}}, {},
+		} {
+			if a.Taken(bob, other(m)) {
+				t.Errorf("%+v is taken for another modification", m)
+			}
+		}
 	}
 }

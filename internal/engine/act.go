@@ -49,7 +49,8 @@ func (e *Engine) Cancel(ctx context.Context, by access.Caller, id string, grace 
 			WithHint("Cancel it again when the service is back").WithRetry(time.Second)
 	}
 	if s.State == command.Lost {
-		told := e.tells(audit.CommandCancel, by, s)
+		told := e.about(entry(audit.CommandCancel, by), &s.Command, nil)
+		told.Command = "" // its masks went with its end; the entry of when it was accepted has it
 		told.Detail = reason
 		if err := e.journal.Record(ctx, told); err != nil {
 			return s, command.CancelReport{}, err
@@ -201,7 +202,7 @@ func (e *Engine) Signal(ctx context.Context, by access.Caller, id, name string) 
 	if err != nil {
 		return Snapshot{}, err
 	}
-	told := e.tells(audit.CommandSignal, by, l.snapshot())
+	told := l.tells(audit.CommandSignal, by)
 	told.Signal = name
 	if err := e.journal.Record(ctx, told); err != nil {
 		return Snapshot{}, err
@@ -232,7 +233,7 @@ func (e *Engine) Input(ctx context.Context, by access.Caller, id string, data []
 		return 0, fault.New(fault.FailedPrecondition, fault.ReasonStdinClosed, "the command's standard input is closed").
 			WithHint("Start the command with stdin_open to send input later")
 	}
-	if err := e.tellInput(ctx, by, l, s); err != nil {
+	if err := e.tellInput(ctx, by, l); err != nil {
 		return 0, err
 	}
 	total, err = p.Input(ctx, data, eof)

@@ -65,11 +65,7 @@ func (l *live) takeDecision() bool {
 	}
 	l.decided = nil
 	gate := l.gate
-	cancelled := l.cmd.Cancellation
-	l.cmd = *c
-	if l.cmd.Cancellation == nil && !l.cmd.Ended() {
-		l.cmd.Cancellation = cancelled
-	}
+	l.cmd = l.merged(*c)
 	l.mu.Unlock()
 	l.stored, l.storedFence, l.storedNode = c.State, c.Fence, c.Node
 	if l.tried != nil && gate.Same(l.tried) {

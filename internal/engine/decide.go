@@ -210,6 +210,8 @@ func (e *Engine) settle(ctx context.Context, lives []*live, steps []approval.Ste
 		}
 	}
 	switch {
+	case err != nil && stored: // reread has left it for the owners, who may have taken it up
+		return nil
 	case stored:
 		for i, l := range lives {
 			l.decide(steps[i].Approval, steps[i].Change.Command)
@@ -228,14 +230,21 @@ func (e *Engine) settle(ctx context.Context, lives []*live, steps []approval.Ste
 
 // reread takes from the journal what it has of a command and of what that waits
 // for, where it is another thing than is known here. It reports whether the journal
-// could be read; while it cannot, the command is unsure. Whoever holds deciding may
-// call it.
+// could be read; while it cannot, the command is unsure. Where it never can be again,
+// the command ends. Whoever holds deciding may call it.
 func (l *live) reread(ctx context.Context) (approval.Approval, bool) {
 	j := l.engine.journal
 	gate, err := j.Approval(ctx, l.id)
-	var c command.Command
-	if err == nil {
-		c, err = j.Get(ctx, l.id)
+	c, lost := command.Command{}, unreadable(err)
+	if err == nil || lost {
+		why := err
+		if c, err = j.Get(ctx, l.id); err == nil && lost {
+			gate = l.approval().End(approval.Rejected, time.Now())
+			if c.State == command.AwaitingApproval {
+				c.Version = max(c.Version, l.version()) + versionLeap
+				c, err = l.engine.voidWaiting(ctx, c, why)
+			}
+		}
 	}
 	if err != nil {
 		l.mu.Lock()
@@ -258,6 +267,12 @@ func (l *live) reread(ctx context.Context) (approval.Approval, bool) {
 	return gate, true
 }
 
+// unreadable reports whether err says that a record cannot be read, now or ever.
+func unreadable(err error) bool {
+	kind := fault.KindOf(err)
+	return kind == fault.DataLoss || kind == fault.NotFound
+}
+
 // makeSure has the journal read again until it is known what that has; false where
 // ctx ends first.
 func (l *live) makeSure(ctx context.Context) bool {
@@ -265,9 +280,8 @@ func (l *live) makeSure(ctx context.Context) bool {
 		if l.engine.holdDecisions(ctx) != nil {
 			return false
 		}
-		_, ok := l.reread(ctx)
-		l.engine.releaseDecisions()
-		if ok {
+		l.rereadAndRelease(ctx)
+		if !l.isUnsure() {
 			break
 		}
 		select {
@@ -277,6 +291,18 @@ func (l *live) makeSure(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// rereadAndRelease is reread by who gives deciding back, whatever happens.
+func (l *live) rereadAndRelease(ctx context.Context) {
+	defer l.engine.releaseDecisions()
+	l.reread(ctx)
+}
+
+func (l *live) version() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cmd.Version
 }
 
 func (l *live) isUnsure() bool {
@@ -296,7 +322,11 @@ func (e *Engine) decision(by access.Caller, d approval.Ballot, now time.Time, wa
 	}
 	if gate == nil { // all is decided, or nobody looks after it, or what the journal has is not known
 		err := was.May
-		if err == nil {
+		switch {
+		case l != nil && l.isUnsure():
+			err = fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "whether a decision about it was stored is not known").
+				WithHint("Decide again in a moment").WithRetry(time.Second)
+		case err == nil:
 			err = unattended()
 		}
 		return nil, none, err
@@ -319,6 +349,7 @@ func (e *Engine) decision(by access.Caller, d approval.Ballot, now time.Time, wa
 	case approval.Approved:
 		advance(&c, command.Approve, now, nil)
 	case approval.Rejected:
+		c.Version += versionLeap // above what a cancel has been told with meanwhile
 		advance(&c, command.Reject, now, func(c *command.Command) {
 			blank(&c.Spec)
 			why := fmt.Sprintf("%s has rejected it through %s", by.Name, by.Origin)
@@ -369,7 +400,7 @@ func (e *Engine) modify(by access.Caller, d approval.Ballot, gate approval.Appro
 	if said.Effect == policy.Allow { // but the rules are told through a gate, which stays
 		asked = approval.Gate{Rule: gate.Rule, Count: gate.Count, Roles: gate.Roles, AllowSelf: gate.AllowSelf}
 	}
-	step.Approval, err = gate.Revise(decider(by), d.Reason, d.Shown, boundHash(spec.ContentHash(), host), spec.CommandLine(), narrower, asked, now)
+	step.Approval, err = gate.Revise(decider(by), d, boundHash(spec.ContentHash(), host), spec.CommandLine(), narrower, asked, now)
 	if err != nil {
 		return step, err
 	}

@@ -30,11 +30,12 @@ import (
 // behind it, and that can be blind.
 type hazy struct {
 	engine.Journal
-	lost   atomic.Bool            // it writes and says that it did not
-	unmade atomic.Bool            // it does not write, and says so
-	angry  atomic.Bool            // it panics
-	blind  atomic.Bool            // approvals cannot be read
-	during atomic.Pointer[func()] // called behind the next write
+	lost    atomic.Bool                           // it writes and says that it did not
+	unmade  atomic.Bool                           // it does not write, and says so
+	angry   atomic.Bool                           // it panics
+	blind   atomic.Bool                           // approvals cannot be read
+	during  atomic.Pointer[func()]                // called behind the next write
+	reading atomic.Pointer[func(id string) error] // called before an approval is read
 }
 
 var errNoStore = fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "no store")
@@ -59,6 +60,11 @@ func (f *hazy) Decide(ctx context.Context, steps []approval.Step) error {
 func (f *hazy) Approval(ctx context.Context, id string) (approval.Approval, error) {
 	if f.blind.Load() {
 		return approval.Approval{}, errNoStore
+	}
+	if hook := f.reading.Load(); hook != nil {
+		if err := (*hook)(id); err != nil {
+			return approval.Approval{}, err
+		}
 	}
 	return f.Journal.Approval(ctx, id)
 }

@@ -158,7 +158,7 @@ func (l *live) snapshot() Snapshot {
 	l.mu.Lock()
 	s := Snapshot{Command: l.cmd}
 	if l.decided != nil { // with the gate that is told beside it
-		s.Command = *l.decided
+		s.Command = l.merged(*l.decided)
 	}
 	if s.State == command.AwaitingApproval {
 		s.Gate = l.gate
@@ -174,6 +174,16 @@ func (l *live) snapshot() Snapshot {
 		s.Queue = l.engine.queue.place(l.ticket)
 	}
 	return s
+}
+
+// merged gives c, which the last decision has led to, with what the owner has made
+// known meanwhile: a cancel, and a version that never falls. mu is held.
+func (l *live) merged(c command.Command) command.Command {
+	if c.Cancellation == nil && !c.Ended() {
+		c.Cancellation = l.cmd.Cancellation
+	}
+	c.Version = max(c.Version, l.cmd.Version+1)
+	return c
 }
 
 // attached reports whether the command is on its host and ends with the service.
@@ -322,6 +332,7 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 			if !q.remove(l.ticket) { // its turn has just come
 				return l.claim(ctx, &host)
 			}
+			l.queued = false
 			l.end(ctx, command.Expire, func(c *command.Command) {
 				c.Failure = &command.Failure{
 					Reason:  fault.ReasonQueueTimeout,
@@ -340,7 +351,7 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 // claim makes the command STARTING in the journal, now that it has a slot.
 func (l *live) claim(ctx context.Context, host *inventory.Host) (*inventory.Host, bool) {
 	if err := l.stillApproved(ctx, host); err != nil {
-		l.engine.queue.release(l.ticket.host, 0)
+		l.leaveQueue()
 		if ctx.Err() == nil {
 			l.end(ctx, command.Reject, failed(err))
 		}
@@ -348,7 +359,7 @@ func (l *live) claim(ctx context.Context, host *inventory.Host) (*inventory.Host
 	}
 	l.enter(command.Claim, func(c *command.Command) { claimed(c, l.engine.node) })
 	if l.persist(ctx, l.cmd) != nil {
-		l.engine.queue.release(l.ticket.host, 0) // it stays queued in the journal
+		l.leaveQueue() // it stays queued in the journal
 		if l.superseded {
 			l.letGo(nil)
 		}
@@ -427,7 +438,7 @@ func (l *live) takeWishes() bool {
 			continue
 		}
 		l.grace = r.grace
-		told := l.engine.about(entry(audit.CommandCancel, r.by), &l.cmd)
+		told := l.engine.about(entry(audit.CommandCancel, r.by), &l.cmd, l)
 		told.Detail = r.reason
 		l.untold = append(l.untold, told)
 		l.change(func(*command.Command) {}) // a version of its own, by which the journal is seen to have it

@@ -227,7 +227,7 @@ func (q *queue) place(t *ticket) *QueuePlace {
 		p.WaitsFor = "service"
 	}
 	if h.mean > 0 {
-		p.EstimatedWait = h.mean * time.Duration(i/h.limit+1)
+		p.EstimatedWait = h.mean * time.Duration(i/max(h.limit, 1)+1) // 0: its host is not configured any more
 	}
 	return p
 }

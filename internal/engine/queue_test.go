@@ -122,3 +122,16 @@ func TestQueueEstimate(t *testing.T) {
 		t.Errorf("estimate %s for the second in the queue after a run of 4 s", p.EstimatedWait)
 	}
 }
+
+// A host that is not configured any more has no limit; who waits for it is told so
+// by its owner.
+func TestPlaceWithoutALimit(t *testing.T) {
+	q := newQueue(10, 100)
+	q.take("gone", 0)
+	q.release("gone", time.Second)
+	tk := newTicket("01", "gone", 0)
+	q.enqueue(tk, 0, false)
+	if p := q.place(tk); p == nil || p.Position != 1 {
+		t.Errorf("%+v", p)
+	}
+}

@@ -45,10 +45,10 @@ func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 		if c.State == command.AwaitingApproval {
 			gate, err := e.journal.Approval(ctx, c.ID)
 			switch {
-			case fault.KindOf(err) == fault.Unavailable:
+			case err != nil && !unreadable(err):
 				return nil, err
 			case err != nil: // nobody can decide about it any more
-				if err := e.voidWaiting(ctx, c, err); err != nil {
+				if _, err := e.voidWaiting(ctx, c, err); err != nil {
 					return nil, err
 				}
 				continue
@@ -97,8 +97,9 @@ func (e *Engine) loseAll(ctx context.Context, lost []command.Command) error {
 	return errors.Join(errs...)
 }
 
-// voidWaiting ends a command whose approval cannot be read.
-func (e *Engine) voidWaiting(ctx context.Context, c command.Command, why error) error {
+// voidWaiting ends a command whose approval cannot be read, and gives it as it is
+// then.
+func (e *Engine) voidWaiting(ctx context.Context, c command.Command, why error) (command.Command, error) {
 	ch := command.Change{From: c.State, Fence: c.Fence}
 	advance(&c, command.Reject, time.Now(), func(c *command.Command) {
 		blank(&c.Spec)
@@ -110,8 +111,11 @@ func (e *Engine) voidWaiting(ctx context.Context, c command.Command, why error) 
 	})
 	c.Version++
 	ch.Command, ch.Audit = c, []audit.Entry{e.ended(&c, nil, nil)}
+	if err := e.journal.Apply(ctx, ch); err != nil {
+		return c, err
+	}
 	e.log.Error("a command waited for an approval that cannot be read; it was ended", "command", c.ID, "error", why)
-	return e.journal.Apply(ctx, ch)
+	return c, nil
 }
 
 func (e *Engine) loseAttached(ctx context.Context, c command.Command) error {

@@ -28,9 +28,12 @@ func entry(kind audit.Kind, by access.Caller) audit.Entry {
 }
 
 // about adds the command that an entry is about, with what is secret in its line
-// masked.
-func (e *Engine) about(en audit.Entry, c *command.Command) audit.Entry {
-	en.CommandID, en.Host, en.Command, en.Rule = c.ID, c.Spec.Host, e.masked(c), c.Rule
+// masked. l is its live where the caller has it, which may have been let go of since.
+func (e *Engine) about(en audit.Entry, c *command.Command, l *live) audit.Entry {
+	if l == nil {
+		l = e.find(c.ID)
+	}
+	en.CommandID, en.Host, en.Command, en.Rule = c.ID, c.Spec.Host, e.masked(c, l), c.Rule
 	if c.Spec.Sudo != nil {
 		en.SudoUser = c.Spec.Sudo.User
 		if en.SudoUser == "" {
@@ -40,15 +43,17 @@ func (e *Engine) about(en audit.Entry, c *command.Command) audit.Entry {
 	return en
 }
 
-// masked gives the command line as the audit may keep it.
-func (e *Engine) masked(c *command.Command) string {
+// masked gives the command line as the audit may keep it: none where what must not
+// be shown of it is not known any more. Without l, which is of a command that has no
+// owner, the masks are those of c.
+func (e *Engine) masked(c *command.Command, l *live) string {
 	redaction := e.redaction
-	if l := e.find(c.ID); l != nil {
-		if l.unmaskable != nil {
-			return "" // what must not be shown of it is not known
-		}
+	if c.Spec.SecretsLost || l != nil && l.unmaskable != nil {
+		return ""
+	}
+	if l != nil {
 		redaction = l.redaction
-	} else if len(c.Spec.Redact) > 0 { // the last run of the service left it, and it ends without an owner
+	} else if len(c.Spec.Redact) > 0 {
 		var err error
 		if redaction, err = output.NewRedaction(slices.Concat(e.redact, c.Spec.Redact)...); err != nil {
 			return "" // there are more values now than can be masked: better nothing
@@ -60,7 +65,7 @@ func (e *Engine) masked(c *command.Command) string {
 }
 
 func (e *Engine) accepted(by access.Caller, c *command.Command, said policy.Decision, hash []byte) audit.Entry {
-	en := e.about(entry(audit.CommandAccepted, by), c)
+	en := e.about(entry(audit.CommandAccepted, by), c, nil)
 	en.Decision, en.RequestHash, en.Subject = string(said.Effect), hash, c.Spec.ActionType
 	en.Outcome = string(c.State)
 	return en
@@ -69,7 +74,7 @@ func (e *Engine) accepted(by access.Caller, c *command.Command, said policy.Deci
 // ended tells of a command that has ended as c is.
 func (e *Engine) ended(c *command.Command, stdout, stderr *audit.Output) audit.Entry {
 	en := audit.Entry{Time: c.EndTime, Kind: audit.CommandEnded, Principal: c.CreatedBy.Principal, Origin: string(c.CreatedBy.Origin)}
-	en = e.about(en, c)
+	en = e.about(en, c, nil)
 	en.Outcome, en.ExitCode, en.Signal = string(c.State), c.Exit.Code, c.Exit.Signal
 	en.Stdout, en.Stderr = stdout, stderr
 	if c.Failure != nil {
@@ -79,7 +84,7 @@ func (e *Engine) ended(c *command.Command, stdout, stderr *audit.Output) audit.E
 }
 
 func (e *Engine) decided(by access.Caller, c *command.Command, before, now *approval.Approval) audit.Entry {
-	en := e.about(entry(audit.ApprovalDecided, by), c)
+	en := e.about(entry(audit.ApprovalDecided, by), c, nil)
 	last := now.Decisions[len(before.Decisions)] // a narrowing modification has two; the first says it
 	en.Outcome, en.Detail, en.RequestHash = string(last.Verdict), last.Reason, last.Hash
 	if last.Verdict == approval.Modify {
@@ -90,8 +95,9 @@ func (e *Engine) decided(by access.Caller, c *command.Command, before, now *appr
 }
 
 // tells gives an entry about a command that somebody acts on.
-func (e *Engine) tells(kind audit.Kind, by access.Caller, s Snapshot) audit.Entry {
-	return e.about(entry(kind, by), &s.Command)
+func (l *live) tells(kind audit.Kind, by access.Caller) audit.Entry {
+	s := l.snapshot()
+	return l.engine.about(entry(kind, by), &s.Command, l)
 }
 
 // writer is who writes to a command's standard input, and from where.
@@ -102,7 +108,7 @@ type writer struct {
 
 // tellInput tells the audit of input: once of each writer of a command, not of
 // every key.
-func (e *Engine) tellInput(ctx context.Context, by access.Caller, l *live, s Snapshot) error {
+func (e *Engine) tellInput(ctx context.Context, by access.Caller, l *live) error {
 	w := writer{by.Name, by.Address, by.Origin}
 	l.mu.Lock()
 	known := l.writers[w]
@@ -110,7 +116,7 @@ func (e *Engine) tellInput(ctx context.Context, by access.Caller, l *live, s Sna
 	if known {
 		return nil
 	}
-	if err := e.journal.Record(ctx, e.tells(audit.CommandInput, by, s)); err != nil {
+	if err := e.journal.Record(ctx, l.tells(audit.CommandInput, by)); err != nil {
 		return err
 	}
 	l.mu.Lock()

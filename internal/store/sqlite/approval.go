@@ -75,6 +75,7 @@ func packDecisions(list []approval.Decision) []byte {
 		b = binary.AppendVarint(b, int64(d.Revision))
 		b = appendString(b, string(d.Hash))
 		b = appendString(b, d.Command)
+		b = appendString(b, string(d.Asked))
 	}
 	return b
 }
@@ -96,6 +97,9 @@ func unpackDecisions(b []byte) (list []approval.Decision, err error) {
 			d.Hash = []byte(hash)
 		}
 		d.Command = u.text()
+		if asked := u.text(); asked != "" {
+			d.Asked = []byte(asked)
+		}
 		list = append(list, d)
 	}
 	return list, u.end()
