@@ -52,19 +52,20 @@ type Unknown int
 
 // What the unknown do.
 const (
-	Asking   Unknown = iota // a call that needs no credentials
-	Watching                // a stream that needs none
-	Proving                 // waiting for the proof of credentials that takes its time
+	Asking    Unknown = iota // a call that needs no credentials
+	Watching                 // a stream that needs none
+	Proving                  // waiting for the proof of credentials that takes its time
+	SigningIn                // sending the form of a login, which is late
 	unknowns
 )
 
 // maxUnknown is how many of them one address may have at once. No setting: what
 // they hold is little, and honest ones need less.
-var maxUnknown = [unknowns]int{Asking: 16, Watching: 16, Proving: 64}
+var maxUnknown = [unknowns]int{Asking: 16, Watching: 16, Proving: 64, SigningIn: 16}
 
-// maxLate is how many calls of one principal may wait for a message that is late:
-// a principal with as many streams as it may have still has room for others. No
-// setting, as for the unknown.
+// maxLate is how much the calls of one principal may weigh that wait for a message
+// which is late: a principal with as many streams as it may have still has room for
+// others. No setting, as for the unknown.
 const maxLate = 256
 
 // Settings are the limits of the service. 0 is no limit.
@@ -167,24 +168,26 @@ func (l *Limiter) OpenStream(c Caller) (release func(), err error) {
 
 func tooManyStreams(whose, name string, limit int) error {
 	return fault.New(fault.Exhausted, fault.ReasonTooManyStreams, "the %s %s has %d streams and waiting calls open, and may have no more", whose, name, limit).
-		WithHint("Close some, or ask without wait").With("limit", whose)
+		WithHint("Close some, or ask for less waiting").With("limit", whose)
 }
 
 // Late counts a call of the caller whose message is late, until release is called,
-// which may be done more than once. It fails with TOO_MANY_STREAMS.
-func (l *Limiter) Late(c Caller) (release func(), err error) {
+// which may be done more than once. The weight is 1 for one that is kept off
+// until it is wanted, and more where what has arrived is in memory. It fails with
+// TOO_MANY_STREAMS.
+func (l *Limiter) Late(c Caller, weight int) (release func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.principals.get(c.Name, time.Now())
-	if b.late >= maxLate {
-		return nil, fault.New(fault.Exhausted, fault.ReasonTooManyStreams, "the principal %s has %d calls open whose messages have not arrived, and may have no more", c.Name, maxLate).
+	if b.late+weight > maxLate {
+		return nil, fault.New(fault.Exhausted, fault.ReasonTooManyStreams, "the principal %s has as many calls open as it may whose messages have not arrived", c.Name).
 			WithHint("Send the messages, or close some").With("limit", "principal")
 	}
-	b.late++
+	b.late += weight
 	return sync.OnceFunc(func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		b.late--
+		b.late -= weight
 	}), nil
 }
 
@@ -305,7 +308,7 @@ func addressKey(address string) (key netip.Addr, ok bool) {
 type bucket struct {
 	limiter [classes]*rate.Limiter // nil: none was needed yet
 	streams int                    // that are open
-	late    int                    // calls that wait for their message
+	late    int                    // weight of the calls that wait for their message
 	unknown [unknowns]int          // that are under way
 }
 

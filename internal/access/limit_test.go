@@ -226,7 +226,7 @@ func TestCallsThatShowNothing(t *testing.T) {
 
 func TestTheUnknownAreFew(t *testing.T) {
 	l := access.NewLimiter(access.Settings{})
-	for what, most := range map[access.Unknown]int{access.Asking: 16, access.Watching: 16, access.Proving: 64} {
+	for what, most := range map[access.Unknown]int{access.Asking: 16, access.Watching: 16, access.Proving: 64, access.SigningIn: 16} {
 		var releases []func()
 		for range most {
 			release, err := l.Admit("2001:db8::1", what)
@@ -280,17 +280,17 @@ func TestMessagesThatAreLateAreFew(t *testing.T) {
 	ann := from("ann", "192.0.2.1")
 	var releases []func()
 	for range 256 {
-		release, err := l.Late(ann)
+		release, err := l.Late(ann, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		releases = append(releases, release)
 	}
-	_, err := l.Late(from("ann", "192.0.2.2"))
+	_, err := l.Late(from("ann", "192.0.2.2"), 1)
 	if e := refused(t, err, fault.Exhausted, fault.ReasonTooManyStreams); e.Metadata["limit"] != "principal" {
 		t.Errorf("%+v", e)
 	}
-	if _, err := l.Late(from("bob", "192.0.2.1")); err != nil {
+	if _, err := l.Late(from("bob", "192.0.2.1"), 1); err != nil {
 		t.Error(err)
 	}
 	if _, err := l.OpenStream(ann); err != nil {
@@ -298,10 +298,10 @@ func TestMessagesThatAreLateAreFew(t *testing.T) {
 	}
 	releases[0]()
 	releases[0]()
-	if _, err := l.Late(ann); err != nil {
+	if _, err := l.Late(ann, 1); err != nil {
 		t.Error(err)
 	}
-	if _, err := l.Late(ann); err == nil {
+	if _, err := l.Late(ann, 1); err == nil {
 		t.Error("one was released twice")
 	}
 }

@@ -44,11 +44,15 @@ func RefusedByAccess(err error) bool {
 
 // How many kinds of refusals are told apart within a window. What strangers do
 // takes no place from principals, nor one principal from another, nor a stranger
-// that makes kinds up from those at other addresses.
+// that makes kinds up at one address from those at others. A stranger with many
+// addresses can take all the places of strangers, and the rest are then told by
+// reason alone: the log has each with its address. But guesses, which are limited and
+// tell of an attack, have places of their own: what shows no credentials, and costs
+// its sender nothing, does not hide them.
 const (
 	kindsPerPrincipal = 32
-	kindsPerAddress   = 16 // of strangers
-	maxStrangerKinds  = 64 // of all of them, and as many rows of addresses
+	kindsPerAddress   = 16 // of strangers, and of their guesses
+	maxStrangerKinds  = 64 // of all of them, and as many rows of addresses; the same for guesses
 	maxKnownKinds     = 2048
 	maxKnownNames     = 4096 // rows of principals with too many kinds
 )
@@ -76,10 +80,10 @@ type Refusals struct {
 
 	mu     sync.Mutex
 	kinds  map[refusalKind]*alike
-	of     map[refusalSource]int // exact ones in kinds, by who is refused
-	placed map[refusalClass]int  // all in kinds
-	queue  []*alike              // all in kinds, by their end
-	over   bool                  // Run has ended: nothing is counted any more
+	of     map[refusalShare]int // exact ones in kinds, by who is refused
+	placed map[refusalClass]int // all in kinds
+	queue  []*alike             // all in kinds, by their end
+	over   bool                 // Run has ended: nothing is counted any more
 }
 
 // refusalKind is what is alike.
@@ -96,14 +100,21 @@ type refusalSource struct{ principal, address string }
 // refusalClass is what has its own bound.
 type refusalClass struct {
 	stranger bool
-	fold     int // 0: exact, 1: all kinds of one source, 2: of all sources
+	guess    bool // of a stranger, with credentials that are not good
+	fold     int  // 0: exact, 1: all kinds of one source, 2: of all sources
+}
+
+// refusalShare is what of a class one source has.
+type refusalShare struct {
+	refusalSource
+	refusalClass
 }
 
 // kindOf gives the exact kind of a refusal.
 func (r *Refusals) kindOf(e audit.Entry) refusalKind {
 	k := refusalKind{refusalSource: refusalSource{e.Principal, e.Address}, method: e.Method, reason: e.Reason}
 	if e.Principal == "" {
-		k.stranger = true
+		k.stranger, k.guess = true, e.Reason == fault.ReasonBadCredentials
 		if a, ok := addressKey(e.Address); ok && a.IsValid() {
 			k.address = a.String()
 		}
@@ -122,9 +133,12 @@ func (k refusalKind) source() refusalSource {
 	return refusalSource{principal: k.principal}
 }
 
+// share gives whose bound an exact kind counts for.
+func (k refusalKind) share() refusalShare { return refusalShare{k.source(), k.refusalClass} }
+
 // folded gives the wider kind to which k belongs. origin is that of a refusal.
 func (k refusalKind) folded(origin string) refusalKind {
-	wider := refusalKind{reason: k.reason, refusalClass: refusalClass{k.stranger, k.fold + 1}}
+	wider := refusalKind{reason: k.reason, refusalClass: refusalClass{k.stranger, k.guess, k.fold + 1}}
 	if k.stranger {
 		wider.method = doorOf(origin)
 	}
@@ -156,7 +170,7 @@ type alike struct {
 func NewRefusals(r Recorder, log *slog.Logger) *Refusals {
 	return &Refusals{
 		recorder: r, log: log, opened: make(chan struct{}, 1),
-		seed: maphash.MakeSeed(), kinds: make(map[refusalKind]*alike), of: make(map[refusalSource]int), placed: make(map[refusalClass]int),
+		seed: maphash.MakeSeed(), kinds: make(map[refusalKind]*alike), of: make(map[refusalShare]int), placed: make(map[refusalClass]int),
 	}
 }
 
@@ -216,7 +230,7 @@ func (r *Refusals) placeLocked(kind refusalKind, origin string) (w *alike, opene
 	r.kinds[kind] = w
 	r.placed[kind.refusalClass]++
 	if kind.fold == 0 {
-		r.of[kind.source()]++
+		r.of[kind.share()]++
 	}
 	return w, true
 }
@@ -230,7 +244,7 @@ func (r *Refusals) roomLocked(k refusalKind) bool {
 	}
 	switch k.fold {
 	case 0:
-		return r.placed[k.refusalClass] < most && r.of[k.source()] < each
+		return r.placed[k.refusalClass] < most && r.of[k.share()] < each
 	case 1:
 		if !k.stranger {
 			most = maxKnownNames
@@ -244,9 +258,9 @@ func (r *Refusals) roomLocked(k refusalKind) bool {
 func (r *Refusals) forgetLocked(w *alike) {
 	delete(r.kinds, w.kind)
 	r.placed[w.kind.refusalClass]--
-	if source := w.kind.source(); w.kind.fold == 0 {
-		if r.of[source]--; r.of[source] == 0 {
-			delete(r.of, source)
+	if share := w.kind.share(); w.kind.fold == 0 {
+		if r.of[share]--; r.of[share] == 0 {
+			delete(r.of, share)
 		}
 	}
 }

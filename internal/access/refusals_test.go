@@ -253,6 +253,42 @@ func TestStrangersTakeNoPlaceFromPrincipals(t *testing.T) {
 	})
 }
 
+// TestGuessesKeepTheirPlaces: calls that show nothing, which cost their callers
+// nothing, do not hide from where somebody guesses, and at what.
+func TestGuessesKeepTheirPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &diary{}
+		r, stop := refusals(t, d, &logged{})
+		for i := range 4000 { // of many kinds, from many addresses, also that of the guess
+			for _, reason := range []string{fault.ReasonNoCredentials, fault.ReasonForbiddenOrigin, fault.ReasonRateLimited} {
+				r.Tell(t.Context(), audit.Entry{
+					Address: fmt.Sprintf("198.51.100.%d", i%200), Origin: "grpc", Method: fmt.Sprint("Service/Method", i%30), Reason: reason, Detail: "no",
+				})
+			}
+		}
+		d.take()
+		guess := audit.Entry{Address: "198.51.100.1", Origin: "rest", Method: "GET /v1/hosts", Reason: fault.ReasonBadCredentials, Detail: "no"}
+		r.Tell(t.Context(), guess)
+		if e := d.take(); len(e) != 1 || e[0].Address != guess.Address || e[0].Method != guess.Method || e[0].Reason != guess.Reason {
+			t.Errorf("a guess: %+v", e)
+		}
+		for i := range 1000 { // guesses are bounded, too
+			guess.Address = fmt.Sprintf("203.0.113.%d", i%250)
+			guess.Method = fmt.Sprint("GET /", i)
+			r.Tell(t.Context(), guess)
+		}
+		if e := d.take(); len(e) != 63 {
+			t.Errorf("%d guesses were written at once", len(e))
+		}
+		stop()
+		for _, e := range d.take() {
+			if e.Reason == fault.ReasonBadCredentials && e.Count == 0 {
+				t.Errorf("%+v", e)
+			}
+		}
+	})
+}
+
 // TestCommandsThatThePolicyDenies are told apart, up to a bound that keeps the name.
 func TestCommandsThatThePolicyDenies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

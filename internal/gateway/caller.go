@@ -61,7 +61,7 @@ func (g *Gateway) authenticate(r *http.Request) (*http.Request, access.Caller, e
 			c.Origin = command.OriginWeb
 		}
 		if err != nil {
-			return r, c, err
+			return r, c, g.tooMany(c.Address, err)
 		}
 		if s != nil {
 			shown.Token = s.token
@@ -101,18 +101,29 @@ func (g *Gateway) identify(r *http.Request, address string, shown access.Credent
 		defer release()
 	}
 	p, err := g.options.Authenticator.Authenticate(r.Context(), shown)
-	switch fault.ReasonOf(err) {
+	if err != nil {
+		return access.Principal{}, g.tooMany(address, err)
+	}
+	return p, nil
+}
+
+// tooMany counts credentials that failed, and gives what the caller is told: why
+// they have, or that too many of that address have. What was good once, and is over,
+// is no guess.
+func (g *Gateway) tooMany(address string, failed error) error {
+	limiter := g.options.Limiter
+	switch fault.ReasonOf(failed) {
 	case fault.ReasonBadCredentials:
 		if limited := limiter.MayTry(address); limited != nil {
-			return access.Principal{}, limited
+			return limited
 		}
 		limiter.Failed(address)
 	case fault.ReasonNoCredentials:
 		if limited := limiter.ShowsNothing(address); limited != nil {
-			return access.Principal{}, limited
+			return limited
 		}
 	}
-	return p, err
+	return failed
 }
 
 // authenticated lets through only who has credentials. The gRPC server decides

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -50,7 +49,10 @@ func (g *Gateway) refuseAs(w http.ResponseWriter, r *http.Request, status int, e
 // caller is not told. What comes from the gRPC server is in its log, and its texts
 // may quote the command.
 func (g *Gateway) log(r *http.Request, status int, err error) {
-	attrs := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", status)}
+	attrs := []slog.Attr{
+		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", status),
+		slog.String("address", g.visit(r).Address), // the audit may count a refusal together with others
+	}
 	switch _, ours := errors.AsType[*fault.Error](err); {
 	case failedHere(status, err):
 		g.options.Logger.LogAttrs(r.Context(), slog.LevelError, "the request failed in the gateway", append(attrs, slog.Any("error", err))...)
@@ -107,13 +109,21 @@ func withRequestID(next http.Handler) http.Handler {
 
 // readBody reads the whole body before anything else happens, within a time
 // limit: http.Server's ReadTimeout would go on counting while a call waits for a
-// command, and cut it off.
+// command, and cut it off. A caller may have few bodies under way that are late,
+// fewer large ones than small ones, for what has arrived of them is kept in memory.
 func (g *Gateway) readBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		control := http.NewResponseController(w)
-		// Without deadlines (a recorder in a test) there is nobody to wait for.
-		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		body, err := take(w, r, maxBody, bodyTimeout, func() (func(), error) {
+			size := r.ContentLength
+			if size < 0 || size > maxBody { // not told, or of no use
+				size = maxBody
+			}
+			return g.options.Limiter.Late(g.visit(r), int(1+size/lateWeight))
+		})
+		if fault.ReasonOf(err) == fault.ReasonTooManyStreams {
+			g.refuse(w, r, err)
+			return
+		}
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 			g.refuseAs(w, r, http.StatusRequestEntityTooLarge, fault.New(fault.Exhausted, fault.ReasonInvalidRequest,
 				"the request's body has more than %d bytes", maxBody).WithHint("Send long input in parts, with POST /v1/commands/{id}:input"))
@@ -124,7 +134,6 @@ func (g *Gateway) readBody(next http.Handler) http.Handler {
 				"the request's body did not arrive whole").WithHint("Send it again"))
 			return
 		}
-		_ = control.SetReadDeadline(time.Time{})
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		next.ServeHTTP(w, r)
 	})

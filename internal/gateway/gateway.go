@@ -1,13 +1,14 @@
 // Package gateway is the HTTP door: REST for programs, health for probes,
 // metrics for Prometheus, and a page to sign in for people.
 //
-//	client ─HTTP─▶ doorman ─┬▶ token ─▶ body ─▶ REST ─gRPC in memory─▶ rpcserver
-//	                        └▶ login, logout
+//	client ─HTTP─▶ deadlines ─▶ doorman ─┬▶ token ─▶ body ─▶ REST ─gRPC in memory─▶ rpcserver
+//	                                     └▶ login, logout
 //
 // REST is grpc-gateway: routes and messages are those of the proto. It calls the
 // real gRPC server over an in-memory listener, so that every interceptor guards
 // it; nothing is decided here but what only HTTP has (Host, Origin, body size,
-// status). A client that goes away ends its call, never a command.
+// status). A client that goes away ends its call, never a command; one that neither
+// sends nor reads does not stay (hold.go).
 //
 // A request shows a bearer token; or a cookie, which a browser gets for a token at
 // /login (session.go); or a client certificate. The last two count only where no
@@ -58,6 +59,7 @@ const (
 	headerTimeout = 10 * time.Second // for the headers of a request
 	bodyTimeout   = 60 * time.Second // for its body
 	idleTimeout   = 2 * time.Minute  // between two requests of a connection
+	lateWeight    = 256 << 10        // bytes of a late body that count like one more
 	// maxAnswer is above the largest answer there is: two streams of 1 MiB, with
 	// text in which each byte became the 3 bytes of U+FFFD.
 	maxAnswer = 32 << 20
@@ -80,6 +82,9 @@ type Limiter interface {
 	ShowsNothing(address string) error
 	// Admit counts what somebody unknown does until release; TOO_MANY_STREAMS.
 	Admit(address string, what access.Unknown) (release func(), err error)
+	// Late counts a message that is late, by its weight, until release;
+	// TOO_MANY_STREAMS.
+	Late(c access.Caller, weight int) (release func(), err error)
 }
 
 // Refusals is told of requests that are refused.
@@ -213,7 +218,7 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 		}
 		known.ServeHTTP(w, r)
 	}))
-	return withRequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return bounded(withRequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case reads(r, "/healthz"):
 			healthy(w)
@@ -226,7 +231,7 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 		default:
 			kept.ServeHTTP(w, r)
 		}
-	})), nil
+	}))), nil
 }
 
 func healthy(w http.ResponseWriter) {
@@ -245,6 +250,7 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: frameTimeout},
 		ErrorLog:          slog.NewLogLogger(g.options.Logger.Handler(), slog.LevelDebug),
 	}
 	serve := func() error { return server.Serve(l) }

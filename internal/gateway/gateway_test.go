@@ -104,6 +104,16 @@ type door struct {
 
 func open(t *testing.T, svc *service, change ...func(*gateway.Options)) *door {
 	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return openAt(t, l, &http.Transport{}, svc, change...)
+}
+
+// openAt is open on a listener, which the transport reaches.
+func openAt(t *testing.T, l net.Listener, transport *http.Transport, svc *service, change ...func(*gateway.Options)) *door {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	metrics := telemetry.NewMetrics("test")
 	kept := &recorder{}
@@ -131,14 +141,10 @@ func open(t *testing.T, svc *service, change ...func(*gateway.Options)) *door {
 	telexecv1.RegisterApprovalServiceServer(server, telexecv1.UnimplementedApprovalServiceServer{})
 	telexecv1.RegisterPolicyServiceServer(server, telexecv1.UnimplementedPolicyServiceServer{})
 	memory := bufconn.Listen(256 << 10)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	d := &door{
 		t: t, url: "http://" + l.Addr().String(), ended: make(chan error, 2), audit: kept,
 		client: &http.Client{
-			Transport:     &http.Transport{},
+			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
@@ -148,7 +154,7 @@ func open(t *testing.T, svc *service, change ...func(*gateway.Options)) *door {
 	}
 	if o.TLS != nil {
 		d.url = "https://" + l.Addr().String()
-		d.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
 	}
 	g, err := gateway.New(t.Context(), o)
 	if err != nil {

@@ -97,8 +97,11 @@ func (l lines) Marshal(v any) ([]byte, error) {
 	return l.JSONPb.Marshal(v)
 }
 
+// streamType is the type of an answer that is a stream.
+const streamType = "application/x-ndjson"
+
 // StreamContentType is of runtime.StreamContentType.
-func (lines) StreamContentType(any) string { return "application/x-ndjson" }
+func (lines) StreamContentType(any) string { return streamType }
 
 // useStrictQueries makes grpc-gateway refuse query parameters that do not exist.
 // The library keeps its parser in a variable of the package, hence once.

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -48,7 +50,7 @@ const (
 	// maxForm is how many bytes of a form are read: a token, and where to go.
 	maxForm = 64 << 10
 	// formTimeout is how long a form may take: nobody knows yet who sends it.
-	formTimeout = 10 * time.Second
+	formTimeout = 4 * time.Second
 	// maxNext is how many bytes of a path to go to after the login are taken.
 	maxNext = 2048
 	// loginAudit is how long the audit of a login may take.
@@ -193,20 +195,17 @@ func sentence(text string) string {
 // login takes a token from a form, and gives a cookie for it.
 func (g *Gateway) login(w http.ResponseWriter, r *http.Request) {
 	c := g.visitor(r)
-	control := http.NewResponseController(w)
-	release, err := g.options.Limiter.Admit(c.Address, access.Asking)
-	if err != nil {
-		if r.Body != http.NoBody {
-			_ = control.SetReadDeadline(time.Now()) // else net/http waits for the form, to answer after it
-		}
+	// Only what is late takes a place, of which an address has few: behind a proxy all
+	// share them.
+	form, err := take(w, r, maxForm, formTimeout, func() (func(), error) { return g.options.Limiter.Admit(c.Address, access.SigningIn) })
+	if fault.ReasonOf(err) == fault.ReasonTooManyStreams {
 		g.failLogin(w, r, c, "/", err)
 		return
 	}
-	// Without deadlines (a recorder in a test) there is nobody to wait for.
-	_ = control.SetReadDeadline(time.Now().Add(formTimeout))
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	err = r.ParseForm()
-	release()
+	if err == nil {
+		r.Body = io.NopCloser(bytes.NewReader(form))
+		err = r.ParseForm()
+	}
 
 	// The body alone: what is in the query would be in histories and logs.
 	next := localPath(r.PostForm.Get("next"))
@@ -220,7 +219,6 @@ func (g *Gateway) login(w http.ResponseWriter, r *http.Request) {
 		fail(fault.New(fault.Unauthenticated, fault.ReasonNoCredentials, "there is no token").WithHint("Enter one"))
 		return
 	}
-	_ = control.SetReadDeadline(time.Time{}) // the form is there; what is left of others net/http reads, within the limit
 	if c.Principal, err = g.identify(r, c.Address, access.Credentials{Token: token}); err != nil {
 		fail(err)
 		return
@@ -279,21 +277,38 @@ func (g *Gateway) record(r *http.Request, c access.Caller, kind audit.Kind) erro
 // does it too often gets out as well: 429 says that the audit has no logout of it,
 // but a refusal.
 func (g *Gateway) logout(w http.ResponseWriter, r *http.Request) {
-	if s, err := g.sessionOf(r); err == nil && s != nil {
-		c := g.visitor(r)
-		if c.Principal, err = g.identify(r, c.Address, access.Credentials{Token: s.token}); err == nil {
-			if err := g.options.Limiter.Take(c, access.ClassStart); err != nil {
-				http.SetCookie(w, g.cookie(nil))
-				g.failLogin(w, r, c, "/", err)
-				return
-			}
+	http.SetCookie(w, g.cookie(nil))
+	c, err := g.leaver(r)
+	if err == nil && c.Name != "" {
+		if err = g.options.Limiter.Take(c, access.ClassStart); err == nil {
 			if err := g.record(r, c, audit.Logout); err != nil {
 				g.options.Logger.ErrorContext(r.Context(), "a logout could not be written to the audit", "principal", c.Name, "error", err)
 			}
 		}
 	}
-	http.SetCookie(w, g.cookie(nil))
+	switch {
+	case fault.KindOf(err) == fault.Exhausted:
+		g.failLogin(w, r, c, "/", err)
+		return
+	case fault.ReasonOf(err) == fault.ReasonBadCredentials:
+		// Nobody is kept in, but a guess is told of here as anywhere.
+		g.log(r, http.StatusSeeOther, err)
+		g.tell(r, c, err)
+	}
 	redirect(w, "/login")
+}
+
+// leaver gives who wants out. It has no name where there is no cookie, or an error.
+func (g *Gateway) leaver(r *http.Request) (access.Caller, error) {
+	c := g.visitor(r)
+	s, err := g.sessionOf(r)
+	switch {
+	case err != nil:
+		err = g.tooMany(c.Address, err)
+	case s != nil:
+		c.Principal, err = g.identify(r, c.Address, access.Credentials{Token: s.token})
+	}
+	return c, err
 }
 
 // home shows who is signed in.

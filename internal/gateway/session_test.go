@@ -1,15 +1,12 @@
 package gateway_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -324,45 +321,6 @@ func TestGuessesAreLimited(t *testing.T) {
 	}
 	if refused == 0 {
 		t.Error("a flood that shows nothing is not refused")
-	}
-}
-
-// TestFormsThatDoNotArrive: nobody knows who sends them, so that they are few, and
-// who is refused is told without a wait for the form.
-func TestFormsThatDoNotArrive(t *testing.T) {
-	d := open(t, &service{})
-	host := strings.TrimPrefix(d.url, "http://")
-	answered := make(chan string, 20) // from each connection; never blocks
-	for range 20 {
-		conn, err := net.Dial("tcp", host)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if _, err := fmt.Fprintf(conn, "POST /login HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\n", host); err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			line, _ := bufio.NewReader(conn).ReadString('\n')
-			answered <- line
-		}()
-	}
-	for range 4 {
-		if line := <-answered; !strings.HasPrefix(line, "HTTP/1.1 429 ") {
-			t.Errorf("%q", line)
-		}
-	}
-	if a := d.form("/login", url.Values{"token": {token}}); a.status != 429 || !strings.Contains(a.body, "whose callers are not known") {
-		t.Errorf("HTTP %d %s", a.status, a.body)
-	}
-	// Whoever does not send the form gives the place back in the end.
-	for range 16 {
-		if line := <-answered; !strings.HasPrefix(line, "HTTP/1.1 400 ") {
-			t.Errorf("%q", line)
-		}
-	}
-	if a := d.form("/login", url.Values{"token": {token}}); a.status != 303 {
-		t.Errorf("HTTP %d %s", a.status, a.body)
 	}
 }
 

@@ -391,27 +391,33 @@ func TestOpenStreamsAreLimited(t *testing.T) {
 	}
 }
 
-// Who watches health shows no token, and is counted by address.
-func TestWatchersOfHealthAreLimited(t *testing.T) {
-	d := open(t, &service{}, time.Second, func(o *rpcserver.Options) {
+// Who watches health shows no token, and is counted apart (TestStrangersHoldLittleOpen):
+// what is for callers at the address is left for them.
+func TestWatchersOfHealthTakeNoStreams(t *testing.T) {
+	d := open(t, &service{stream: func(*telexecv1.StreamOutputRequest, grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+		return nil
+	}}, time.Second, func(o *rpcserver.Options) {
 		o.Limiter = access.NewLimiter(access.Settings{Address: access.Limits{Streams: 1, Read: 0.1}})
 	})
-	health := healthpb.NewHealthClient(dialTCP(t, d.Server, insecure.NewCredentials()))
+	conn := dialTCP(t, d.Server, insecure.NewCredentials())
+	health := healthpb.NewHealthClient(conn)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	watch, err := health.Watch(ctx, &healthpb.HealthCheckRequest{})
-	if err != nil {
-		t.Fatal(err)
+	for range 2 {
+		watch, err := health.Watch(ctx, &healthpb.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := watch.Recv(); err != nil {
+			t.Error(err)
+		}
 	}
-	if _, err := watch.Recv(); err != nil {
-		t.Fatal(err)
+	s, err := telexecv1.NewCommandServiceClient(conn).StreamOutput(withToken(ctx), &telexecv1.StreamOutputRequest{CommandId: anID})
+	if err == nil {
+		_, err = s.Recv()
 	}
-	if watch, err = health.Watch(ctx, &healthpb.HealthCheckRequest{}); err != nil {
-		t.Fatal(err)
-	}
-	_, err = watch.Recv()
-	if _, i, _ := info(t, err); i.GetReason() != fault.ReasonTooManyStreams {
-		t.Errorf("%v", i)
+	if err != io.EOF {
+		t.Errorf("a caller beside them: %v", err)
 	}
 	for range 5 { // a look is free
 		if _, err := health.Check(ctx, &healthpb.HealthCheckRequest{}); err != nil {

@@ -19,9 +19,9 @@ type Limiter interface {
 	// OpenStream counts an open stream, or a call that waits, until release is called;
 	// TOO_MANY_STREAMS.
 	OpenStream(c access.Caller) (release func(), err error)
-	// Late counts a call whose message is late, until release is called;
+	// Late counts a call whose message is late, by its weight, until release is called;
 	// TOO_MANY_STREAMS.
-	Late(c access.Caller) (release func(), err error)
+	Late(c access.Caller, weight int) (release func(), err error)
 	// Admit counts what somebody unknown does until release is called;
 	// TOO_MANY_STREAMS.
 	Admit(address string, what access.Unknown) (release func(), err error)
@@ -62,27 +62,17 @@ const (
 	// many calls at once sends their headers before their messages; they are no more
 	// than the rates allow.
 	lateAfter = time.Second
+	// soon is how long a call may take that holds nothing worth counting.
+	soon = time.Second
 )
 
 // limitRate refuses callers that call too often or hold too many streams open. A
 // call that waits holds as much as a stream does, and counts as one; before its
-// message has arrived nobody knows whether it will, and it counts as late. Who needs
-// no token is counted by address.
+// message has arrived nobody knows whether it will, and it counts as late.
 func limitRate(limiter Limiter) step {
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
 		if open(c.method) {
-			what := access.Asking
-			if c.stream {
-				what = access.Watching
-			}
-			release, err := limiter.Admit(c.caller.Address, what)
-			if err != nil {
-				return err
-			}
-			defer release()
-			if !c.stream {
-				return brief(ctx, c, next)
-			}
+			return limitUnknown(ctx, limiter, c, next)
 		}
 		if err := limiter.Take(c.caller, classOf(c.method, c.stream)); err != nil {
 			return err
@@ -95,7 +85,7 @@ func limitRate(limiter Limiter) step {
 			defer release()
 			return next(ctx)
 		}
-		c.late = func() (func(), error) { return limiter.Late(c.caller) }
+		c.late = func() (func(), error) { return limiter.Late(c.caller, 1) }
 		waiting := func() {}
 		defer func() { waiting() }()
 		c.checks = append(c.checks, func(message any) error {
@@ -110,6 +100,28 @@ func limitRate(limiter Limiter) step {
 		})
 		return next(ctx)
 	}
+}
+
+// limitUnknown bounds by address what needs no token, with measures of its own: an
+// address has neighbours, and strangers must not use up what is for those of them
+// who show who they are.
+func limitUnknown(ctx context.Context, limiter Limiter, c *call, next func(context.Context) error) error {
+	what := access.Asking
+	if c.stream {
+		if err := limiter.ShowsNothing(c.caller.Address); err != nil {
+			return err
+		}
+		what = access.Watching
+	}
+	release, err := limiter.Admit(c.caller.Address, what)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if c.stream {
+		return next(ctx)
+	}
+	return brief(ctx, c, next)
 }
 
 // brief runs what takes no time, unless its caller is slow: to refuse a look at
@@ -128,15 +140,25 @@ func notArrived(after time.Duration) errOver {
 		WithHint("Send it again")}
 }
 
+// tries are the methods whose timeout is how long the call itself may take, and not
+// what it asks for.
+var tries = map[string]bool{
+	"/telexec.v1.HostService/CheckHost": true,
+}
+
 // waits reports whether a request may hold its call open: it says for how long, or
-// starts something and does not say that it will not wait.
+// starts or tries something and does not say that it will not wait.
 func (c *call) waits(request any) bool {
-	r, ok := request.(interface{ GetWait() *durationpb.Duration })
-	if !ok {
-		return false
+	switch r := request.(type) {
+	case interface{ GetWait() *durationpb.Duration }:
+		if r.GetWait() == nil {
+			return starts[c.method]
+		}
+		return r.GetWait().AsDuration() > 0
+	case interface{ GetGrace() *durationpb.Duration }:
+		return r.GetGrace().AsDuration() > soon
+	case interface{ GetTimeout() *durationpb.Duration }:
+		return tries[c.method] && (r.GetTimeout() == nil || r.GetTimeout().AsDuration() > soon)
 	}
-	if r.GetWait() == nil {
-		return starts[c.method]
-	}
-	return r.GetWait().AsDuration() > 0
+	return false
 }

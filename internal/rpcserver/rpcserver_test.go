@@ -45,6 +45,7 @@ type service struct {
 	telexecv1.UnimplementedCommandServiceServer
 	execute func(context.Context, *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error)
 	stream  func(*telexecv1.StreamOutputRequest, grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
+	hold    func() // what Cancel and CheckHost do; nil: they are not implemented
 }
 
 func (s *service) Execute(ctx context.Context, r *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
@@ -53,6 +54,28 @@ func (s *service) Execute(ctx context.Context, r *telexecv1.ExecuteRequest) (*te
 
 func (s *service) StreamOutput(r *telexecv1.StreamOutputRequest, ss grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
 	return s.stream(r, ss)
+}
+
+func (s *service) Cancel(ctx context.Context, r *telexecv1.CancelRequest) (*telexecv1.CancelResponse, error) {
+	if s.hold == nil {
+		return s.UnimplementedCommandServiceServer.Cancel(ctx, r)
+	}
+	s.hold()
+	return &telexecv1.CancelResponse{}, nil
+}
+
+// hosts is the host service of the same server.
+type hosts struct {
+	telexecv1.UnimplementedHostServiceServer
+	of *service
+}
+
+func (h hosts) CheckHost(ctx context.Context, r *telexecv1.CheckHostRequest) (*telexecv1.CheckHostResponse, error) {
+	if h.of.hold == nil {
+		return h.UnimplementedHostServiceServer.CheckHost(ctx, r)
+	}
+	h.of.hold()
+	return &telexecv1.CheckHostResponse{}, nil
 }
 
 // meter keeps the codes it was told.
@@ -144,7 +167,7 @@ func open(t testing.TB, svc *service, drain time.Duration, change ...func(*rpcse
 		t.Fatal(err)
 	}
 	telexecv1.RegisterCommandServiceServer(d.Server, svc)
-	telexecv1.RegisterHostServiceServer(d.Server, telexecv1.UnimplementedHostServiceServer{})
+	telexecv1.RegisterHostServiceServer(d.Server, hosts{of: svc})
 	telexecv1.RegisterAdminServiceServer(d.Server, telexecv1.UnimplementedAdminServiceServer{})
 	telexecv1.RegisterApprovalServiceServer(d.Server, telexecv1.UnimplementedApprovalServiceServer{})
 	telexecv1.RegisterPolicyServiceServer(d.Server, telexecv1.UnimplementedPolicyServiceServer{})

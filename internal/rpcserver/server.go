@@ -15,7 +15,7 @@
 //
 // A stranger therefore costs a header: nobody's message is read before it is known
 // who sends it (stream.go). What answers without credentials, health, is bounded
-// for each address.
+// for each address, apart from what callers there may do.
 //
 // The other doors come through here as well: the gateway dials this server over
 // an in-memory listener, so nothing is guarded in one place only. What the

@@ -59,10 +59,13 @@ func observe(log *slog.Logger, meter Meter) step {
 		took := time.Since(start)
 
 		code, level := "OK", slog.LevelInfo
-		attrs := make([]slog.Attr, 0, 6)
+		attrs := make([]slog.Attr, 0, 7)
 		attrs = append(attrs, slog.String("method", shorten(c.method, maxName)), slog.Duration("duration", took))
 		if c.caller.Name != "" {
 			attrs = append(attrs, slog.String("principal", c.caller.Name))
+		}
+		if c.caller.Address != "" { // the audit may count a refusal together with others
+			attrs = append(attrs, slog.String("address", c.caller.Address))
 		}
 		if err != nil {
 			e := faultOf(err)
@@ -102,10 +105,16 @@ func recoverPanics(log *slog.Logger) step {
 	}
 }
 
-// open are the methods that answer without a token: health alone.
-func open(method string) bool {
-	return strings.HasPrefix(method, "/"+healthpb.Health_ServiceDesc.ServiceName+"/")
+// openMethods are those that answer without a token: health alone, and of it what
+// there is.
+var openMethods = map[string]bool{
+	healthpb.Health_Check_FullMethodName: true,
+	healthpb.Health_List_FullMethodName:  true,
+	healthpb.Health_Watch_FullMethodName: true,
 }
+
+// open reports whether a method answers without a token.
+func open(method string) bool { return openMethods[method] }
 
 // noteArrival notes what is known of a caller before it shows who it is.
 func noteArrival(ctx context.Context, c *call, next func(context.Context) error) error {

@@ -392,3 +392,103 @@ func BenchmarkUnary(b *testing.B) {
 		}
 	})
 }
+
+// TestStrangersTakeNothingFromCallers: watches of health are bounded apart, in how
+// many there are and in how often they begin.
+func TestStrangersTakeNothingFromCallers(t *testing.T) {
+	d := open(t, &service{stream: func(*telexecv1.StreamOutputRequest, grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+		return nil
+	}}, time.Second, func(o *rpcserver.Options) {
+		o.Limiter = access.NewLimiter(access.Settings{Address: access.Limits{Stream: 0.5, Streams: 2}, FailuresPerAddress: 0.1})
+	})
+	conn := dialTCP(t, d.Server, insecure.NewCredentials())
+	watch := func() error {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		s, err := healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{})
+		if err == nil {
+			_, err = s.Recv()
+		}
+		return err
+	}
+	if err := callEmpty(t.Context(), conn, "/"+healthpb.Health_ServiceDesc.ServiceName+"/MadeUp"); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a method that health does not have: %v", err)
+	}
+	var refused error
+	for range 100 {
+		if err := watch(); err != nil {
+			refused = err
+		}
+	}
+	if code, i, _ := info(t, refused); code != codes.ResourceExhausted || i.GetReason() != fault.ReasonRateLimited || i.GetMetadata()["class"] != "bare" {
+		t.Errorf("%v %v", code, i)
+	}
+	for range 3 { // of five at once
+		s, err := telexecv1.NewCommandServiceClient(conn).StreamOutput(withToken(t.Context()), &telexecv1.StreamOutputRequest{CommandId: anID})
+		if err == nil {
+			_, err = s.Recv()
+		}
+		if !errors.Is(err, io.EOF) {
+			t.Errorf("a caller: %v", err)
+		}
+	}
+}
+
+// TestWhatHoldsCountsAsAStream, whatever the field is called that says how long.
+func TestWhatHoldsCountsAsAStream(t *testing.T) {
+	under, finish := make(chan struct{}, 8), make(chan struct{}) // one from each call that holds; closed: they end
+	d := open(t, &service{hold: func() { under <- struct{}{}; <-finish }}, time.Second, func(o *rpcserver.Options) {
+		o.Limiter = access.NewLimiter(access.Settings{Principal: access.Limits{Streams: 1}})
+	})
+	ctx := withToken(t.Context())
+	cancel := func(grace *durationpb.Duration) func() error {
+		return func() error {
+			_, err := telexecv1.NewCommandServiceClient(d.conn).Cancel(ctx, &telexecv1.CancelRequest{CommandId: anID, Grace: grace})
+			return err
+		}
+	}
+	check := func(timeout *durationpb.Duration) func() error {
+		return func() error {
+			_, err := telexecv1.NewHostServiceClient(d.conn).CheckHost(ctx, &telexecv1.CheckHostRequest{Host: "web1", Timeout: timeout})
+			return err
+		}
+	}
+	ended := make(chan error, 4) // from each call; never blocks
+	begin := func(call func() error) {
+		go func() { ended <- call() }()
+		<-under
+	}
+	long, short := durationpb.New(60*time.Second), durationpb.New(time.Second)
+	for _, call := range []func() error{cancel(nil), cancel(short), check(short)} { // are over soon
+		begin(call)
+	}
+	begin(cancel(long)) // the one that there may be
+	for name, call := range map[string]func() error{"cancel": cancel(long), "check": check(long), "check, as long as the host's timeout": check(nil)} {
+		if code, i, _ := info(t, call()); code != codes.ResourceExhausted || i.GetReason() != fault.ReasonTooManyStreams {
+			t.Errorf("%s: %v %v", name, code, i)
+		}
+	}
+	close(finish)
+	for range 4 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := check(nil)(); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestTheLogTellsTheAddress of a call: the audit may have counted its refusal
+// together with others.
+func TestTheLogTellsTheAddress(t *testing.T) {
+	d := open(t, &service{}, time.Second)
+	conn := dialTCP(t, d.Server, insecure.NewCredentials())
+	if err := execute(t.Context(), conn); err == nil {
+		t.Error("a stranger was let in")
+	}
+	d.stop()
+	if log := d.log.String(); !strings.Contains(log, "address=127.0.0.1") {
+		t.Errorf("log:\n%s", log)
+	}
+}
