@@ -51,7 +51,8 @@ func request(by access.Caller, spec *command.Spec, host inventory.Host) policy.R
 		Host: host.Name, Labels: host.Labels,
 		Principal: by.Name, Roles: by.RoleNames(), Origin: string(by.Origin),
 		ActionType: spec.ActionType, Line: spec.Line, Argv: spec.Argv, EnvNames: spec.EnvNames(),
-		Directory: spec.WorkingDirectory, LoginShell: spec.LoginShell, RawShell: host.NoShell,
+		Directory: spec.WorkingDirectory, Input: len(spec.Stdin) > 0 || spec.StdinOpen || spec.Pty != nil,
+		LoginShell: spec.LoginShell, RawShell: host.NoShell,
 	}
 	if spec.Sudo != nil {
 		r.Sudo, r.SudoUser = true, spec.Sudo.User

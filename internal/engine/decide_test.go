@@ -341,6 +341,16 @@ func TestModified(t *testing.T) {
 			t.Errorf("told %+v", d)
 		}
 	})
+	t.Run("to less, which gets the input of what is left out", func(t *testing.T) {
+		id := n.asks("head -n 1; uname; sh", func(s *command.Spec) { s.Stdin = []byte("exit 9\n") })
+		if err := n.decide(boss, modify(id, "sh")); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := n.Get(t.Context(), ann, id); err != nil || s.State != command.AwaitingApproval {
+			t.Fatalf("what was no program runs as one by one's own word: %s, %v", s.State, err)
+		}
+		n.Cancel(t.Context(), ann, id, 0, "")
+	})
 	t.Run("to what needs no approval", func(t *testing.T) {
 		id := n.asks("uname")
 		if err := n.decide(boss, modify(id, "echo instead")); err != nil {

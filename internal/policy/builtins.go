@@ -215,7 +215,14 @@ func seeSource(r *reading, s simple, _ int) {
 }
 
 func seeMove(r *reading, s simple, _ int) {
-	r.moves = true
+	// Without an operand, and with some that begin with - or +, it goes to where
+	// variables or the shell itself say.
+	if w := s.words; len(w) == 2 && !s.open && w[0].text != "popd" && w[1].known && w[1].text != "" && strings.IndexByte("-+", w[1].text[0]) < 0 {
+		r.goes(w[1].text)
+	} else {
+		r.strays()
+	}
+	s.goes = true
 	r.emit(s)
 }
 

@@ -94,12 +94,17 @@ func TestDenyListsAreNotSlippedPast(t *testing.T) {
 		{Name: "no-id", Effect: policy.Deny, Match: policy.Match{Programs: []string{"id"}}},
 	}})
 	for _, line := range []string{"id", "/usr/bin/id", "ls; id", "ls $(id)", "$(echo id)", "i\"\"d", "eval $x", "sh -c id", "env -S id", "{id,}", "x() { id; }; x",
-		"find . -exec id \\;", "strace id", "echo $'\\'' ; id #'", "ls <(id)", "ls | xargs id", "/???/id", "sudo id", "busybox id", "i${x}d", "if"} {
+		"find . -exec id \\;", "strace id", "echo $'\\'' ; id #'", "ls <(id)", "ls | xargs id", "/???/id", "sudo id", "busybox id", "i${x}d", "if",
+		"/lib64/ld-linux-x86-64.so.2 /bin/id", "/lib/ld-musl-x86_64.so.1 /bin/id", "ld.so /bin/id", "ld-linux.so.2 /bin/id", "systemd-cat id", "systemd-nspawn id",
+		"tini id", "dumb-init id", "catatonit id", "torify id", "trickle id", "scl enable x id", "sem id", "tmux new id", "screen -dm id", "ip netns exec x id",
+		"ip -4 -s netns exec x id", "ip -n x netns exec y id", "ip -f inet netns exec x id", "ip net e x id", "ip vrf exec x id", "ip -b x", "ip --batch x", "ip $x", "ip netns $x", "ip $x exec y id", "ls | xargs ip",
+		"ls | xargs ip netns", "/sbin/ip netns exec x id", "keychain id", "with-contenv id", "hyperfine id"} {
 		if d := p.Decide(policy.Request{Line: line}); d.Effect != policy.Deny || d.Rule != "no-id" {
 			t.Errorf("%q is %s by %s", line, d.Effect, d.Rule)
 		}
 	}
-	for _, line := range []string{"ls", "ls $x", "apt update; rm -rf /tmp/x", "echo id", "PATH=/tmp ls > /tmp/x"} {
+	for _, line := range []string{"ls", "ls $x", "apt update; rm -rf /tmp/x", "echo id", "PATH=/tmp ls > /tmp/x", "ip addr show $x", "ip -4 addr show dev \"$x\"", "ip -br a",
+		"ip -n x link set $x up", "ip netns list", "ip neigh", "ip -6 route get $x", "xargs ip link show", "ip link add vrf0 type vrf table 10", "ip"} {
 		if d := p.Decide(policy.Request{Line: line}); d.Effect != policy.Allow {
 			t.Errorf("%q is %s: %s", line, d.Effect, d.Reason)
 		}

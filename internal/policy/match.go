@@ -54,7 +54,7 @@ func (r *rule) matches(q *Request, in *reading, s *simple) truth {
 		if len(m.Programs) > 0 {
 			best := no
 			for _, p := range m.Programs {
-				best = max(best, matchProgram(p, s, in))
+				best = max(best, matchProgram(p, s, in, r.Effect == Allow))
 			}
 			got = min(got, best)
 		}
@@ -65,11 +65,11 @@ func (r *rule) matches(q *Request, in *reading, s *simple) truth {
 			got = min(got, r.whole(s, matchCommands(r.actionTypes[q.ActionType], s, in, r.Effect == Allow)))
 		}
 		if len(m.Args) > 0 {
-			got = min(got, r.args(s))
+			got = min(got, r.args(s, in))
 		}
 	}
 	if len(m.Writes) > 0 || r.Effect == Allow {
-		got = min(got, r.given(m.Writes, len(s.writes), func(p string, i int) truth { return matchPath(p, s.writes[i], in) }))
+		got = min(got, r.given(m.Writes, len(s.writes), func(p string, i int) truth { return matchPath(p, s.writes[i], in, r.Effect == Allow) }))
 	}
 	if len(m.Variables) > 0 || r.Effect == Allow {
 		got = min(got, r.given(m.Variables, len(in.variables), func(p string, i int) truth { return is(glob(p, in.variables[i])) }))
@@ -118,7 +118,7 @@ func (r *rule) given(patterns []string, n int, match func(pattern string, i int)
 }
 
 // args judges the arguments of s, and the files it reads.
-func (r *rule) args(s *simple) truth {
+func (r *rule) args(s *simple, in *reading) truth {
 	things := append(slices.Clone(s.words[min(1, len(s.words)):]), s.reads...)
 	if s.open {
 		things = append(things, word{})
@@ -127,14 +127,25 @@ func (r *rule) args(s *simple) truth {
 		return yes // all of none
 	}
 	return r.given(r.Match.Args, len(things), func(p string, i int) truth {
-		if w := things[i]; w.known {
-			return is(globWord(p, w.text, r.Effect == Allow))
-		}
-		return maybe
+		return matchWord(p, things[i], s, in, r.Effect == Allow)
 	})
 }
 
-func matchProgram(pattern string, s *simple, in *reading) truth {
+// matchWord reports whether an argument of s is one of pattern. An allow rule is
+// strict: it means words as they are written, and globWord says what else.
+func matchWord(pattern string, w word, s *simple, in *reading, strict bool) truth {
+	switch {
+	case !w.known:
+		return maybe
+	case globWord(pattern, w.text, strict):
+		return yes
+	case !strict && !(s.goes && !strings.HasPrefix(w.text, "/")) && in.mayBeWord(pattern, w.text):
+		return maybe
+	}
+	return no
+}
+
+func matchProgram(pattern string, s *simple, in *reading, strict bool) truth {
 	if len(s.words) == 0 {
 		return no
 	}
@@ -143,11 +154,14 @@ func matchProgram(pattern string, s *simple, in *reading) truth {
 	if strings.Contains(program, "/") && program[0] != '/' && in.moves || s.named && strings.ContainsAny(pattern, "*?") {
 		got = min(got, maybe)
 	}
+	if !strict && got == no && strings.Contains(program, "/") && in.mayBe(programPaths, pattern, program) {
+		return maybe
+	}
 	return got
 }
 
 // matchCommands reports whether s is one of commands, word by word; strictly as
-// globWord says.
+// matchWord says.
 func matchCommands(commands [][]string, s *simple, in *reading, strict bool) truth {
 	best := no
 	for _, patterns := range commands {
@@ -160,7 +174,7 @@ func matchCommand(patterns []string, s *simple, in *reading, strict bool) truth 
 	if len(s.words) == 0 {
 		return no
 	}
-	got := matchProgram(patterns[0], s, in)
+	got := matchProgram(patterns[0], s, in, strict)
 	words, patterns := s.words[1:], patterns[1:]
 	rest := len(patterns) > 0 && patterns[len(patterns)-1] == "*"
 	if rest {
@@ -174,10 +188,8 @@ func matchCommand(patterns []string, s *simple, in *reading, strict bool) truth 
 			got = no
 		case !words[i].single: // it may be any number of words
 			return min(got, maybe)
-		case !words[i].known:
-			got = min(got, maybe)
 		default:
-			got = min(got, is(globWord(p, words[i].text, strict)))
+			got = min(got, matchWord(p, words[i], s, in, strict))
 		}
 		if got == no {
 			return no
@@ -196,14 +208,19 @@ func matchCommand(patterns []string, s *simple, in *reading, strict bool) truth 
 	return got
 }
 
-func matchPath(pattern string, w word, in *reading) truth {
+func matchPath(pattern string, w word, in *reading, strict bool) truth {
 	switch {
 	case !w.known:
 		return maybe
 	case w.text == "":
 		return no
-	case w.text[0] != '/' && in.moves:
-		return min(is(globPath(pattern, w.text)), maybe)
+	case globPath(pattern, w.text):
+		if w.text[0] != '/' && in.moves {
+			return maybe
+		}
+		return yes
+	case !strict && in.mayBeFile(pattern, w.text):
+		return maybe
 	}
-	return is(globPath(pattern, w.text))
+	return no
 }

@@ -411,11 +411,21 @@ func FuzzDecide(f *testing.F) {
 		}
 	}
 	p := lookers(f)
+	// Paths are followed for rules that restrict only.
+	wary := newPolicy(f, policy.Rules{Default: policy.Allow, Rules: []policy.Rule{
+		{Name: "args", Effect: policy.Deny, Match: policy.Match{Args: []string{"/etc/*", "of=/srv/?", "*/x"}}},
+		{Name: "writes", Effect: policy.RequireApproval, Match: policy.Match{Writes: []string{"/tmp/**", "**/x"}}},
+		{Name: "programs", Effect: policy.Deny, Match: policy.Match{Programs: []string{"id", "/srv/*"}}},
+		{Name: "commands", Effect: policy.Deny, Match: policy.Match{Commands: []string{"ls /x/* *"}}},
+	}})
 	f.Fuzz(func(t *testing.T, line string, login bool) {
 		q := policy.Request{Line: line, LoginShell: login}
 		d := p.Decide(q)
 		if again := p.Decide(q); fmt.Sprint(d) != fmt.Sprint(again) {
 			t.Errorf("%q: %v, then %v", line, d, again)
+		}
+		if d := wary.Decide(q); fmt.Sprint(d) != fmt.Sprint(wary.Decide(q)) || d.Reason == "" || len(d.Commands) == 0 {
+			t.Errorf("%q: %+v", line, d)
 		}
 		if d.Reason == "" || len(d.Commands) == 0 || d.Rule == "" || d.Parsed == (d.Why != "") {
 			t.Errorf("%q: an answer with holes: %+v", line, d)

@@ -107,7 +107,9 @@ type Match struct {
 	// last word that is * alone stands for any further words, none included.
 	Commands []string
 	// Args are patterns of arguments and of files that are read by redirection.
-	// Every argument must match one; for a deny rule one argument is enough.
+	// Every argument must match one; for a deny rule one argument is enough. Of a
+	// rule that restricts, paths here and in Programs, Commands and Writes mean the
+	// files also by another path, as far as the line tells.
 	Args []string
 	// Writes are patterns of files written by redirection: of an allow rule those
 	// that it lets pass, of others a condition (at least one is written).
@@ -159,7 +161,8 @@ type Request struct {
 	Line       string   // a line for a shell
 	Argv       []string // the words of one simple command, taken as they are
 	EnvNames   []string // the variables that the request sets; not their values
-	Directory  string   // where it is to run, if the request says so: relative paths then mean nothing
+	Directory  string   // where it is to run, if the request says so: relative paths of rules then mean nothing
+	Input      bool     // it has a standard input, now or later
 	Sudo       bool     // by sudo, as SudoUser ("" is root)
 	SudoUser   string
 	LoginShell bool // the user's own shell reads the line, and nobody knows which that is

@@ -38,6 +38,9 @@ var parsers = func() []*sync.Pool {
 type raw struct {
 	simples   []simple
 	variables []string
+	// besides: something happens that neither of these tells, such as the
+	// assignment of a number to COLUMNS.
+	besides bool
 }
 
 // parse takes a text apart. It gives why not, in words that end a sentence
@@ -61,8 +64,8 @@ func parse(text string) (raw, string) {
 			return raw{}, c.why
 		}
 		if i == 0 {
-			first = raw{c.simples, c.variables}
-		} else if !sameRaw(first, raw{c.simples, c.variables}) {
+			first = raw{c.simples, c.variables, c.besides}
+		} else if !sameRaw(first, raw{c.simples, c.variables, c.besides}) {
 			return raw{}, "is read differently by different shells"
 		}
 	}
@@ -84,7 +87,7 @@ func parseAs(i int, text string) (file *syntax.File, err error) {
 }
 
 func sameRaw(a, b raw) bool {
-	return slices.Equal(a.variables, b.variables) && slices.EqualFunc(a.simples, b.simples, func(s, t simple) bool {
+	return a.besides == b.besides && slices.Equal(a.variables, b.variables) && slices.EqualFunc(a.simples, b.simples, func(s, t simple) bool {
 		return slices.Equal(s.words, t.words) && slices.Equal(s.writes, t.writes) && slices.Equal(s.reads, t.reads) &&
 			s.unknown == t.unknown && s.sequel == t.sequel && s.joined == t.joined && s.heredoc == t.heredoc
 	})
@@ -137,6 +140,7 @@ type collector struct {
 	text      string
 	simples   []simple
 	variables []string
+	besides   bool   // see raw
 	why       string // the first thing that is not understood; ends the walk
 	depth     int    // of substitutions
 	files     int    // of simples, see maxFiles
@@ -230,6 +234,10 @@ func (c *collector) stmt(s *syntax.Stmt, at place) {
 		in.reads = append(in.reads, to.reads...)
 		in.heredoc = in.heredoc || to.heredoc
 	}
+	switch s.Cmd.(type) {
+	case *syntax.CallExpr, *syntax.DeclClause: // of others it is the group that has them
+		c.simples[len(c.simples)-1].redirections = to.redirections
+	}
 }
 
 func (c *collector) command(cmd syntax.Command, at place) {
@@ -266,9 +274,11 @@ func (c *collector) command(cmd syntax.Command, at place) {
 	case *syntax.CaseClause:
 		c.choice(cmd)
 	case *syntax.TimeClause:
-		if cmd.Stmt != nil {
-			c.stmt(cmd.Stmt, at)
+		if cmd.Stmt == nil {
+			c.besides = true
+			return
 		}
+		c.stmt(cmd.Stmt, place{})
 	case *syntax.FuncDecl:
 		c.opaque(cmd, "it declares a function, which then stands for any program")
 	default:
@@ -294,6 +304,7 @@ func (c *collector) choice(cl *syntax.CaseClause) {
 		c.fail("has a case that different shells read differently")
 		return
 	}
+	c.besides = true // its word, which ${x?} makes the end of the shell
 	c.word(cl.Word)
 	for _, item := range cl.Items {
 		if item.Op != syntax.Break {
@@ -308,6 +319,7 @@ func (c *collector) choice(cl *syntax.CaseClause) {
 
 // call walks a simple command.
 func (c *collector) call(call *syntax.CallExpr, at place) {
+	c.besides = c.besides || len(call.Assigns) > 0
 	for _, a := range call.Assigns {
 		if a.Append || a.Naked || a.Index != nil || a.Array != nil || a.Name == nil || !isName(a.Name.Value) {
 			c.fail("sets a variable in a way that only some shells have")
@@ -327,10 +339,12 @@ func (c *collector) call(call *syntax.CallExpr, at place) {
 	}
 	// time is a keyword for some shells and a program for others.
 	if len(call.Assigns) == 0 && len(words) > 0 && words[0].bare && words[0].text == "time" {
+		at = place{}
 		words = words[1:]
 		if len(words) > 0 && words[0].bare && words[0].text == "-p" {
 			words = words[1:]
 		}
+		c.besides = c.besides || len(words) == 0
 	}
 	if len(words) == 0 || c.why != "" {
 		return
@@ -431,8 +445,10 @@ func (c *collector) redirect(r *syntax.Redirect, to *simple) {
 		if t := c.source(r.Word); len(t) != 1 || t != "-" && (t[0] < '0' || t[0] > '9') {
 			c.fail("redirects in a way that different shells read differently")
 		}
+		to.redirected(r, c.source(r.Word))
 	case syntax.RdrIn, syntax.RdrOut, syntax.AppOut, syntax.RdrClob, syntax.RdrInOut:
 		w := c.word(r.Word)
+		to.redirected(r, w.text)
 		switch {
 		case w.known && w.text == "/dev/null":
 		case strings.HasPrefix(w.prefix, "/dev/tcp/"), strings.HasPrefix(w.prefix, "/dev/udp/"):
@@ -445,4 +461,13 @@ func (c *collector) redirect(r *syntax.Redirect, to *simple) {
 	default:
 		c.fail("redirects in a way that only some shells have")
 	}
+}
+
+// redirected notes a redirection as it is written.
+func (s *simple) redirected(r *syntax.Redirect, target string) {
+	n := redirection{operator: r.Op.String(), target: target}
+	if r.N != nil {
+		n.fd = r.N.Value
+	}
+	s.redirections = append(s.redirections, n)
 }

@@ -7,7 +7,8 @@ import (
 
 // read takes a request apart.
 func read(q *Request) *reading {
-	r := &reading{moves: q.Directory != ""}
+	r := &reading{}
+	r.starts(q.Directory)
 	for _, name := range q.EnvNames {
 		r.setVariable(name) // whatever the value is: it is not known here
 	}
@@ -32,6 +33,15 @@ func read(q *Request) *reading {
 	}
 	if r.why != "" {
 		r.simples = nil
+	}
+	for i := range r.simples { // at last, when it is known where the line goes
+		s := &r.simples[i]
+		if s.unknown != "" || len(s.words) == 0 {
+			continue
+		}
+		if name := r.mayRunOthers(s.words[0].text); name != "" {
+			s.unknown = "its program may be " + name + ", which runs what it is given"
+		}
 	}
 	return r
 }
@@ -136,6 +146,10 @@ func (r *reading) see(s simple, depth int) {
 		return
 	case !programForm(s.words[0].text):
 		r.unknown(s, "its program has a name that no program should have")
+		return
+	}
+	if isLoader(s.words[0].text) {
+		r.unknown(s, s.words[0].text+" runs what it is given, and that is not followed")
 		return
 	}
 	name := plainName(s.words[0].text)
@@ -281,6 +295,7 @@ func (r *reading) runsText(s simple, text string, depth int) {
 		in := &r.simples[before+i]
 		in.writes = slices.Concat(in.writes, s.writes)
 		in.reads = slices.Concat(in.reads, s.reads)
+		in.heredoc = in.heredoc || s.heredoc
 	}
 	if before == len(r.simples) && len(s.writes)+len(s.reads) > 0 {
 		r.emit(s) // nothing runs, but its files are opened

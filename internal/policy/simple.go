@@ -33,16 +33,29 @@ type simple struct {
 	writes  []word // files written by redirection, but /dev/null
 	reads   []word // files read by redirection, but /dev/null
 	heredoc bool   // some of its input is in the text
+	// redirections are all of its own as they are written, in their order, but
+	// here-documents. No rule is about them: they tell one command from another.
+	redirections []redirection
 	// unknown says why nothing sure is known of what this runs; "" where the
 	// program is known.
 	unknown string
 	// named: a rule must name its program without wildcards, since it runs a file.
 	named bool
+	// goes: it is cd. By itself that does nothing to where it goes, and what follows
+	// is judged for being there.
+	goes bool
 	// raises: it is sudo, around a command that is in the list too.
 	raises bool
 	// sequel: it stands in a plain sequence (; && newline) at the top; joined: and
 	// is joined to the one before by &&.
 	sequel, joined bool
+}
+
+// redirection is a redirection as it is written.
+type redirection struct {
+	fd       string // "" where none is written
+	operator string // >, >>, <, <>, >|, >& or <&
+	target   string
 }
 
 // reading is what is known of a whole request.
@@ -52,7 +65,11 @@ type reading struct {
 	variables []string // set anywhere in it, but harmless ones; sorted, each once
 	read      int      // bytes of text parsed for it, texts in texts again
 	files     int      // opened by redirection for texts in texts, see maxFiles
-	moves     bool     // it may change its directory, so that relative paths mean nothing
+	moves     bool     // it may change its directory, so that relative paths of rules mean nothing
+	// directories are where it may be, as far as that is known: absolute, or from
+	// where commands start by themselves. lost: it may be elsewhere too.
+	directories []string
+	lost        bool
 }
 
 // assign notes an assignment: NAME=value, of which the name is known.

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"path"
+	"slices"
 	"strings"
 )
 
@@ -32,11 +34,13 @@ func wrapper(name string) seer {
 		return seeWatch
 	case "busybox", "toybox":
 		return seeBox
+	case "ip":
+		return seeIP
 	case "doas":
 		return around(options{flags: "n", values: "u"}, 0, true)
 	case "chroot":
 		return func(r *reading, s simple, depth int) {
-			r.moves = true
+			r.strays()
 			around(options{}, 1, true)(r, s, depth)
 		}
 	case "nohup", "chronic":
@@ -67,7 +71,8 @@ var opaque = func() map[string]string {
 		numactl prlimit choom catchsegv rlwrap entr unbuffer daemonize daemon sg sshpass torsocks proxychains proxychains4 eatmydata firejail
 		bwrap softlimit setuidgid envuidgid envdir chpst s6-setuidgid gosu su-exec setlock multitime perf valgrind gdb csh tcsh fish yash rc es
 		at batch run-parts logsave mosh rsh remsh rexec xterm uxterm posh pdksh oksh loksh lksh rksh rzsh pfexec sudoedit run0 ssh-agent xauth
-		systemd-inhibit nocache caffeinate ifne lckdo mispipe pee aa-exec cgexec schroot dtach`) {
+		systemd-inhibit nocache caffeinate ifne lckdo mispipe pee aa-exec cgexec schroot dtach
+		systemd-cat systemd-nspawn tini tini-static dumb-init catatonit torify trickle scl sem tmux screen keychain with-contenv hyperfine`) {
 		m[name] = name + " runs what it is given, and that is not followed"
 	}
 	for _, name := range strings.Fields(`alias unalias function set shopt enable hash complete compgen compopt bind mapfile readarray declare
@@ -79,6 +84,13 @@ var opaque = func() map[string]string {
 	}
 	return m
 }()
+
+// isLoader reports whether a program is the dynamic loader, which runs the one
+// that it is given and lies elsewhere on every system (ld.so(8)).
+func isLoader(program string) bool {
+	name := path.Base(program)
+	return strings.HasPrefix(name, "ld") && (strings.HasSuffix(name, ".so") || strings.Contains(name, ".so."))
+}
 
 // around is the seer of a program that runs the command behind its options and
 // its first operands. itself: the program must be allowed too.
@@ -215,7 +227,9 @@ func seeFind(r *reading, s simple, depth int) {
 			}
 		case "-exec", "-execdir", "-ok", "-okdir":
 			in := s.inner(nil)
-			r.moves = r.moves || strings.HasSuffix(s.words[i].text, "dir")
+			if strings.HasSuffix(s.words[i].text, "dir") {
+				r.strays()
+			}
 			end := i + 1
 			for ; end < len(s.words); end++ {
 				w := s.words[end]
@@ -283,7 +297,7 @@ func seeSu(r *reading, s simple, depth int) {
 		case !w.known:
 			users = 2
 		case w.text == "-" || w.text == "-l" || w.text == "--login":
-			r.moves = true
+			r.strays()
 		case (w.text == "-c" || w.text == "--command") && text == nil && i+1 < len(s.words):
 			i++
 			text = &s.words[i]
@@ -337,6 +351,41 @@ func seeBox(r *reading, s simple, depth int) {
 	}
 }
 
+// seeIP passes ip where it surely runs nothing: ip netns exec, ip vrf exec and ip
+// -batch do. All its words may be cut short (ip.c and utils.c of iproute2).
+func seeIP(r *reading, s simple, _ int) {
+	short := func(w word, full ...string) bool {
+		text := strings.TrimPrefix(strings.TrimPrefix(w.text, "-"), "-")
+		return text != "" && slices.ContainsFunc(full, func(f string) bool { return strings.HasPrefix(f, text) })
+	}
+	words, understood := s.words[1:], true
+	for understood && len(words) > 0 && strings.HasPrefix(words[0].text, "-") {
+		n := 1
+		if short(words[0], "family", "loops", "netns") || strings.HasPrefix(words[0].text, "-rc") || strings.HasPrefix(words[0].text, "--rc") {
+			n = 2
+		}
+		understood = len(words) >= n && words[0].known && words[n-1].single && !short(words[0], "batch")
+		words = words[min(n, len(words)):]
+	}
+	switch {
+	case !understood:
+	case len(words) == 0:
+		understood = !s.open
+	case !words[0].known:
+		understood = false
+	case !short(words[0], "netns", "vrf"):
+	case len(words) == 1:
+		understood = !s.open
+	default:
+		understood = words[1].known && !short(words[1], "exec")
+	}
+	if !understood {
+		r.unknown(s, "ip may run what it is given, and that is not followed")
+		return
+	}
+	r.emit(s)
+}
+
 // sshOptions are those -o options that run nothing here and open nothing.
 var sshOptions = map[string]bool{
 	"batchmode": true, "connecttimeout": true, "connectionattempts": true, "stricthostkeychecking": true, "serveraliveinterval": true,
@@ -372,7 +421,7 @@ func seeSSH(r *reading, s simple, depth int) {
 				return
 			}
 			r.emit(s)
-			r.moves = true // relative paths are those of the other host
+			r.strays() // relative paths are those of the other host
 			r.runsText(s.inner(s.words), text, depth)
 			return
 		}
