@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
 )
 
 func TestPolicy(t *testing.T) {
@@ -42,7 +45,7 @@ func TestPolicy(t *testing.T) {
 	}}
 	i := d.sit(t)
 	i.want(t, i.run(t.Context(), "policy", "explain", "--sudo", "-e", "A", "-e", "B=x", "--login", "--action-type", "deploy", "--as", "ann", "--role", "operator",
-		"--origin", "mcp", "web1", "--", "apt-get", "upgrade"), 3, []string{
+		"--origin", "mcp", "-C", "/srv/deploy", "web1", "--", "apt-get", "upgrade"), 3, []string{
 		"Verdict   require_approval\n", "Rule      upgrades\n", "Why       apt-get wants a yes\n", "Approval  by 2 approvers, within 1 h\n",
 		"Command   apt-get [up grade] it's []\n          require_approval: rule upgrades\n",
 		"Command   l\\u202es\n", "          deny: rule default\n          not known: the value of $x\n", "Command   (no program)\n",
@@ -50,7 +53,8 @@ func TestPolicy(t *testing.T) {
 	req := last[*telexecv1.ExplainPolicyRequest](t, d)
 	if !slices.Equal(req.GetArgv(), []string{"apt-get", "upgrade"}) || req.GetSudo().GetUser() != "root" || !slices.Equal(req.GetEnvNames(), []string{"A", "B"}) ||
 		!req.GetLoginShell() || req.GetActionType() != "deploy" || req.GetPrincipal() != "ann" || !slices.Equal(req.GetRoles(), []string{"operator"}) ||
-		req.GetOrigin() != telexecv1.Origin_ORIGIN_MCP || req.GetHost() != "web1" {
+		req.GetOrigin() != telexecv1.Origin_ORIGIN_MCP || req.GetHost() != "web1" ||
+		req.GetWorkingDirectory() != "/srv/deploy" {
 		t.Errorf("%v", req)
 	}
 	i = d.sit(t)
@@ -58,7 +62,21 @@ func TestPolicy(t *testing.T) {
 	i = d.sit(t)
 	i.want(t, i.run(t.Context(), "policy", "test", "web1", "--"), 125, nil, []string{"no command"})
 	i = d.sit(t)
-	i.want(t, i.run(t.Context(), "policy", "test", "web1", ""), 125, nil, []string{"is empty"})
+	i.want(t, i.run(t.Context(), "policy", "test", "web1", ""), 125, nil, []string{"is empty", "telexec policy test --help", "!telexec run"})
+	i = d.sit(t)
+	i.want(t, i.run(t.Context(), "policy", "explain", "web1", "--"), 125, nil, []string{"no command", "telexec policy explain --help", "!telexec run"})
+}
+
+// A line that only the service finds empty is told with the help of the command that
+// was called.
+func TestEmptyCommandOfTheService(t *testing.T) {
+	for path, want := range map[string]string{"telexec policy test": "telexec policy test --help has examples", "": "telexec run --help has examples"} {
+		var b bytes.Buffer
+		a := &app{path: path, out: &printer{stderr: &b}}
+		if code := a.report(&client.Error{Reason: "EMPTY_COMMAND", Message: "there is no command"}); code != 125 || !strings.Contains(b.String(), want) {
+			t.Errorf("%q: exit code %d, %s", path, code, b.String())
+		}
+	}
 }
 
 func TestTokenCreate(t *testing.T) {
@@ -93,6 +111,32 @@ func TestTokenThatCannotBeWritten(t *testing.T) {
 		Stdout: brokenWriter{}, Stderr: &i.stderr, Getenv: func(name string) string { return i.env[name] },
 	}, []string{"token", "create", "ci", "--role", "viewer"})
 	i.want(t, code, 125, nil, []string{"is lost", "telexec token revoke ci"})
+}
+
+// Who does not wait for the answer is told what may have been done.
+func TestInterruptedInDoubt(t *testing.T) {
+	for _, tt := range []struct {
+		args   string
+		signal os.Signal
+		code   int
+		want   []string
+	}{
+		{"token create ci --role viewer", os.Interrupt, 130, []string{"telexec: interrupted before the service answered\n", "The key ci may have been made", "revoke ci"}},
+		{"token create ci --role viewer --json", syscall.SIGTERM, 143, []string{`"in_doubt":"true"`, "The key ci may have been made"}},
+		{"approve --yes " + someID, syscall.SIGTERM, 143, []string{"telexec: interrupted before the service answered\n", "Whether it was decided is not known"}},
+		{"reject --reason no --json " + someID, os.Interrupt, 130, []string{`"in_doubt":"true"`, "Whether it was decided is not known"}},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			d := &desk{approvals: []*telexecv1.Approval{waiting(someID, "apt upgrade")}, came: make(chan struct{})}
+			i := d.sit(t)
+			i.signals = make(chan os.Signal, 1)
+			code := make(chan int)
+			go func() { code <- i.run(t.Context(), strings.Fields(tt.args)...) }()
+			<-d.came
+			i.signals <- tt.signal
+			i.want(t, <-code, tt.code, nil, tt.want)
+		})
+	}
 }
 
 type brokenWriter struct{}

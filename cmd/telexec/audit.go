@@ -10,8 +10,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -30,7 +33,7 @@ type auditListCmd struct {
 	Kind      []string `placeholder:"KIND" help:"Only of these kinds, as command.accepted, approval.decided, refused, login, token.created."`
 	Principal string   `placeholder:"NAME" help:"Only by this principal."`
 	Host      string   `placeholder:"HOST" help:"Only on this host."`
-	Command   string   `placeholder:"ID" help:"Only about this command: its whole id."`
+	Command   string   `placeholder:"ID" help:"Only about this command: its id, or enough of its end."`
 	Since     string   `placeholder:"TIME" help:"Only since then: a duration before now (90m, 2h, 7d), a date or a time (2006-01-02, RFC 3339)."`
 	Limit     int      `default:"50" placeholder:"N" help:"At most so many (default ${default}; 0: all)."`
 }
@@ -48,7 +51,12 @@ Examples:
 // Run lists the entries. JSON lines come as they are fetched.
 func (c *auditListCmd) Run(ctx context.Context, a *app) error {
 	req := &telexecv1.ListAuditEntriesRequest{
-		PageSize: maxPage, Kinds: c.Kind, Principal: c.Principal, Host: c.Host, CommandId: strings.TrimPrefix(c.Command, "commands/"),
+		PageSize: maxPage, Kinds: c.Kind, Principal: c.Principal, Host: c.Host,
+	}
+	for _, k := range c.Kind {
+		if known := knownValues["kind"]; !slices.Contains(known, k) {
+			return failure("there is no kind %q", k).withHint("The kinds are %s", strings.Join(known, ", "))
+		}
 	}
 	if c.Limit < 0 {
 		return failure("--limit cannot be below 0")
@@ -64,6 +72,13 @@ func (c *auditListCmd) Run(ctx context.Context, a *app) error {
 		req.TimeFrom = timestamppb.New(t)
 	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		if c.Command != "" {
+			id, err := a.idArg(ctx, cl, c.Command)
+			if err != nil {
+				return err
+			}
+			req.CommandId = id
+		}
 		var rows [][]cell
 		n := 0
 		for e, err := range cl.ListAuditEntries(ctx, req) {
@@ -131,7 +146,7 @@ func cameToCell(e *telexecv1.AuditEntry) cell {
 
 type auditVerifyCmd struct {
 	From string `placeholder:"ROW:HASH" help:"A row that was noted earlier, elsewhere: it must be as it was, and what is behind it is checked."`
-	File string `placeholder:"EXPORT" type:"existingfile" help:"Check this export instead of the service's audit; no service is asked."`
+	File string `placeholder:"EXPORT" type:"existingfile" help:"Check this export instead of the service's audit; no service is asked. - for standard input."`
 }
 
 // Help is shown by audit verify --help.
@@ -147,7 +162,8 @@ Examples:
 
     telexec audit verify
     telexec audit verify --from 1234:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
-    telexec audit verify --file audit.jsonl`
+    telexec audit verify --file audit.jsonl
+    zcat audit.jsonl.gz | telexec audit verify --file -`
 }
 
 // Run checks.
@@ -165,12 +181,7 @@ func (c *auditVerifyCmd) Run(ctx context.Context, a *app) error {
 		}
 	}
 	if c.File != "" {
-		f, err := os.Open(c.File)
-		if err != nil {
-			return failure("cannot read the export: %v", err)
-		}
-		defer f.Close()
-		resp, err := verifyExport(f, req)
+		resp, err := a.verifyFile(ctx, c.File, req)
 		if err != nil {
 			return err
 		}
@@ -183,6 +194,40 @@ func (c *auditVerifyCmd) Run(ctx context.Context, a *app) error {
 		}
 		return a.verified(req, resp)
 	})
+}
+
+// verifyFile checks the export in a file, or that which comes on standard input. A
+// signal ends it, also while nothing comes.
+func (a *app) verifyFile(ctx context.Context, file string, req *telexecv1.VerifyAuditRequest) (*telexecv1.VerifyAuditResponse, error) {
+	export := a.env.Stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, failure("cannot read the export: %v", err)
+		}
+		defer f.Close()
+		export = f
+	}
+	ctx, stop := a.interruptible(ctx)
+	type result struct {
+		resp *telexecv1.VerifyAuditResponse
+		err  error
+	}
+	checked := make(chan result, 1) // sent to once; nobody may be there to take it
+	go func() {
+		resp, err := verifyExport(export, req)
+		checked <- result{resp, err}
+	}()
+	select {
+	case r := <-checked:
+		_ = stop()
+		return r.resp, r.err
+	case <-ctx.Done():
+		if interrupted := stop(); interrupted != nil {
+			return nil, interrupted
+		}
+		return nil, ctx.Err()
+	}
 }
 
 // verified prints what a check has found and ends with the code for it.
@@ -333,54 +378,90 @@ func (c *auditExportCmd) Run(ctx context.Context, a *app) error {
 	if c.After < 0 {
 		return failure("--after cannot be below 0")
 	}
-	out := a.out.stdout
-	if c.File != "" {
-		// What it tells is for admins; and no earlier export is written over.
-		f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return failure("cannot write the export: %v", err)
-		}
-		defer f.Close() // again, where all went well
-		out = f
+	if c.File == "" {
+		return c.export(ctx, a, a.out.stdout, func() error { return nil })
 	}
-	w := bufio.NewWriter(out)
-	err := a.session(ctx, func(ctx context.Context, cl *client.Client) error { return c.export(ctx, a, cl, w) })
-	if flushErr := w.Flush(); err == nil {
-		err = flushErr
+	// What it tells is for admins; and no earlier export is written over.
+	f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return failure("cannot write the export: %v", err)
 	}
-	if f, ok := out.(*os.File); ok && c.File != "" && err == nil {
-		err = errors.Join(f.Sync(), f.Close())
+	err = c.export(ctx, a, f, func() error { return errors.Join(f.Sync(), f.Close()) })
+	if info, statErr := os.Stat(c.File); err != nil && statErr == nil && info.Size() == 0 {
+		_ = os.Remove(c.File) // ours, and in the way of the next attempt
 	}
 	return err
 }
 
-func (c *auditExportCmd) export(ctx context.Context, a *app, cl *client.Client, w io.Writer) error {
+// export writes the rows to out and then calls finish, behind which they are kept.
+// Only what is kept is told to be there to go on from.
+func (c *auditExportCmd) export(ctx context.Context, a *app, out io.Writer, finish func() error) error {
+	w := bufio.NewWriter(out)
+	last, n := c.After, 0
+	var writeErr error // matters more than a signal, so that it is not given to session
+	err := a.session(ctx, func(ctx context.Context, cl *client.Client) (err error) {
+		last, n, err, writeErr = c.rows(ctx, a, cl, w)
+		return err
+	})
+	if writeErr == nil {
+		writeErr = w.Flush()
+	}
+	writeErr = errors.Join(writeErr, finish())
+	switch {
+	case errors.Is(writeErr, syscall.EPIPE):
+		return writeErr // nobody reads it to its end
+	case writeErr != nil:
+		return failure("the export could not be written: %v", writeErr).withHint("What was written is not whole: remove it, and export again")
+	case err != nil && n > 0:
+		onward := ""
+		if c.File != "" {
+			onward = " >> " + shellWord(c.File) // which is there now, and would be refused
+		}
+		a.out.tell("%d rows were exported, up to row %d: telexec audit export --after %[2]d%[3]s goes on", n, last, onward)
+	}
+	return err
+}
+
+// rows writes the rows to w and tells how far it is. It gives the last row and how
+// many there were, how reading them has ended, and how writing them has.
+func (c *auditExportCmd) rows(ctx context.Context, a *app, cl *client.Client, w io.Writer) (last int64, n int, readErr, writeErr error) {
 	lines := json.NewEncoder(w)
 	lines.SetEscapeHTML(false)
-	last, n := c.After, 0
-	told := a.out.now()
+	last = c.After
+	told, begun := a.out.now(), false
 	shows := a.out.remarks && !a.out.quiet && c.File != ""
-	var err error
-	for row, rowErr := range cl.ExportAudit(ctx, &telexecv1.ExportAuditRequest{AfterSequence: c.After}) {
-		if err = rowErr; err != nil {
+	for row, err := range cl.ExportAudit(ctx, &telexecv1.ExportAuditRequest{AfterSequence: c.After}) {
+		if err != nil {
+			readErr = err
 			break
 		}
-		err = lines.Encode(exportRow{row.GetSequence(), hex.EncodeToString(row.GetPreviousHash()), hex.EncodeToString(row.GetHash()), row.GetText()})
-		if err != nil {
+		writeErr = lines.Encode(exportRow{row.GetSequence(), hex.EncodeToString(row.GetPreviousHash()), hex.EncodeToString(row.GetHash()), row.GetText()})
+		if writeErr != nil {
 			break
 		}
 		last = row.GetSequence()
 		n++
 		if now := a.out.now(); shows && now.Sub(told) >= progressEvery {
-			told = now
+			told, begun = now, true
 			a.out.printErr(fmt.Sprintf("\rtelexec: %d rows", n))
 		}
 	}
-	if shows {
+	switch {
+	case shows && readErr == nil && writeErr == nil:
 		a.out.printErr(fmt.Sprintf("\rtelexec: %d rows, the last is %d\n", n, last))
+	case begun:
+		a.out.printErr("\n") // how far it came is told with the error
 	}
-	if err != nil && n > 0 {
-		a.out.tell("%d rows were exported, up to row %d: --after %[2]d goes on", n, last)
+	return last, n, readErr, writeErr
+}
+
+// plainWord is a word that a shell reads as it is.
+var plainWord = regexp.MustCompile(`^[\w/.,:@%+-]+$`)
+
+// shellWord gives s as a shell reads it as one word.
+func shellWord(s string) string {
+	if plainWord.MatchString(s) {
+		return s
 	}
-	return err
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

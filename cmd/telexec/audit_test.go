@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/audit"
 )
 
 func TestAuditList(t *testing.T) {
@@ -45,6 +48,29 @@ func TestAuditList(t *testing.T) {
 	i.want(t, i.run(t.Context(), "audit", "--limit", "-1"), 125, nil, []string{"--limit"})
 	i = d.sit(t)
 	i.want(t, i.run(t.Context(), "audit", "--since", "then"), 125, nil, []string{"cannot read the time"})
+	// What no entry can have is no question, and its answer would not be "nothing was done".
+	for _, bad := range []string{"token.create", "Refused", "refused,tokens", ","} {
+		i = d.sit(t)
+		i.want(t, i.run(t.Context(), "audit", "--kind", bad), 125, nil, []string{"there is no kind", "command.accepted, command.ended, ", "token.created"})
+	}
+	i = d.sit(t)
+	i.want(t, i.run(t.Context(), "audit", "--command", "WX"), 125, nil, []string{"not the id of a command"})
+	i = (&scripted{desk: d, list: []*telexecv1.Command{{Id: someID}, {Id: otherID}}}).start(t)
+	i.want(t, i.run(t.Context(), "audit", "--command", "V2W3"), 0, []string{"refused"}, nil)
+	if req := last[*telexecv1.ListAuditEntriesRequest](t, d); req.GetCommandId() != someID {
+		t.Errorf("%v", req)
+	}
+}
+
+// The kinds that are offered and taken are those that the service writes.
+func TestAuditKinds(t *testing.T) {
+	var kinds []string
+	for _, k := range audit.Kinds {
+		kinds = append(kinds, string(k))
+	}
+	if !slices.Equal(knownValues["kind"], kinds) {
+		t.Errorf("got %q, the service writes %q", knownValues["kind"], kinds)
+	}
 }
 
 func TestAuditVerify(t *testing.T) {
@@ -138,6 +164,25 @@ func TestAuditExport(t *testing.T) {
 	}
 }
 
+// An export comes from a pipe as well, and who waits for one that does not come can
+// leave.
+func TestAuditVerifyOfStandardInput(t *testing.T) {
+	var export strings.Builder
+	for _, row := range chained("{}", `{"a":"b"}`) {
+		fmt.Fprintf(&export, `{"sequence":%d,"previous_hash":"%x","hash":"%x","text":%q}`+"\n", row.GetSequence(), row.GetPreviousHash(), row.GetHash(), row.GetText())
+	}
+	i := &invocation{env: map[string]string{"TELEXEC_SERVER": nowhere}, stdin: strings.NewReader(export.String())}
+	i.want(t, i.run(t.Context(), "audit", "verify", "--file", "-"), 0, []string{"intact, 2 rows; the last is 2:"}, nil)
+	i = &invocation{stdin: strings.NewReader("")}
+	i.want(t, i.run(t.Context(), "audit", "verify", "--file", "-"), 125, nil, []string{"holds no row"})
+
+	never, w := io.Pipe()
+	defer w.Close()
+	i = &invocation{stdin: never, signals: make(chan os.Signal, 1)}
+	i.signals <- os.Interrupt
+	i.want(t, i.run(t.Context(), "audit", "verify", "--file", "-"), 130, []string{"!intact"}, nil)
+}
+
 // What came before an export failed is kept, and it is told how to go on.
 func TestAuditExportThatFails(t *testing.T) {
 	d := &desk{rows: chained("{}", "{}"), fail: refused(codes.Unauthenticated, "TOKEN_REVOKED", "the token was taken back")}
@@ -145,12 +190,65 @@ func TestAuditExportThatFails(t *testing.T) {
 	i.want(t, i.run(t.Context(), "audit", "export"), 125, []string{`"sequence":2`}, []string{"2 rows were exported", "--after 2 goes on", "was taken back"})
 	i = d.sit(t)
 	i.want(t, i.run(t.Context(), "audit", "export", filepath.Join(t.TempDir(), "no", "x")), 125, nil, []string{"cannot write"})
+	file := filepath.Join(t.TempDir(), "it's all")
+	i = d.sit(t)
+	i.want(t, i.run(t.Context(), "audit", "export", file), 125, nil, []string{"2 rows were exported", "--after 2 >> '" + strings.ReplaceAll(file, "'", `'\''`) + "' goes on", "was taken back"})
+	if whole, err := os.ReadFile(file); err != nil || strings.Count(string(whole), "\n") != 2 {
+		t.Errorf("%q, %v", whole, err)
+	}
 	d.fail = nil
 	i = d.sit(t)
 	_, screen, wait := i.startOnTerminal(t, "audit", "export", filepath.Join(t.TempDir(), "x"))
 	until(t, screen, "telexec: 2 rows, the last is 2")
 	if code := wait(); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// An export that has not begun leaves nothing that would be in the way of the next.
+func TestAuditExportThatIsRefused(t *testing.T) {
+	d := &desk{fail: refused(codes.PermissionDenied, "ROLE_MISSING", "only an admin may")}
+	file := filepath.Join(t.TempDir(), "audit.jsonl")
+	i := d.sit(t)
+	i.want(t, i.run(t.Context(), "audit", "export", file), 125, nil, []string{"only an admin may", "!goes on"})
+	d.fail = nil
+	d.rows = chained("{}")
+	i = d.sit(t)
+	i.want(t, i.run(t.Context(), "audit", "export", file), 0, nil, nil)
+	i = d.sit(t)
+	i.want(t, i.run(t.Context(), "audit", "export", file), 125, nil, []string{"exists"})
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("the export of somebody else is gone: %v", err)
+	}
+}
+
+// Where writing fails, no row is told to go on from: the last ones are not there.
+func TestAuditExportThatCannotBeWritten(t *testing.T) {
+	var texts []string
+	for range 100 {
+		texts = append(texts, strings.Repeat("x", 1000))
+	}
+	d := &desk{rows: chained(texts...)}
+	i := d.sit(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("no full device here:", err)
+	}
+	defer full.Close()
+	code := run(t.Context(), Env{Stdout: full, Stderr: &i.stderr, Getenv: func(name string) string { return i.env[name] }}, []string{"audit", "export"})
+	i.want(t, code, 125, nil, []string{"could not be written", "no space left", "not whole", "!goes on"})
+
+	file := filepath.Join(t.TempDir(), "audit.jsonl")
+	i = d.sit(t)
+	shell := exec.CommandContext(t.Context(), "sh", "-c", "ulimit -f 40; exec telexec audit export "+file)
+	shell.Env, shell.Stdout, shell.Stderr = os.Environ(), &i.stdout, &i.stderr
+	for name, value := range i.env {
+		shell.Env = append(shell.Env, name+"="+value)
+	}
+	_ = shell.Run()
+	i.want(t, shell.ProcessState.ExitCode(), 125, nil, []string{"could not be written", "not whole", "remove", "!goes on", "!--after"})
+	if info, err := os.Stat(file); err != nil || info.Size() == 0 {
+		t.Errorf("%v, %v", info, err)
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 type cancelCmd struct {
 	ID     []string       `arg:"" name:"id" help:"Ids of the commands, or enough of their ends."`
 	Grace  *time.Duration `placeholder:"TIME" help:"How long it may take to go by itself before it is killed, 0 to 60s (default 0.5s)."`
-	Reason string         `placeholder:"TEXT" help:"Why; shown to whoever watches, and kept."`
+	Reason string         `allowempty:"" placeholder:"TEXT" help:"Why; shown to whoever watches, and kept."`
 }
 
 // Help is shown by cancel --help.

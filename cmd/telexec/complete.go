@@ -72,7 +72,7 @@ func (a *app) complete(ctx context.Context, words []string) error {
 		candidates = choices(at.value)
 	case at.rest:
 	case strings.HasPrefix(last, "-"):
-		for _, group := range at.node.AllFlags(true) {
+		for _, group := range takesFlags(at.node).AllFlags(true) {
 			for _, f := range group {
 				candidates = append(candidates, "--"+f.Name)
 			}
@@ -120,7 +120,14 @@ func walk(node *kong.Node, words []string) place {
 			waiting = nil
 		case strings.HasPrefix(w, "-") && w != "-" && w != "--":
 			name, value, hasValue := strings.Cut(w, "=")
-			if f := findFlag(p.node, name); f != nil && !f.IsBool() {
+			f := findFlag(p.node, name)
+			if f == nil {
+				// The default command's own: with one of them no other can be named.
+				if f = findFlag(takesFlags(p.node), name); f != nil {
+					p.node = p.node.DefaultCmd
+				}
+			}
+			if f != nil && !f.IsBool() {
 				if hasValue {
 					p.flags[f.Name] = value
 				} else {
@@ -156,6 +163,15 @@ func child(node *kong.Node, name string) *kong.Node {
 		}
 	}
 	return nil
+}
+
+// takesFlags gives the command whose flags may stand behind node: that which runs
+// where none of its children is named.
+func takesFlags(node *kong.Node) *kong.Node {
+	if node.DefaultCmd != nil {
+		return node.DefaultCmd
+	}
+	return node
 }
 
 // findFlag finds "--name" and "-n".

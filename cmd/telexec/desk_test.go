@@ -35,6 +35,15 @@ type desk struct {
 	info      *telexecv1.GetServerInfoResponse
 	fail      error           // what the export ends with
 	requests  []proto.Message // in the order they came
+	came      chan struct{}   // not nil: who decides or makes a key sends here, and waits until the caller has gone
+}
+
+// keeps keeps a caller waiting for an answer, if it is to.
+func (d *desk) keeps(ctx context.Context) {
+	if d.came != nil {
+		d.came <- struct{}{}
+		<-ctx.Done()
+	}
 }
 
 // sit starts a service that has only d.
@@ -87,8 +96,9 @@ func (d *desk) GetApproval(_ context.Context, req *telexecv1.GetApprovalRequest)
 }
 
 // DecideApprovals approves and rejects; what is modified waits for another.
-func (d *desk) DecideApprovals(_ context.Context, req *telexecv1.DecideApprovalsRequest) (*telexecv1.DecideApprovalsResponse, error) {
+func (d *desk) DecideApprovals(ctx context.Context, req *telexecv1.DecideApprovalsRequest) (*telexecv1.DecideApprovalsResponse, error) {
 	d.note(req)
+	d.keeps(ctx)
 	resp := &telexecv1.DecideApprovalsResponse{}
 	for _, one := range req.GetDecisions() {
 		for _, a := range d.approvals {
@@ -120,8 +130,9 @@ func (d *desk) ExplainPolicy(_ context.Context, req *telexecv1.ExplainPolicyRequ
 	return d.explain, nil
 }
 
-func (d *desk) CreateToken(_ context.Context, req *telexecv1.CreateTokenRequest) (*telexecv1.CreateTokenResponse, error) {
+func (d *desk) CreateToken(ctx context.Context, req *telexecv1.CreateTokenRequest) (*telexecv1.CreateTokenResponse, error) {
 	d.note(req)
+	d.keeps(ctx)
 	t := &telexecv1.Token{Principal: req.GetPrincipal(), Roles: req.GetRoles()}
 	if req.GetLifetime() != nil {
 		t.ExpireTime = timestamppb.New(time.Now().Add(req.GetLifetime().AsDuration()))

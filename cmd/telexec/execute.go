@@ -87,7 +87,7 @@ Standard output and standard error are the command's own, byte for byte. Ctrl-C 
 second one cancels it and tells what came of it; a third leaves it alone. The command goes on when this
 program is ended or loses the service: telexec logs -f ID is back with it. When the reader of its output goes
 away, as in telexec run web1 yes | head, it is cancelled, as with ssh. With --tty on a terminal every key goes to
-the command; Enter ~ . leaves it alone.
+the command once it runs; Enter ~ . leaves it alone.
 
 A command is durable wherever its host can keep it: it lives there by itself, and goes on when the service is
 restarted or loses the host. That the host is away, and back, is told on standard error (not with --quiet), and the
@@ -118,11 +118,10 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	}
 	f := &follower{app: a, input: input, gate: gate{out: a.out}}
 	if c.TTY {
-		restore, err := f.terminal(a.env, req)
-		if err != nil {
+		if err := f.terminal(a.env, req); err != nil {
 			return err
 		}
-		defer restore()
+		defer f.keys.end()
 	}
 	f.client, err = a.dial(singleCall)
 	if err != nil {
@@ -151,7 +150,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 			return &exitError{code: code}
 		}
 		req.Sudo.Password = password
-		f = &follower{app: a, client: f.client, input: f.input, leave: f.leave, gate: gate{out: a.out}}
+		f = &follower{app: a, client: f.client, input: f.input, keys: f.keys, gate: gate{out: a.out}}
 	}
 }
 
@@ -251,8 +250,8 @@ type follower struct {
 	*app
 	client *client.Client
 	id     string
-	input  io.Reader     // nil: none
-	leave  chan struct{} // closed when the user types "~." on a raw terminal; nil without one
+	input  io.Reader // nil: none
+	keys   *keyboard // what input is, with --tty on a terminal; nil for another
 
 	// Of the goroutine that calls start and follow.
 	early      *exitError // a signal that came before the command was known
@@ -339,7 +338,7 @@ func (f *follower) follow(ctx context.Context, cmd *telexecv1.Command) error {
 			}
 		case answer := <-f.answers:
 			answer()
-		case <-f.leave:
+		case <-f.keys.leaving():
 			f.tellLeft()
 			return &exitError{code: exitCancelled}
 		}
@@ -496,6 +495,7 @@ func (f *follower) watch(cmd *telexecv1.Command) {
 		select {
 		case <-f.running:
 		default:
+			f.keys.begin()
 			close(f.running)
 		}
 	}

@@ -51,6 +51,9 @@ func (e *exitError) withHint(format string, args ...any) *exitError {
 
 // usageError is what the parser said.
 func usageError(err error) *exitError {
+	if e, ok := errors.AsType[*emptyFlag](err); ok {
+		return failure("%v", e).withHint("Is a variable not set, or has a $(…) failed? Where none is wanted, leave the flag out")
+	}
 	if e, ok := errors.AsType[*kong.ParseError](err); ok && e.Context != nil {
 		if node := e.Context.Selected(); node != nil {
 			if word, ok := strings.CutPrefix(err.Error(), "unexpected argument "); ok && node.FullPath() == "telexec hosts list" {
@@ -93,6 +96,8 @@ func (a *app) report(err error) int {
 		switch {
 		case e.Reason == "INVALID_REQUEST" && len(e.Fields) > 0:
 			p.Hint = firstOf(a.path, "telexec") + " --help tells what may be given" // the details are in the message
+		case e.Reason == "EMPTY_COMMAND":
+			p.Hint = firstOf(a.path, "telexec run") + " --help has examples"
 		case e.Reason == "UNKNOWN_COMMAND":
 			p.Hint = strings.TrimPrefix(e.Hint+". ", ". ") + "telexec history lists the commands"
 		}
@@ -112,7 +117,6 @@ var hints = map[string]string{
 	"BAD_CREDENTIALS": "Check TELEXEC_TOKEN, --token and --token-file; the administrator's is in admin.token in the data directory of telexecd",
 	"TOKEN_EXPIRED":   "Ask an admin for a new one (telexec token create), and give it with TELEXEC_TOKEN or --token-file",
 	"TOKEN_REVOKED":   "Ask an admin for a new one (telexec token create), and give it with TELEXEC_TOKEN or --token-file",
-	"EMPTY_COMMAND":   "telexec run --help has examples",
 	"STDIN_CLOSED":    "A command that is to take input later is started with telexec run -d -i",
 	"REQUEST_CHANGED": "Look at it again with telexec approvals show, then decide",
 

@@ -50,7 +50,7 @@ type historyCmd struct {
 	Principal string            `placeholder:"NAME" help:"Only those asked for by this principal."`
 	Since     string            `placeholder:"TIME" help:"Only those created since then: a duration before now (90m, 2h, 7d), a date or a time (2006-01-02, RFC 3339)."`
 	Limit     int               `default:"50" placeholder:"N" help:"At most so many (default ${default}; 0: all)."`
-	PageToken string            `placeholder:"TOKEN" help:"Go on where an earlier page ended."`
+	PageToken string            `allowempty:"" placeholder:"TOKEN" help:"Go on where an earlier page ended."`
 }
 
 // Help is shown by history --help.

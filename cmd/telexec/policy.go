@@ -17,6 +17,7 @@ type policyCmd struct {
 
 // policyQuestion is a command as it would be run, and by whom.
 type policyQuestion struct {
+	Cwd        string   `short:"C" placeholder:"DIR" help:"Directory it would run in (default: the login directory)."`
 	Env        []string `short:"e" sep:"none" placeholder:"NAME" help:"A variable that would be set. May be repeated."`
 	Login      bool     `help:"It would run in the login shell."`
 	Sudo       bool     `help:"It would run as root, through sudo."`
@@ -33,14 +34,16 @@ type policyQuestion struct {
 // policyCodes is part of the help of both.
 const policyCodes = `Nothing is started. Exit codes: 0 it may run; 1 it is refused; 3 it would wait for approval; 125 telexec failed.`
 
-// request makes the request of the flags.
-func (q *policyQuestion) request() (*telexecv1.ExplainPolicyRequest, error) {
+// request makes the request of the flags. path is the subcommand, whose help has
+// more.
+func (q *policyQuestion) request(path string) (*telexecv1.ExplainPolicyRequest, error) {
 	req := &telexecv1.ExplainPolicyRequest{
 		Host: string(q.Host), LoginShell: q.Login, ActionType: q.ActionType, Principal: q.As, Roles: q.Role,
+		WorkingDirectory: q.Cwd,
 	}
 	var err error
 	if req.Command, req.Argv, err = commandWords(string(q.Host), q.Command); err != nil {
-		return nil, err
+		return nil, failure("%v", err).withHint("%s --help has examples", path)
 	}
 	if q.Sudo || q.SudoUser != "" {
 		req.Sudo = &telexecv1.Sudo{User: firstOf(q.SudoUser, "root")}
@@ -52,7 +55,7 @@ func (q *policyQuestion) request() (*telexecv1.ExplainPolicyRequest, error) {
 	if q.Origin != "" {
 		n, ok := telexecv1.Origin_value["ORIGIN_"+enumName(q.Origin)]
 		if !ok || n == 0 {
-			return nil, failure("there is no door %q", q.Origin).withHint("telexec policy test --help lists the doors")
+			return nil, failure("there is no door %q", q.Origin).withHint("%s --help lists the doors", path)
 		}
 		req.Origin = telexecv1.Origin(n)
 	}
@@ -61,7 +64,7 @@ func (q *policyQuestion) request() (*telexecv1.ExplainPolicyRequest, error) {
 
 // ask asks, lets show print the answer, and ends with the code that it stands for.
 func (q *policyQuestion) ask(ctx context.Context, a *app, show func(*telexecv1.ExplainPolicyResponse) error) error {
-	req, err := q.request()
+	req, err := q.request(a.path)
 	if err != nil {
 		return err
 	}
@@ -99,6 +102,7 @@ func (policyTestCmd) Help() string {
 Examples:
 
     telexec policy test web1 -- apt-get upgrade -y
+    telexec policy test -C /srv/app web1 ./deploy.sh
     telexec policy test --as ann --role operator --origin mcp web1 'ls; id'`
 }
 

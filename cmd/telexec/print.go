@@ -32,7 +32,6 @@ type printer struct {
 	colour         bool // of stdout
 	remarks        bool // stderr is a terminal: somebody reads along
 	warnColour     bool // of remarks that are to be seen
-	raw            bool // the terminal is in raw mode: a new line needs a return
 	width          int  // of the terminal on stdout; 0: no terminal
 	now            func() time.Time
 }
@@ -91,9 +90,6 @@ func (p *printer) warn(format string, args ...any) {
 }
 
 func (p *printer) printErr(s string) {
-	if p.raw {
-		s = strings.ReplaceAll(s, "\n", "\r\n")
-	}
 	_, _ = io.WriteString(p.stderr, s) // there is nowhere left to complain
 }
 

@@ -147,12 +147,14 @@ func TestJSONHasOneForm(t *testing.T) {
 
 func TestRemarks(t *testing.T) {
 	var errs bytes.Buffer
-	p := &printer{stderr: &errs}
+	screen := &lockedWriter{w: &errs}
+	p := &printer{stderr: screen}
 	p.note("nobody reads along")
 	p.tell("a\nb")
-	p.raw = true
+	screen.setRaw(true)
 	p.tell("raw")
-	p.raw, p.remarks = false, true
+	screen.setRaw(false)
+	p.remarks = true
 	p.note("somebody does")
 	p.quiet = true
 	p.tell("quiet")

@@ -11,6 +11,7 @@
 //	logs.go wait.go status.go cancel.go input.go list.go hosts.go server.go complete.go
 //	approvals.go decide.go policy.go  what waits for a yes, and what the rules say
 //	token.go audit.go  API keys, and what was done
+//	given.go    flags that were given an empty value
 //	link.go     what is told while a host is away
 //	exact.go    how a request is shown to somebody who decides about it
 //	print.go    how answers look: tables, JSON, times, colours, safe text
@@ -21,6 +22,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -56,14 +58,32 @@ func run(ctx context.Context, env Env, args []string) int {
 
 // lockedWriter lets the goroutines of one run share a writer.
 type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
+	w io.Writer
+
+	mu  sync.Mutex // guards writing to w, and raw
+	raw bool       // w is a terminal in raw mode: a new line needs a return
 }
 
 func (l *lockedWriter) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(p)
+	if !l.raw {
+		return l.w.Write(p)
+	}
+	if _, err := l.w.Write(bytes.ReplaceAll(p, []byte("\n"), []byte("\r\n"))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// setRaw says whether the terminal that w is has been put into raw mode. A nil l is none.
+func (l *lockedWriter) setRaw(raw bool) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.raw = raw
 }
 
 // app is one invocation.
@@ -83,6 +103,7 @@ func newParser(env Env, c *cli) (*kong.Kong, error) {
 		kong.Writers(env.Stdout, env.Stderr),
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, FlagsLast: true, WrapUpperBound: 100}),
 		kong.Vars{"server": client.DefaultServer},
+		kong.PostBuild(refuseEmpty),
 	)
 }
 
@@ -151,10 +172,18 @@ func (a *app) session(ctx context.Context, do func(context.Context, *client.Clie
 func (a *app) with(ctx context.Context, c *client.Client, do func(context.Context, *client.Client) error) error {
 	ctx, stop := a.interruptible(ctx)
 	err := do(ctx, c)
-	if interrupted := stop(); interrupted != nil && err != nil {
-		return interrupted
+	interrupted := stop()
+	if interrupted == nil || err == nil {
+		return err
 	}
-	return err
+	// Who interrupts needs no telling that nothing came of it, but that something may have.
+	if e, ok := errors.AsType[*client.Error](err); ok && e.Metadata["in_doubt"] != "" {
+		if e.Reason == client.ReasonCallEnded {
+			e.Message = "interrupted before the service answered"
+		}
+		a.report(e)
+	}
+	return interrupted
 }
 
 // dial makes the client that the global flags ask for. A single call is tried

@@ -350,7 +350,7 @@ func TestEscape(t *testing.T) {
 		{"\n~x\r\n~.rest", "\n~x\r\n", true},
 	} {
 		for _, chunk := range []int{1, 100} {
-			e := &escapeReader{r: pieces(tt.typed, chunk), leave: make(chan struct{})}
+			e := &keyboard{r: pieces(tt.typed, chunk), leave: make(chan struct{})}
 			b, err := io.ReadAll(e)
 			left := false
 			select {
@@ -494,8 +494,18 @@ func TestCompletionOfWords(t *testing.T) {
 		{"run|--no-such|--det", "--detach"},
 		{"ps|--host|", ""},
 		{"approvals|", "list show"},
+		{"approvals|--m", "--mine"},
+		{"audit|--kind|token.", "token.created token.revoked"},
+		{"audit|--kind|refused|", ""}, // no subcommand can follow
+		{"audit|--kind|refused|--prin", "--principal"},
+		{"audit|--ki", "--kind"},
+		{"audit|--fr", ""},
+		{"hosts|--la", "--label"},
+		{"hosts|--json|c", "check"},
 		{"policy|t", "test"},
 		{"policy|test|--ro", "--role"},
+		{"policy|explain|--cw", "--cwd"},
+		{"policy|test|-C|/srv|--ro", "--role"},
 		{"policy|test|--origin|m", "mcp"},
 		{"policy|test|web1|ls|--ro", ""},
 		{"token|create|--role|", "viewer operator approver admin"},

@@ -24,6 +24,9 @@ type scripted struct {
 	refuse  error // of Execute
 	list    []*telexecv1.Command
 
+	cancelled func() // called by Cancel; nil for none
+	input     func(*telexecv1.SendInputRequest) *telexecv1.SendInputResponse
+
 	mu       sync.Mutex
 	asked    []*telexecv1.ExecuteRequest
 	statuses int
@@ -78,7 +81,16 @@ func (s *scripted) GetStatus(context.Context, *telexecv1.GetStatusRequest) (*tel
 }
 
 func (s *scripted) Cancel(context.Context, *telexecv1.CancelRequest) (*telexecv1.CancelResponse, error) {
+	if s.cancelled != nil {
+		s.cancelled()
+	}
 	return s.cancel, nil
+}
+
+func (s *scripted) SendInput(_ context.Context, req *telexecv1.SendInputRequest) (*telexecv1.SendInputResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.input(req), nil
 }
 
 func (s *scripted) Signal(context.Context, *telexecv1.SignalRequest) (*telexecv1.SignalResponse, error) {

@@ -1,16 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"io"
+	"sync"
 
 	"golang.org/x/term"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 )
 
-// terminal asks for a PTY like the terminal this runs on, and puts that into raw
-// mode where input comes from it.
-func (f *follower) terminal(env Env, req *telexecv1.ExecuteRequest) (restore func(), err error) {
+// terminal asks for a PTY like the terminal this runs on. Where input comes from
+// it, that becomes the command's keyboard when the command runs; end gives it back.
+func (f *follower) terminal(env Env, req *telexecv1.ExecuteRequest) error {
 	req.Pty = &telexecv1.Pty{Term: env.Getenv("TERM")}
 	if fd, ok := terminal(env.Stdout); ok {
 		if columns, rows, err := term.GetSize(fd); err == nil {
@@ -19,47 +21,111 @@ func (f *follower) terminal(env Env, req *telexecv1.ExecuteRequest) (restore fun
 	}
 	fd, ok := terminal(f.input)
 	if !ok {
-		return func() {}, nil
+		return nil
 	}
-	before, err := term.MakeRaw(fd)
+	// Asked for now, so that one that cannot be had is told before anything starts.
+	before, err := term.GetState(fd)
 	if err != nil {
-		return nil, failure("cannot use the terminal: %v", err)
+		return failure("cannot use the terminal: %v", err)
 	}
-	f.out.raw = true
-	f.leave = make(chan struct{})
-	f.input = &escapeReader{r: f.input, leave: f.leave}
-	return func() {
-		f.out.raw = false
-		_ = term.Restore(fd, before) // a terminal that is gone needs none
-	}, nil
+	f.keys = &keyboard{fd: fd, before: before, r: f.input, out: f.out, leave: make(chan struct{})}
+	if l, ok := env.Stderr.(*lockedWriter); ok && f.out.remarks {
+		f.keys.screen = l
+	}
+	f.input = f.keys
+	return nil
 }
 
-// escapeReader passes a raw terminal on and looks for "~." behind a new line,
+// keyboard is a terminal whose keys are a command's; nil is none. It is in raw mode only between
+// begin and end: what the command cannot be sent yet must not be swallowed, above
+// all not Ctrl-C, which is the way out while it waits.
+//
+// From raw mode on it passes the keys on and looks for "~." behind a new line,
 // which leaves the command alone, as with ssh.
-type escapeReader struct {
-	r     io.Reader
-	leave chan struct{} // closed by Read
-	state int           // 0: behind a new line, 1: behind its ~, 2: elsewhere
+type keyboard struct {
+	fd     int
+	before *term.State
+	r      io.Reader
+	out    *printer
+	screen *lockedWriter // standard error, where that is a terminal; else nil
+	leave  chan struct{} // closed by Read
+
+	mu    sync.Mutex // guards the mode of the terminal, and what follows
+	raw   bool
+	ended bool
+
+	// Of Read.
+	state int  // 0: behind a new line, 1: behind its ~, 2: elsewhere
+	begun bool // what was typed ahead has been read
 	left  bool
 }
 
-func (e *escapeReader) Read(p []byte) (int, error) {
-	if e.left {
+// begin puts the terminal into raw mode, unless it was given back. It may be called
+// again, and from any goroutine.
+func (k *keyboard) begin() {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.raw || k.ended {
+		return
+	}
+	k.screen.setRaw(true) // before: a return too many is not to be seen, one too few is
+	if _, err := term.MakeRaw(k.fd); err != nil {
+		k.screen.setRaw(false)
+		k.out.tell("cannot use the terminal as the command's: %v", err)
+		return
+	}
+	k.raw = true
+}
+
+// end gives the terminal back as it was, for good.
+func (k *keyboard) end() {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.raw {
+		_ = term.Restore(k.fd, k.before) // a terminal that is gone needs none
+		k.screen.setRaw(false)
+	}
+	k.raw, k.ended = false, true
+}
+
+// leaving gives what is closed when the user leaves the command alone.
+func (k *keyboard) leaving() <-chan struct{} {
+	if k == nil {
+		return nil
+	}
+	return k.leave
+}
+
+// Read is called when the terminal is raw.
+func (k *keyboard) Read(p []byte) (int, error) {
+	if k.left {
 		return 0, io.EOF
 	}
-	n, err := e.r.Read(p)
+	n, err := k.r.Read(p)
+	if !k.begun && n > 0 {
+		// A Ctrl-D that was typed ahead ended input of the ordinary terminal, which
+		// keeps it as a NUL. It was no key of the command's.
+		k.begun = true
+		n = copy(p, bytes.ReplaceAll(p[:n], []byte{0}, nil))
+	}
 	for i := range n {
 		switch c := p[i]; {
 		case c == '\r' || c == '\n':
-			e.state = 0
-		case e.state == 0 && c == '~':
-			e.state = 1
-		case e.state == 1 && c == '.':
-			e.left = true
-			close(e.leave)
+			k.state = 0
+		case k.state == 0 && c == '~':
+			k.state = 1
+		case k.state == 1 && c == '.':
+			k.left = true
+			close(k.leave)
 			return max(i-1, 0), io.EOF
 		default:
-			e.state = 2
+			k.state = 2
 		}
 	}
 	return n, err

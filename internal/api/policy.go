@@ -3,6 +3,9 @@ package api
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
@@ -34,8 +37,14 @@ func (p *Policy) ExplainPolicy(ctx context.Context, r *telexecv1.ExplainPolicyRe
 	as.Origin = cmp.Or(originFromProto(r.GetOrigin()), by.Origin)
 	if len(r.GetRoles()) > 0 {
 		as.Roles = nil
-		for _, role := range r.GetRoles() {
-			as.Roles = append(as.Roles, access.Role(role))
+		for _, name := range r.GetRoles() {
+			role := access.Role(name)
+			if !slices.Contains(access.Roles, role) {
+				// It would match no rule, and the answer would look like one.
+				all := strings.Join(access.Principal{Roles: access.Roles}.RoleNames(), ", ")
+				return nil, invalid("roles", fmt.Sprintf("there is no role %q; the roles are %s", name, all), "there is no role %q; the roles are %s", name, all)
+			}
+			as.Roles = append(as.Roles, role)
 		}
 	}
 	spec := command.Spec{

@@ -107,6 +107,7 @@ func TestExplainPolicy(t *testing.T) {
 	// Every field counts.
 	req, n := &telexecv1.ExplainPolicyRequest{}, 0
 	fullMessage(req.ProtoReflect(), &n)
+	req.Roles = []string{"viewer"}
 	explain(asAnn(t), &telexecv1.ExplainPolicyRequest{})
 	spec, as := b.spec, b.as
 	fields := req.ProtoReflect().Descriptor().Fields()
@@ -124,6 +125,13 @@ func TestExplainPolicy(t *testing.T) {
 	explain(asAnn(t), &telexecv1.ExplainPolicyRequest{Principal: "bob", Roles: []string{"viewer"}, Origin: telexecv1.Origin_ORIGIN_MCP, EnvNames: []string{"PATH"}})
 	if b.as.Name != "bob" || !slices.Equal(b.as.Roles, []access.Role{access.RoleViewer}) || b.as.Origin != command.OriginMCP || !slices.Equal(b.spec.EnvNames(), []string{"PATH"}) {
 		t.Errorf("%+v, %+v", b.as, b.spec)
+	}
+	// A role that there is not would match no rule, and the answer would be believed.
+	*b = bench{says: b.says}
+	_, err := svc.ExplainPolicy(asAnn(t), &telexecv1.ExplainPolicyRequest{Host: "web1", Command: "ls", Roles: []string{"viewer", "operater"}})
+	if e := fault.From(err); err == nil || e.Kind != fault.Invalid || e.Reason != fault.ReasonInvalidRequest || len(e.Fields) != 1 || e.Fields[0].Path != "roles" ||
+		!strings.Contains(e.Message, `"operater"`) || b.by.Name != "" {
+		t.Errorf("%v", err)
 	}
 	b.fail = fault.New(fault.PermissionDenied, fault.ReasonRoleMissing, "no")
 	if _, err := svc.ExplainPolicy(asAnn(t), req); err != b.fail {

@@ -95,6 +95,7 @@ func (p *peer) decide(who string, d *telexecv1.Decision) {
 	case telexecv1.Verdict_VERDICT_MODIFY:
 		hash := sha256.Sum256([]byte(d.GetModified().GetCommand()))
 		a.Revision, a.RequestHash, a.Approvals = a.GetRevision()+1, hash[:], 0
+		a.Command = &telexecv1.Command{Command: d.GetModified().GetCommand(), Argv: d.GetModified().GetArgv(), Timeout: d.GetModified().GetTimeout()}
 	case telexecv1.Verdict_VERDICT_APPROVE:
 		if a.Approvals++; a.GetApprovals() == a.GetRequiredApprovals() {
 			a.State = telexecv1.ApprovalState_APPROVAL_STATE_APPROVED

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 )
@@ -123,23 +124,58 @@ func TestDecisionThatSomebodyElseTook(t *testing.T) {
 	})
 }
 
+// An approval holds a modification only if it is that one: whoever modifies may have
+// done so before.
 func TestHolds(t *testing.T) {
-	was := &telexecv1.ApprovalDecision{By: &telexecv1.Actor{Principal: "ann"}, Verdict: telexecv1.Verdict_VERDICT_MODIFY, RequestHash: []byte("h"), Command: "ls"}
-	a := &telexecv1.Approval{Decisions: []*telexecv1.ApprovalDecision{was}}
+	const modify = telexecv1.Verdict_VERDICT_MODIFY
+	modified := func(line string, timeout time.Duration, argv ...string) *telexecv1.Decision {
+		m := &telexecv1.ModifiedRequest{Command: line, Argv: argv}
+		if timeout > 0 {
+			m.Timeout = durationpb.New(timeout)
+		}
+		return &telexecv1.Decision{Verdict: modify, RequestHash: []byte("h"), Modified: m}
+	}
+	now := func(revision int32, line string, timeout time.Duration, argv ...string) *telexecv1.Approval {
+		c := &telexecv1.Command{Command: line, Argv: argv}
+		if timeout > 0 {
+			c.Timeout = durationpb.New(timeout)
+		}
+		return &telexecv1.Approval{Revision: revision, Command: c, Decisions: []*telexecv1.ApprovalDecision{
+			{By: &telexecv1.Actor{Principal: "bob"}, Verdict: modify, RequestHash: []byte("g"), Revision: 1, Command: "make"},
+			{By: &telexecv1.Actor{Principal: "ann"}, Verdict: modify, RequestHash: []byte("h"), Revision: 2, Command: line},
+		}}
+	}
+	long := strings.Repeat("x", 5000)
+	cut := now(4, long[:4093]+"…", 0)
 	for name, tt := range map[string]struct {
-		who  string
-		d    *telexecv1.Decision
-		want bool
+		a     *telexecv1.Approval
+		who   string
+		d     *telexecv1.Decision
+		holds bool
+		known bool
 	}{
-		"it":              {"ann", &telexecv1.Decision{Verdict: was.Verdict, RequestHash: []byte("h"), Modified: &telexecv1.ModifiedRequest{Command: "ls"}}, true},
-		"without a hash":  {"ann", &telexecv1.Decision{Verdict: was.Verdict}, true},
-		"of another":      {"bob", &telexecv1.Decision{Verdict: was.Verdict, RequestHash: []byte("h")}, false},
-		"another verdict": {"ann", &telexecv1.Decision{Verdict: telexecv1.Verdict_VERDICT_REJECT}, false},
-		"another request": {"ann", &telexecv1.Decision{Verdict: was.Verdict, RequestHash: []byte("g")}, false},
-		"another line":    {"ann", &telexecv1.Decision{Verdict: was.Verdict, RequestHash: []byte("h"), Modified: &telexecv1.ModifiedRequest{Command: "rm"}}, false},
+		"it":                         {now(3, "ls", 0), "ann", modified("ls", 0), true, true},
+		"its arguments":              {now(3, "ls -l", 0, "ls", "-l"), "ann", modified("", 0, "ls", "-l"), true, true},
+		"its timeout":                {now(3, "ls", time.Minute), "ann", modified("ls", time.Minute), true, true},
+		"without a hash":             {now(3, "ls", 0), "ann", &telexecv1.Decision{Verdict: modify}, true, true},
+		"of another":                 {now(3, "ls", 0), "eve", modified("ls", 0), false, true},
+		"another verdict":            {now(3, "ls", 0), "ann", &telexecv1.Decision{Verdict: telexecv1.Verdict_VERDICT_REJECT}, false, true},
+		"another request":            {now(3, "ls", 0), "ann", &telexecv1.Decision{Verdict: modify, RequestHash: []byte("f")}, false, true},
+		"another line":               {now(3, "ls", 0), "ann", modified("rm", 0), false, true},
+		"other arguments":            {now(3, "rm -r", 0, "rm", "-r"), "ann", modified("", 0, "ls", "-l"), false, true},
+		"arguments, not that line":   {now(3, "ls -l", 0, "ls", "-l"), "ann", modified("ls -l", 0), false, true},
+		"a line, not those":          {now(3, "ls -l", 0), "ann", modified("", 0, "ls", "-l"), false, true},
+		"another timeout":            {now(3, "ls", time.Hour), "ann", modified("ls", time.Minute), false, true},
+		"no timeout":                 {now(3, "ls", 0), "ann", modified("ls", time.Minute), false, true},
+		"a timeout of who knows":     {now(3, "ls", time.Hour), "ann", modified("ls", 0), false, false},
+		"modified again":             {now(4, "ls", 0), "ann", modified("ls", 0), false, false},
+		"another line, again":        {now(4, "ls", 0), "ann", modified("rm", 0), false, true},
+		"a line shown in part":       {cut, "ann", modified(long, 0), false, false},
+		"arguments, again":           {now(4, "ls -l", 0), "ann", modified("", 0, "ls", "-l"), false, false},
+		"a timeout, after a further": {now(4, "ls", time.Minute), "ann", modified("ls", time.Minute), false, false},
 	} {
-		if holds(a, tt.d, tt.who) != tt.want {
-			t.Errorf("%s: not %v", name, tt.want)
+		if got, err := holds(tt.a, tt.d, tt.who); got != tt.holds || (err == nil) != tt.known {
+			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
 }

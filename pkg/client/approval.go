@@ -3,7 +3,10 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"iter"
+	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -68,7 +71,7 @@ func (c *Client) DecideApprovals(ctx context.Context, req *telexecv1.DecideAppro
 }
 
 // taken gives the approvals if they hold all of these decisions of the caller, or
-// nil.
+// nil. The error is that they cannot be read, or do not tell.
 func (c *Client) taken(ctx context.Context, decisions []*telexecv1.Decision) ([]*telexecv1.Approval, error) {
 	me, err := c.GetServerInfo(ctx)
 	if err != nil {
@@ -80,16 +83,19 @@ func (c *Client) taken(ctx context.Context, decisions []*telexecv1.Decision) ([]
 		if err != nil {
 			return nil, err
 		}
-		if !holds(a, d, me.GetPrincipal()) {
-			return nil, nil
+		if held, err := holds(a, d, me.GetPrincipal()); err != nil || !held {
+			return nil, err
 		}
 		approvals[i] = a
 	}
 	return approvals, nil
 }
 
-// holds reports whether an approval has a decision of this principal.
-func holds(a *telexecv1.Approval, d *telexecv1.Decision, principal string) bool {
+// holds reports whether an approval has a decision of this principal. It fails
+// where the approval shows too little of a modification to tell it from another of
+// the same principal.
+func holds(a *telexecv1.Approval, d *telexecv1.Decision, principal string) (bool, error) {
+	var untold error
 	for _, was := range a.GetDecisions() {
 		if was.GetBy().GetPrincipal() != principal || was.GetVerdict() != d.GetVerdict() {
 			continue
@@ -97,12 +103,43 @@ func holds(a *telexecv1.Approval, d *telexecv1.Decision, principal string) bool 
 		if hash := d.GetRequestHash(); len(hash) > 0 && !bytes.Equal(hash, was.GetRequestHash()) {
 			continue
 		}
-		if line := d.GetModified().GetCommand(); line != "" && line != was.GetCommand() {
-			continue
+		if d.GetModified() == nil {
+			return true, nil
 		}
-		return true
+		if held, err := modifiedTo(a, was, d.GetModified()); held {
+			return true, nil
+		} else if err != nil {
+			untold = err
+		}
 	}
-	return false
+	return false, untold
+}
+
+// errUntold: an approval does not show what a modification has made of the request.
+var errUntold = errors.New("the approval does not show all of the modification")
+
+// modifiedTo reports whether a modification was m. The decision itself shows the
+// command line only, with an ellipsis where it is long; the command shows all, as
+// long as it is the one that the decision has made of it.
+func modifiedTo(a *telexecv1.Approval, was *telexecv1.ApprovalDecision, m *telexecv1.ModifiedRequest) (bool, error) {
+	runs := a.GetCommand()
+	if a.GetRevision() != was.GetRevision()+1 {
+		shown := was.GetCommand()
+		if m.GetCommand() != "" && m.GetCommand() != shown && !strings.HasSuffix(shown, "…") {
+			return false, nil
+		}
+		return false, errUntold
+	}
+	if !slices.Equal(m.GetArgv(), runs.GetArgv()) || m.GetCommand() != "" && m.GetCommand() != runs.GetCommand() {
+		return false, nil
+	}
+	switch {
+	case m.GetTimeout() != nil:
+		return runs.GetTimeout() != nil && runs.GetTimeout().AsDuration() == m.GetTimeout().AsDuration(), nil
+	case runs.GetTimeout() != nil:
+		return false, errUntold // that of the request, or of another modification
+	}
+	return true, nil
 }
 
 // ExplainPolicy tells which rule would decide about a command, and why. Nothing

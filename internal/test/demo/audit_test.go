@@ -30,7 +30,7 @@ func TestAuditPage(t *testing.T) {
 		return all
 	}
 	commands, check := block("sh"), block("python")
-	if len(commands) != 2 || len(check) != 1 {
+	if len(commands) != 3 || len(check) != 1 {
 		t.Fatalf("the page has %d blocks of sh and %d of Python", len(commands), len(check))
 	}
 	dir := t.TempDir()
@@ -65,8 +65,21 @@ func TestAuditPage(t *testing.T) {
 		t.Fatal(out)
 	}
 	script := "set -euo pipefail\n" + string(commands[0])
+	// The nightly check fails with what it has found, not with what tee has.
+	if out := run("bash", "-c", string(commands[1])); strings.Contains(out, "FAILED") || strings.Count(out, "intact, ") != 2 || !strings.Contains(out, " behind row ") {
+		t.Errorf("the nightly check prints\n%s", out)
+	}
+	for _, heads := range []string{"", "intact, 1 rows; the last is 1:" + strings.Repeat("0", 64) + "\n", "broken at row 3: its text is not what was written\n"} {
+		if err := os.WriteFile(filepath.Join(dir, "heads.txt"), []byte(heads), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		nightly := strings.SplitN(string(commands[1]), "\n", 3)
+		if out := run("bash", "-c", nightly[0]+"\n"+nightly[2]); !strings.Contains(out, "FAILED") || strings.Contains(out, "intact") {
+			t.Errorf("with %q noted the nightly check prints\n%s", heads, out)
+		}
+	}
 	if _, err := exec.LookPath("jq"); err == nil {
-		script += string(commands[1])
+		script += string(commands[2])
 	}
 	out := run("bash", "-c", script)
 	if strings.Contains(out, "FAILED") || !strings.Contains(out, "intact, ") || strings.Contains(script, "jq") && strings.Count(out, line) != 3 {
