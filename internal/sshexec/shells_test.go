@@ -126,7 +126,7 @@ func inAnyShell(t *testing.T, h *host, silent bool) {
 		t.Error(code(e), k.text(command.Stdout))
 	}
 	// Followed again in the middle, asked, interrupted.
-	k = h.durably(command.Spec{Line: "trap 'echo got; exit 5' INT; echo a; echo b >&2; while :; do sleep 0.05; done"})
+	k = h.durably(command.Spec{Line: "trap 'echo got; exit 5' INT; echo b >&2; echo a; while :; do sleep 0.05; done"})
 	k.await(t, has("a"))
 	k.Close()
 	again := h.resumed(k, 2)
