@@ -348,6 +348,17 @@ func TestAllowSelf(t *testing.T) {
 	n.ended(id)
 }
 
+// sealedWith opens the store in a directory with one of several keys.
+func sealedWith(t *testing.T, dir string, key byte) *sqlite.Store {
+	t.Helper()
+	st, err := sqlite.Open(t.Context(), filepath.Join(dir, "telexec.db"), sqlite.Options{Key: seal.NewKey(bytes.Repeat([]byte{key}, seal.KeySize))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	return st
+}
+
 // With another key nothing that was sealed is left: what waits ends, and what runs
 // is let go of rather than shown with its secrets.
 func TestLostKey(t *testing.T) {
@@ -355,15 +366,7 @@ func TestLostKey(t *testing.T) {
 	o, m := onMachine(t)
 	o.Policy = rules(t, policy.Gate{})
 	o.Hosts = hosts{"h": 1}
-	open := func(key byte) *sqlite.Store {
-		st, err := sqlite.Open(t.Context(), filepath.Join(dir, "telexec.db"), sqlite.Options{Key: seal.NewKey(bytes.Repeat([]byte{key}, seal.KeySize))})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { st.Close() })
-		return st
-	}
-	st := open(1)
+	st := sealedWith(t, dir, 1)
 	o.Journal = st
 	n := start(t, o)
 	with := func(s *command.Spec) {
@@ -377,7 +380,7 @@ func TestLostKey(t *testing.T) {
 	n.crash()
 	st.Close()
 	m.with(func() {})
-	o.Journal = open(2)
+	o.Journal = sealedWith(t, dir, 2)
 	n = start(t, o)
 	for id, want := range map[string]command.State{running: command.Lost, queued: command.Failed, waiting: command.Rejected} {
 		if s := n.ended(id); s.State != want || reason(s) != fault.ReasonSealBroken {

@@ -1,9 +1,7 @@
 package engine_test
 
 import (
-	"bytes"
 	"context"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,9 +12,7 @@ import (
 	"github.com/telexec/telexec/internal/engine"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/policy"
-	"github.com/telexec/telexec/internal/seal"
 	"github.com/telexec/telexec/internal/secret"
-	"github.com/telexec/telexec/internal/store/sqlite"
 )
 
 // What happens between a decision and the owner who takes it up.
@@ -119,40 +115,6 @@ func TestCancelIsSeenDuringADecision(t *testing.T) {
 	}
 }
 
-// Cancels beside decisions, many at once: every command ends, as one or the other.
-func TestCancelsBesideDecisions(t *testing.T) {
-	n := start(t, gated(t, policy.Gate{}))
-	for range 10 {
-		var ids []string
-		var ballots []approval.Ballot
-		for range 10 {
-			ids = append(ids, n.asks("uname"))
-			ballots = append(ballots, n.ballot(ids[len(ids)-1], approval.Approve))
-		}
-		begun := make(chan struct{})
-		done := make(chan error, len(ids)) // one of each cancel
-		for _, id := range ids {
-			go func() {
-				<-begun
-				_, _, err := n.Cancel(t.Context(), ann, id, 0, "")
-				done <- err
-			}()
-		}
-		close(begun)
-		_ = n.decide(boss, ballots...) // which may be refused, where a cancel came first
-		for range ids {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}
-		for _, id := range ids {
-			if s := n.ended(id); s.State != command.Cancelled && s.State != command.Completed {
-				t.Errorf("%s, %+v", s.State, s.Failure)
-			}
-		}
-	}
-}
-
 // A defect while one command's owner makes sure keeps nobody else from deciding.
 func TestPanicWhileMakingSure(t *testing.T) {
 	o, _, f := onHazy(t)
@@ -245,15 +207,7 @@ func TestAuditOfLostMasks(t *testing.T) {
 		dir := t.TempDir()
 		o := fresh(t)
 		o.Policy = rules(t, policy.Gate{})
-		open := func(key byte) *sqlite.Store {
-			st, err := sqlite.Open(t.Context(), filepath.Join(dir, "telexec.db"), sqlite.Options{Key: seal.NewKey(bytes.Repeat([]byte{key}, seal.KeySize))})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { st.Close() })
-			return st
-		}
-		st := open(1)
+		st := sealedWith(t, dir, 1)
 		o.Journal = st
 		n := start(t, o)
 		attached := n.execute("echo one; cat; : hunter2", secretly, func(s *command.Spec) { s.Durability, s.StdinOpen = command.Attached, true })
@@ -264,7 +218,7 @@ func TestAuditOfLostMasks(t *testing.T) {
 			t.Fatal(err)
 		}
 		edit(t, dir, "UPDATE approval SET decisions = x'ff' WHERE command = ?", waiting)
-		o.Journal = open(2)
+		o.Journal = sealedWith(t, dir, 2)
 		n = start(t, o)
 		if s := n.ended(attached); s.State != command.Lost {
 			t.Error(s.State)
@@ -299,7 +253,7 @@ func TestUnsureIsToldAsThat(t *testing.T) {
 	f.reading.Store(&hook)
 	f.blind.Store(false)
 	err := n.decide(boss, ballot)
-	if err != nil && fault.ReasonOf(err) != fault.ReasonStoreUnavailable {
+	if fault.ReasonOf(err) != fault.ReasonStoreUnavailable {
 		t.Error(err)
 	}
 	f.unmade.Store(false)
