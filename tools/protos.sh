@@ -14,6 +14,7 @@ lay() {
 rm -rf bin/proto
 mkdir -p bin/proto
 lay github.com/grpc-ecosystem/grpc-gateway v1.16.0 third_party/googleapis './google/api/*.proto'
+lay github.com/grpc-ecosystem/grpc-gateway v1.16.0 third_party/googleapis './google/rpc/*.proto'
 lay github.com/bufbuild/protovalidate v1.2.2 proto/protovalidate './buf/validate/validate.proto'
 (cd bin/proto && sha256sum --quiet -c ../../tools/protos.sum)
 touch bin/proto/.laid

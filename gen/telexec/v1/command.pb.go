@@ -1195,8 +1195,11 @@ type Command struct {
 	StdinOpen bool `protobuf:"varint,41,opt,name=stdin_open,json=stdinOpen,proto3" json:"stdin_open,omitempty"`
 	// What it waits for; only while AWAITING_APPROVAL.
 	AwaitedApproval *AwaitedApproval `protobuf:"bytes,42,opt,name=awaited_approval,json=awaitedApproval,proto3" json:"awaited_approval,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Who watches its output just now: how many streams are open. Told at most once a
+	// second, and without a new version.
+	Watchers      int32 `protobuf:"varint,43,opt,name=watchers,proto3" json:"watchers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Command) Reset() {
@@ -1521,6 +1524,13 @@ func (x *Command) GetAwaitedApproval() *AwaitedApproval {
 		return x.AwaitedApproval
 	}
 	return nil
+}
+
+func (x *Command) GetWatchers() int32 {
+	if x != nil {
+		return x.Watchers
+	}
+	return 0
 }
 
 // AwaitedApproval is what a command waits for that a rule wants approved.
@@ -1941,7 +1951,7 @@ const file_telexec_v1_command_proto_rawDesc = "" +
 	"\x05ended\x18\x03 \x01(\x05R\x05ended\x12'\n" +
 	"\x04left\x18\x04 \x03(\v2\x13.telexec.v1.ProcessR\x04left\x125\n" +
 	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage\"\x92\x0e\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\"\xae\x0e\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
@@ -2002,7 +2012,8 @@ const file_telexec_v1_command_proto_rawDesc = "" +
 	"\ttask_step\x18( \x01(\tR\btaskStep\x12\x1d\n" +
 	"\n" +
 	"stdin_open\x18) \x01(\bR\tstdinOpen\x12F\n" +
-	"\x10awaited_approval\x18* \x01(\v2\x1b.telexec.v1.AwaitedApprovalR\x0fawaitedApproval\x1a9\n" +
+	"\x10awaited_approval\x18* \x01(\v2\x1b.telexec.v1.AwaitedApprovalR\x0fawaitedApproval\x12\x1a\n" +
+	"\bwatchers\x18+ \x01(\x05R\bwatchers\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +

@@ -374,7 +374,13 @@ type StreamOutputRequest struct {
 	Text bool `protobuf:"varint,6,opt,name=text,proto3" json:"text,omitempty"`
 	// Send a heartbeat when nothing else was sent for so long, 1 s to 5 min;
 	// unset: 15 s.
-	Heartbeat     *durationpb.Duration `protobuf:"bytes,7,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	Heartbeat *durationpb.Duration `protobuf:"bytes,7,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	// Begin here, instead of at offsets: so many bytes of both streams together, in
+	// the order in which the service got them, lie before. OUT_OF_RANGE where it lies
+	// behind the end of a command that has ended.
+	Position *int64 `protobuf:"varint,8,opt,name=position,proto3,oneof" json:"position,omitempty"`
+	// End after so many bytes of output, though more may follow; 0: no limit.
+	LimitBytes    int64 `protobuf:"varint,9,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -456,6 +462,20 @@ func (x *StreamOutputRequest) GetHeartbeat() *durationpb.Duration {
 		return x.Heartbeat
 	}
 	return nil
+}
+
+func (x *StreamOutputRequest) GetPosition() int64 {
+	if x != nil && x.Position != nil {
+		return *x.Position
+	}
+	return 0
+}
+
+func (x *StreamOutputRequest) GetLimitBytes() int64 {
+	if x != nil {
+		return x.LimitBytes
+	}
+	return 0
 }
 
 // StreamOutputResponse is one thing that happened. The last message of a stream
@@ -599,7 +619,8 @@ type StreamOutputResponse_Gap struct {
 }
 
 type StreamOutputResponse_OutputComplete struct {
-	// All output there is, or with follow all there will ever be, is sent.
+	// All output there is, or with follow all there will ever be, is sent; or as much
+	// as limit_bytes asks for.
 	OutputComplete *OutputComplete `protobuf:"bytes,5,opt,name=output_complete,json=outputComplete,proto3,oneof"`
 }
 
@@ -609,7 +630,8 @@ type StreamOutputResponse_Heartbeat struct {
 }
 
 type StreamOutputResponse_Ended struct {
-	// The end of this stream: the command as it is. With follow it has ended.
+	// The end of this stream: the command as it is. With follow it has ended, unless
+	// limit_bytes came before.
 	Ended *Command `protobuf:"bytes,7,opt,name=ended,proto3,oneof"`
 }
 
@@ -636,7 +658,11 @@ type OutputChunk struct {
 	Data []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
 	// On request, as UTF-8. It may lag behind data by up to 3 bytes, which come
 	// with the next chunk; a byte that is not UTF-8 becomes U+FFFD.
-	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// How many bytes of both streams together lie before the first byte, in the order
+	// in which the service got them. It never changes, but for bytes that were not stored
+	// yet when the service was killed: they come anew, and may take turns otherwise.
+	Position      int64 `protobuf:"varint,5,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,6 +723,13 @@ func (x *OutputChunk) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *OutputChunk) GetPosition() int64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
 }
 
 // OutputGap is a run of bytes that are not stored any more.
@@ -1642,7 +1675,7 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\acommand\x18\x01 \x01(\v2\x13.telexec.v1.CommandR\acommand\x121\n" +
 	"\x06stdout\x18\x02 \x01(\v2\x19.telexec.v1.StreamContentR\x06stdout\x121\n" +
 	"\x06stderr\x18\x03 \x01(\v2\x19.telexec.v1.StreamContentR\x06stderr\x12\x1a\n" +
-	"\breplayed\x18\x04 \x01(\bR\breplayed\"\xd9\x03\n" +
+	"\breplayed\x18\x04 \x01(\bR\breplayed\"\xdd\x05\n" +
 	"\x13StreamOutputRequest\x12\xac\x01\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tB\x8c\x01\xbaH\x88\x01\xba\x01\x84\x01\n" +
@@ -1652,7 +1685,12 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\x06follow\x18\x04 \x01(\bR\x06follow\x12A\n" +
 	"\astreams\x18\x05 \x03(\x0e2\x12.telexec.v1.StreamB\x13\xbaH\x10\x92\x01\r\x10\x02\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\astreams\x12\x12\n" +
 	"\x04text\x18\x06 \x01(\bR\x04text\x12H\n" +
-	"\theartbeat\x18\a \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\xac\x022\x02\b\x01R\theartbeat\"\x87\x03\n" +
+	"\theartbeat\x18\a \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\xac\x022\x02\b\x01R\theartbeat\x12(\n" +
+	"\bposition\x18\b \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\bposition\x88\x01\x01\x12(\n" +
+	"\vlimit_bytes\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\n" +
+	"limitBytes:\xa0\x01\xbaH\x9c\x01\x1a\x99\x01\n" +
+	"\x10position.offsets\x128give either position, or stdout_offset and stderr_offset\x1aK!has(this.position) || (this.stdout_offset == 0 && this.stderr_offset == 0)B\v\n" +
+	"\t_position\"\x87\x03\n" +
 	"\x14StreamOutputResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12/\n" +
 	"\x05chunk\x18\x02 \x01(\v2\x17.telexec.v1.OutputChunkH\x00R\x05chunk\x12/\n" +
@@ -1661,12 +1699,13 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\x0foutput_complete\x18\x05 \x01(\v2\x1a.telexec.v1.OutputCompleteH\x00R\x0eoutputComplete\x125\n" +
 	"\theartbeat\x18\x06 \x01(\v2\x15.telexec.v1.HeartbeatH\x00R\theartbeat\x12+\n" +
 	"\x05ended\x18\a \x01(\v2\x13.telexec.v1.CommandH\x00R\x05endedB\a\n" +
-	"\x05event\"y\n" +
+	"\x05event\"\x95\x01\n" +
 	"\vOutputChunk\x12*\n" +
 	"\x06stream\x18\x01 \x01(\x0e2\x12.telexec.v1.StreamR\x06stream\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04text\"[\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x1a\n" +
+	"\bposition\x18\x05 \x01(\x03R\bposition\"[\n" +
 	"\tOutputGap\x12*\n" +
 	"\x06stream\x18\x01 \x01(\x0e2\x12.telexec.v1.StreamR\x06stream\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x0e\n" +
@@ -1868,6 +1907,7 @@ func file_telexec_v1_command_service_proto_init() {
 		return
 	}
 	file_telexec_v1_command_proto_init()
+	file_telexec_v1_command_service_proto_msgTypes[2].OneofWrappers = []any{}
 	file_telexec_v1_command_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*StreamOutputResponse_Chunk)(nil),
 		(*StreamOutputResponse_Command)(nil),

@@ -54,7 +54,8 @@ type CommandServiceClient interface {
 	// StreamOutput sends the output of a command from the given offsets, and with
 	// follow goes on until all of it is delivered. Offsets are bytes from the start
 	// of the stream and never change, so that a reader who was cut off resumes
-	// without gap or repeat. A slow reader slows nobody.
+	// without gap or repeat. A slow reader slows nobody. Of both streams the bytes
+	// come in the order in which the service got them, also long after the end.
 	//
 	// While the service has lost the host of a durable command the stream stays
 	// open, with heartbeats: an event command whose connection is RECONNECTING tells
@@ -200,7 +201,8 @@ type CommandServiceServer interface {
 	// StreamOutput sends the output of a command from the given offsets, and with
 	// follow goes on until all of it is delivered. Offsets are bytes from the start
 	// of the stream and never change, so that a reader who was cut off resumes
-	// without gap or repeat. A slow reader slows nobody.
+	// without gap or repeat. A slow reader slows nobody. Of both streams the bytes
+	// come in the order in which the service got them, also long after the end.
 	//
 	// While the service has lost the host of a durable command the stream stays
 	// open, with heartbeats: an event command whose connection is RECONNECTING tells
