@@ -1,0 +1,277 @@
+// What needs no service: what is made of what it says.
+
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { create, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
+import { anyPack, durationFromMs } from "@bufbuild/protobuf/wkt";
+import { Backoff } from "../src/backoff.js";
+import { TelexecError, fromHttp, fromStatus, fromStatusJson, protocolError } from "../src/error.js";
+import { EventCursor } from "../src/events.js";
+import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
+import { StatusSchema } from "../src/gen/google/rpc/status_pb.js";
+import { CommandState, Stream } from "../src/gen/telexec/v1/command_pb.js";
+import { SocketMessageSchema, type SocketMessage } from "../src/gen/telexec/v1/socket_pb.js";
+import { Link, type WebSocketLike } from "../src/link.js";
+import { OutputCursor } from "../src/output.js";
+import { Rest } from "../src/rest.js";
+import { routes } from "../src/routes.js";
+
+type Data = NonNullable<NonNullable<MessageInitShape<typeof SocketMessageSchema>["data"]>["data"]>;
+
+const said = (data: Data, sequence = 0n): SocketMessage => create(SocketMessageSchema, { sequence, data: { data } });
+
+/** rest answers every request with what answer gives. */
+function rest(answer: (url: URL, init: RequestInit) => Response | Promise<Response>, retryForMs = 0): Rest {
+  return new Rest({
+    baseUrl: "http://service",
+    token: "t",
+    fetch: async (url, init) => answer(new URL(String(url)), init ?? {}),
+    backoff: { firstMs: 1, maxMs: 2 },
+    retryForMs,
+  });
+}
+
+const never = rest(() => assert.fail("nothing is to be asked"));
+
+describe("failures", () => {
+  const status = create(StatusSchema, {
+    code: 5,
+    message: "there is no host. Look again",
+    details: [
+      anyPack(ErrorInfoSchema, create(ErrorInfoSchema, { reason: "UNKNOWN_HOST", domain: "telexec", metadata: { host: "web9", hint: "Look again" } })),
+      anyPack(BadRequestSchema, create(BadRequestSchema, { fieldViolations: [{ field: "host", description: "not known" }] })),
+      anyPack(RetryInfoSchema, create(RetryInfoSchema, { retryDelay: durationFromMs(1500) })),
+    ],
+  });
+  const check = (e: TelexecError | undefined): void => {
+    assert.ok(e);
+    assert.deepEqual(
+      [e.code, e.reason, e.message, e.hint, e.metadata, e.fields, e.retryDelayMs, e.temporary],
+      ["NOT_FOUND", "UNKNOWN_HOST", "there is no host", "Look again", { host: "web9" }, [{ field: "host", message: "not known" }], 1500, true],
+    );
+  };
+  it("come whole in both forms", () => {
+    check(fromStatus(status));
+    const detail = (type: string, value: object) => ({ "@type": `type.googleapis.com/google.rpc.${type}`, ...value });
+    check(
+      fromStatusJson({
+        code: 5,
+        message: "there is no host. Look again",
+        details: [
+          detail("ErrorInfo", { reason: "UNKNOWN_HOST", domain: "telexec", metadata: { host: "web9", hint: "Look again" } }),
+          detail("BadRequest", { fieldViolations: [{ field: "host", description: "not known" }] }),
+          detail("RetryInfo", { retryDelay: "1.5s" }),
+          detail("SomethingNew", { x: 1 }),
+        ],
+      }),
+    );
+  });
+  it("of something in between have no reason", async () => {
+    assert.equal(fromStatusJson({ hello: "world" }), undefined);
+    for (const [http, code] of [[502, "UNAVAILABLE"], [401, "UNAUTHENTICATED"], [418, "UNKNOWN"], [404, "NOT_FOUND"]] as const) {
+      const e = fromHttp(http, "<html>");
+      assert.deepEqual([e.code, e.reason, e.httpStatus], [code, "", http]);
+    }
+    const page = await rest(() => new Response("<html>no such page</html>", { status: 404 })).call(routes.getServerInfo, {}).catch((e: unknown) => e);
+    assert.ok(page instanceof TelexecError && page.code === "NOT_FOUND" && page.message.includes("no such page"), String(page));
+    const html = await rest(() => new Response("<html>sign in</html>")).call(routes.getServerInfo, {}).catch((e: unknown) => e);
+    assert.ok(html instanceof TelexecError && html.reason === "SERVER_UNREACHABLE", String(html));
+  });
+});
+
+describe("requests", () => {
+  it("have path, query and body as REST takes them", async () => {
+    const seen: string[] = [];
+    const r = rest((url, init) => {
+      seen.push(`${init.method} ${url.pathname}${decodeURIComponent(url.search)} ${init.body ?? ""}`.trim());
+      return new Response("{}");
+    });
+    await r.call(routes.getStatus, { commandId: "a/b", wait: durationFromMs(1500), ifVersionGreaterThan: 7n, output: { text: true, stdoutOffset: 0n } });
+    await r.call(routes.listCommands, { states: [CommandState.FAILED, CommandState.LOST], labels: { "a.b": "c" }, createTimeFrom: { seconds: 0n } });
+    await r.call(routes.cancel, { commandId: "x", reason: "r" });
+    assert.deepEqual(seen, [
+      "GET /v1/commands/a%2Fb?wait=1.500s&ifVersionGreaterThan=7&output.text=true&output.stdoutOffset=0",
+      "GET /v1/commands?states=COMMAND_STATE_FAILED&states=COMMAND_STATE_LOST&labels[a.b]=c&createTimeFrom=1970-01-01T00:00:00Z",
+      'POST /v1/commands/x:cancel {"reason":"r"}',
+    ]);
+  });
+  it("are made again only where that is harmless", async () => {
+    let calls = 0;
+    const r = rest(() => {
+      if (++calls % 3 === 1) return new Response("{}");
+      throw new TypeError("fetch failed");
+    }, 1000);
+    await r.call(routes.getServerInfo, {});
+    await r.call(routes.getServerInfo, {});
+    assert.equal(calls, 4);
+    await assert.rejects(r.call(routes.sendInput, { commandId: "x" }), { reason: "SERVER_UNREACHABLE" });
+    assert.equal(calls, 5);
+  });
+  it("of a stream fail by its last line, and where it is cut off", async () => {
+    const line = async (text: string): Promise<void> => {
+      for await (const _ of rest(() => new Response(text)).lines(routes.streamOutput, { commandId: "x" }, { silenceMs: 1000 }));
+    };
+    await assert.rejects(line('{"heartbeat":{}}\n{"error":{"code":14,"message":"gone","details":[]}}\n'), { code: "UNAVAILABLE", message: "gone" });
+    await assert.rejects(line('{"heartbeat":{}}\n{"chu'), { reason: "SERVER_UNREACHABLE" });
+  });
+});
+
+describe("pauses", () => {
+  it("double, with full jitter, up to the longest", () => {
+    const b = new Backoff({ firstMs: 100, maxMs: 1000 });
+    for (const longest of [100, 200, 400, 800, 1000, 1000]) {
+      const pause = b.next();
+      assert.ok(pause >= 0 && pause <= longest, `${pause} of ${longest}`);
+    }
+    assert.ok(b.next(5000) >= 5000);
+    b.reset();
+    assert.ok(b.attempts === 0 && b.next() <= 100);
+  });
+});
+
+describe("an output cursor", () => {
+  const chunk = (offset: number, data: string, stream = Stream.STDOUT): SocketMessage =>
+    said({ case: "chunk", value: { stream, offset: BigInt(offset), position: BigInt(offset), data: new TextEncoder().encode(data) } });
+  const bytes = (c: OutputCursor, m: SocketMessage): string =>
+    c.accept(m).map((e) => (e.type === "chunk" ? `${e.offset}:${new TextDecoder().decode(e.data)}` : e.type)).join();
+
+  it("passes each byte on once, and minds a hole", () => {
+    const c = new OutputCursor(never, "x", {});
+    assert.equal(bytes(c, chunk(0, "abc")), "0:abc");
+    assert.equal(bytes(c, chunk(1, "bcd")), "3:d");
+    assert.equal(bytes(c, chunk(0, "abc")), "");
+    assert.equal(bytes(c, chunk(0, "E", Stream.STDERR)), "0:E");
+    assert.throws(() => c.accept(chunk(9, "x")), { code: "DATA_LOSS" });
+    assert.deepEqual(c.accept(said({ case: "gap", value: { stream: Stream.STDOUT, from: 2n, to: 9n } })), [{ type: "gap", stream: "stdout", from: 4, to: 9 }]);
+    assert.equal(bytes(c, chunk(9, "x")), "9:x");
+    const where = c.subscribe();
+    assert.ok(where.case === "subscribeOutput" && where.value.stdoutOffset === 10n && where.value.stderrOffset === 1n);
+  });
+  it("goes on by position until it knows both streams", () => {
+    const c = new OutputCursor(never, "x", { position: 5 });
+    assert.equal(bytes(c, chunk(7, "ab")), "7:ab");
+    let where = c.subscribe();
+    assert.ok(where.case === "subscribeOutput" && where.value.position === 9n);
+    assert.equal(bytes(c, chunk(3, "c", Stream.STDERR)), "3:c");
+    where = c.subscribe();
+    assert.ok(where.case === "subscribeOutput" && where.value.stdoutOffset === 9n && where.value.stderrOffset === 4n);
+  });
+  it("tells a command again only if it is another one", () => {
+    const c = new OutputCursor(never, "x", {});
+    const tell = (version: bigint, watchers: number): number => c.accept(said({ case: "command", value: { version, watchers } })).length;
+    assert.deepEqual([tell(1n, 0), tell(1n, 0), tell(1n, 1), tell(2n, 1), tell(1n, 1)], [1, 0, 1, 1, 0]);
+  });
+  it("goes back where the service has lost what was not stored, and repeats nothing", async () => {
+    const c = new OutputCursor(
+      rest(() => Response.json({ command: { stdoutBytes: "4", state: "COMMAND_STATE_LOST" } })),
+      "x",
+      {},
+    );
+    c.accept(said({ case: "command", value: { version: 1n } }));
+    c.accept(chunk(0, "abcdef"));
+    const beyond = new TelexecError({ code: "OUT_OF_RANGE", message: "" });
+    assert.equal(await c.recover(beyond, new AbortController().signal), true);
+    const where = c.subscribe();
+    assert.ok(where.case === "subscribeOutput" && where.value.stdoutOffset === 4n);
+    assert.equal(await c.recover(beyond, new AbortController().signal), false);
+    assert.equal(await c.recover(protocolError("x"), new AbortController().signal), false);
+  });
+});
+
+describe("an event cursor", () => {
+  const tell = (c: EventCursor, id: string, version: bigint, sequence: bigint): number =>
+    c.accept(said({ case: "event", value: { id, version } }, sequence)).length;
+  it("never goes back, and goes on where it is", () => {
+    const c = new EventCursor(never, {});
+    assert.equal((c.subscribe().value as { after?: bigint }).after, undefined);
+    assert.deepEqual([tell(c, "a", 2n, 5n), tell(c, "a", 1n, 5n), tell(c, "b", 1n, 4n), tell(c, "a", 2n, 6n), tell(c, "a", 3n, 6n)], [1, 0, 1, 0, 1]);
+    assert.equal((c.subscribe().value as { after?: bigint }).after, 6n);
+  });
+});
+
+describe("an event cursor of another store", () => {
+  const unknown = new TelexecError({ code: "OUT_OF_RANGE", reason: "EVENTS_UNKNOWN", message: "" });
+  it("begins anew what began at no place of its own", async () => {
+    const c = new EventCursor(never, {});
+    c.accept(said({ case: "event", value: { id: "a", version: 7n } }, 9n));
+    assert.equal(await c.recover(unknown), true);
+    assert.equal((c.subscribe().value as { after?: bigint }).after, undefined);
+    assert.equal(c.accept(said({ case: "event", value: { id: "a", version: 1n } }, 2n)).length, 1);
+    assert.equal(await new EventCursor(never, { after: 5 }).recover(unknown), false);
+    assert.equal(await c.recover(protocolError("x")), false);
+  });
+});
+
+describe("a link", () => {
+  /** A socket that does what the test says. */
+  class Socket implements WebSocketLike {
+    static made: Socket[] = [];
+    binaryType = "";
+    onopen: ((event: never) => unknown) | null = null;
+    onmessage: ((event: never) => unknown) | null = null;
+    onclose: ((event: never) => unknown) | null = null;
+    onerror: ((event: never) => unknown) | null = null;
+    sent: Uint8Array[] = [];
+    closed = false;
+    constructor(
+      readonly url: string,
+      readonly protocols?: string[],
+    ) {
+      Socket.made.push(this);
+    }
+    send(data: Uint8Array<ArrayBuffer>): void {
+      this.sent.push(data);
+    }
+    close(): void {
+      this.closed = true;
+    }
+    say(m: MessageInitShape<typeof SocketMessageSchema>): void {
+      const bytes = toBinary(SocketMessageSchema, create(SocketMessageSchema, m));
+      this.onmessage?.({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) } as never);
+    }
+  }
+
+  it("is silent no longer than it may be, and counts the steps", async (t) => {
+    t.mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"] });
+    t.after(() => t.mock.timers.reset());
+    Socket.made = [];
+    const states: string[] = [];
+    const options = {
+      url: "ws://service/v1/socket",
+      token: async () => "töken",
+      WebSocket: Socket,
+      socketOnly: true,
+      backoff: { firstMs: 1, maxMs: 1 },
+      probe: async () => undefined,
+    };
+    const link: Link = new Link(options, () => states.push(link.state.state));
+    let heard = 0;
+    link.attach({
+      silenceMs: 3_000,
+      subscribe: () => ({ case: "subscribeEvents", value: {} }),
+      receive: () => heard++,
+      fail: (e) => assert.equal(e.reason, "CLIENT_CLOSED"),
+      stateChanged: () => undefined,
+      hurry: () => undefined,
+    });
+    await new Promise(setImmediate);
+    const first = Socket.made[0];
+    assert.ok(first);
+    assert.deepEqual(first.protocols, ["telexec.v1.proto", "telexec.bearer.dMO2a2Vu"]);
+    first.onopen?.({} as never);
+    first.say({ id: "s1", data: { data: { case: "heartbeat", value: {} } } });
+    t.mock.timers.tick(2_000);
+    first.say({ id: "s1", data: { data: { case: "heartbeat", value: {} } } });
+    t.mock.timers.tick(2_000);
+    assert.deepEqual([heard, first.closed, states.at(-1)], [2, false, "live"]);
+    t.mock.timers.tick(1_000);
+    assert.deepEqual([first.closed, states.at(-1)], [true, "reconnecting"]);
+    first.say({ id: "s1", data: { data: { case: "heartbeat", value: {} } } });
+    assert.equal(heard, 2, "a socket that was given up is heard no more");
+    t.mock.timers.tick(5);
+    await new Promise(setImmediate);
+    assert.equal(Socket.made.length, 2);
+    link.close();
+    assert.equal(link.state.state, "idle");
+  });
+});
