@@ -23,7 +23,7 @@ import (
 type commands struct{ *engine.Engine }
 
 func snapshot(s engine.Snapshot) api.Snapshot {
-	a := api.Snapshot{Command: s.Command, Gate: s.Gate}
+	a := api.Snapshot{Command: s.Command, Gate: s.Gate, Watchers: s.Watchers}
 	if s.Queue != nil {
 		place := api.QueuePlace(*s.Queue)
 		a.Queue = &place
@@ -73,6 +73,26 @@ func (c commands) Watch(ctx context.Context, by access.Caller, id string, o api.
 	return watcher{w}, nil
 }
 
+func (c commands) WatchEvents(ctx context.Context, by access.Caller, o api.EventsOptions) (api.EventsWatcher, error) {
+	w, err := c.Engine.WatchEvents(ctx, by, engine.EventsOptions(o))
+	if err != nil {
+		return nil, err
+	}
+	return events{w}, nil
+}
+
+// events is an engine.Events as api needs it.
+type events struct{ *engine.Events }
+
+func (e events) Next(ctx context.Context) (api.News, error) {
+	n, err := e.Events.Next(ctx)
+	said := api.News{Number: n.Number}
+	if err == nil && n.Snapshot != nil {
+		said.Snapshot = pointer(n.Snapshot)
+	}
+	return said, err
+}
+
 func approvalOf(a engine.Approval) api.Approval {
 	return api.Approval{Approval: a.Approval, Snapshot: snapshot(a.Snapshot), May: a.May}
 }
@@ -102,6 +122,14 @@ func (c commands) Decide(ctx context.Context, by access.Caller, ballots []approv
 
 func (c commands) Stats() api.Stats { return api.Stats(c.Engine.Stats()) }
 
+// pointer is snapshot for events. Inlined it would have both snapshots on the stack of
+// each call that waits for an event, of which there are as many as watchers.
+//
+//go:noinline
+func pointer(s *engine.Snapshot) *api.Snapshot {
+	return new(snapshot(*s))
+}
+
 // watcher is an engine.Watch as api needs it.
 type watcher struct{ *engine.Watch }
 
@@ -119,7 +147,11 @@ func (w watcher) Next(ctx context.Context) (api.Event, error) {
 	if err != nil {
 		return api.Event{}, err
 	}
-	return api.Event{Kind: kinds[ev.Kind], Snapshot: snapshot(ev.Snapshot), Chunk: ev.Chunk, Gap: api.Gap(ev.Gap)}, nil
+	said := api.Event{Kind: kinds[ev.Kind], Chunk: ev.Chunk, Position: ev.Position, Gap: api.Gap(ev.Gap)}
+	if ev.Snapshot != nil {
+		said.Snapshot = pointer(ev.Snapshot)
+	}
+	return said, nil
 }
 
 // runner is sshexec as the engine needs it.

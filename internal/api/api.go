@@ -4,6 +4,7 @@
 //
 //	Commands   CommandService:  run, watch, stop, list
 //	Hosts      HostService:     which hosts there are and how they are
+//	Events     EventService:    what happens to all commands
 //	Approvals  ApprovalService: what waits for a person's yes, and the decisions
 //	Policy     PolicyService:   what the rules would say
 //	Admin      AdminService:    what this server is and how it does; API keys, audit
@@ -32,8 +33,9 @@ import (
 // Snapshot is a command at one moment.
 type Snapshot struct {
 	command.Command
-	Queue *QueuePlace        // nil unless it is queued
-	Gate  *approval.Approval // nil unless it waits for approval
+	Queue    *QueuePlace        // nil unless it is queued
+	Gate     *approval.Approval // nil unless it waits for approval
+	Watchers int                // how many watch its output just now
 }
 
 // QueuePlace is where a queued command stands.
@@ -75,9 +77,11 @@ type Output interface {
 
 // WatchOptions says what to watch.
 type WatchOptions struct {
-	From    command.Sizes              // first byte of each stream
-	Follow  bool                       // go on until the command has ended
-	Streams [len(command.Streams)]bool // which; none means both
+	From     command.Sizes              // first byte of each stream
+	Position *int64                     // or of both, in the order in which they came; nil: From says it
+	Follow   bool                       // go on until the command has ended
+	Streams  [len(command.Streams)]bool // which; none means both
+	Limit    int64                      // end after so many bytes; 0: none
 }
 
 // Watcher is one watcher of one command, for one goroutine.
@@ -107,8 +111,9 @@ const (
 // Event is one thing that a watcher is told.
 type Event struct {
 	Kind     EventKind
-	Snapshot Snapshot
+	Snapshot *Snapshot // nil of a chunk and of a gap
 	Chunk    command.Chunk
+	Position int64 // of Chunk's first byte in both streams, in the order in which they came
 	Gap      Gap
 }
 
@@ -128,8 +133,10 @@ type Load interface {
 
 // Stats is how the service does.
 type Stats struct {
-	Running, Queued, Watchers int
-	Draining                  bool
+	Running, Queued int
+	Watchers        int // of the output of one command each
+	EventWatchers   int // of what happens to all
+	Draining        bool
 }
 
 // Inventory knows the hosts.

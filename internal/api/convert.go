@@ -226,6 +226,7 @@ func commandToProto(s Snapshot, now time.Time) *telexecv1.Command {
 		StderrBytes:      s.Size[command.Stderr],
 		StdinOpen:        s.StdinOpen(),
 		PolicyRule:       s.Rule,
+		Watchers:         int32(s.Watchers),
 	}
 	if s.Gated {
 		c.Approval = approvalName(s.ID)

@@ -159,11 +159,12 @@ type Ending struct {
 	Truncation *Truncation
 }
 
-// Progress is what the output says about the command's progress.
+// Progress is what the output says about the command's progress. What was seen last
+// stays when the command ends, as it was.
 type Progress struct {
-	Percent float64 // 0 to 100
-	Label   string
-	Time    time.Time
+	Percent float64   // 0 to 100, cut to one decimal; falls where another phase begins
+	Label   string    // what is being done, one line; empty where the output does not say it
+	Time    time.Time // when it was seen
 }
 
 // Process is one process on a host.

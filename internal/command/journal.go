@@ -15,7 +15,14 @@ type Change struct {
 	Fence   int64
 	Command Command       // the record as it is to be; Command.ID names it
 	Output  []Chunk       // new output; within a stream without gap or repeat
+	Order   []Sizes       // the waypoints in it, rising; none lies at its end or behind it
 	Audit   []audit.Entry // what the audit is told of it, in this order
+}
+
+// Changed is a command that has changed.
+type Changed struct {
+	Number  int64 // of its last change, in the order of all changes of all commands
+	Command Command
 }
 
 // Filter selects commands for a list. The zero value selects all; all that is

@@ -135,6 +135,7 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 		return s, true, err
 	}
 	handed = true
+	e.feed.touch(l)
 	b := birth{live: l}
 	switch {
 	case slot:

@@ -80,14 +80,14 @@ func (l *live) attend(ctx context.Context, p Process) {
 	}
 	climbing, stop := context.WithCancel(ctx)
 	defer stop()
-	masks := l.masks
+	masks, gauges := l.masks, l.gauges
 	go func() {
 		var w waited
 		w.err = l.guard("wait", func() (err error) {
 			w.end, err = p.Wait()
 			if known(err) || !a.durable {
 				for _, s := range command.Streams { // no more comes that it could be a part of
-					if l.append(s, masks[s].Flush()) != nil {
+					if l.append(s, masks[s].Flush(), gauges[s]) != nil {
 						break // the owner is through with it
 					}
 				}
@@ -125,6 +125,7 @@ func (l *live) attend(ctx context.Context, p Process) {
 			a.climb(climbing, l.grace)
 		case <-l.kick:
 			wished, back := l.takeWishes(), l.takeLink()
+			l.takeProgress()
 			if wished {
 				a.wishing, a.wishBy = true, time.After(l.engine.storeFirst)
 				a.wishStored(climbing)
@@ -132,6 +133,8 @@ func (l *live) attend(ctx context.Context, p Process) {
 			if back {
 				a.reached(climbing)
 			}
+		case <-l.tellBy:
+			l.tellProgress()
 		case <-a.timeout:
 			a.pass(climbing)
 		case <-a.ask:

@@ -51,6 +51,7 @@ func (l *live) decide(gate approval.Approval, c command.Command) {
 	l.mu.Lock()
 	l.gate, l.decided = &gate, &c
 	l.mu.Unlock()
+	l.engine.feed.touch(l)
 	l.kickOwner()
 }
 
@@ -75,7 +76,7 @@ func (l *live) takeDecision() bool {
 	if c.Ended() {
 		l.tellEnd()
 	}
-	l.bell.Ring()
+	l.announce()
 	return true
 }
 

@@ -114,6 +114,8 @@ type Engine struct {
 	// that a service that is killed meanwhile knows why the command has ended.
 	storeFirst time.Duration
 
+	feed *feed // of what changes
+
 	trouble atomic.Pointer[error] // why the store took nothing the last time; nil: it did
 
 	mu       sync.Mutex
@@ -167,6 +169,7 @@ func New(o Options) (*Engine, error) {
 	if e.meter == nil {
 		e.meter = noMeter{}
 	}
+	e.feed = newFeed(e)
 	e.SetPolicy(o.Policy)
 	return e, nil
 }
@@ -206,6 +209,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			}
 		}
 	})
+	owners.Go(func() { e.feed.run(owning) })
 	close(e.ready)
 	e.retainUntil(ctx)
 	e.Drain()
@@ -263,6 +267,7 @@ func (e *Engine) holding() bool {
 func (e *Engine) register(l *live) {
 	e.mu.Lock()
 	e.lives[l.id] = l
+	l.watchers.Store(int32(e.watching[l.id]))
 	e.mu.Unlock()
 }
 
@@ -270,6 +275,7 @@ func (e *Engine) unregister(l *live) {
 	e.mu.Lock()
 	delete(e.lives, l.id)
 	e.mu.Unlock()
+	e.feed.touch(l)
 }
 
 // find gives a live command; nil where it has ended or never was.
@@ -286,6 +292,17 @@ func (e *Engine) watch(id string, n int) {
 	if e.watching[id] += n; e.watching[id] == 0 {
 		delete(e.watching, id)
 	}
+	if l := e.lives[id]; l != nil {
+		l.watchers.Store(int32(e.watching[id]))
+		l.bell.Ring()
+	}
+}
+
+// stored gives a command that has no live as it is told.
+func (e *Engine) stored(c command.Command) Snapshot {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return Snapshot{Command: c, Watchers: e.watching[c.ID]}
 }
 
 func (e *Engine) watched(id string) bool {
@@ -308,7 +325,7 @@ func (e *Engine) get(ctx context.Context, id string) (Snapshot, error) {
 		return l.snapshot(), nil
 	}
 	c, err := e.journal.Get(ctx, id)
-	return Snapshot{Command: c}, err
+	return e.stored(c), err
 }
 
 // Await gives a command that Get or Execute has given before, as soon as enough
@@ -346,9 +363,10 @@ func (e *Engine) List(ctx context.Context, by access.Caller, f command.Filter) (
 	}
 	list := make([]Snapshot, len(stored))
 	for i, c := range stored {
-		list[i] = Snapshot{Command: c}
 		if l := e.find(c.ID); l != nil {
 			list[i] = l.snapshot()
+		} else {
+			list[i] = e.stored(c)
 		}
 	}
 	return list, nil
@@ -397,8 +415,10 @@ func (e *Engine) Load(host string) (running, queued int) { return e.queue.load(h
 
 // Stats is how the engine does.
 type Stats struct {
-	Running, Queued, Watchers int
-	Draining                  bool
+	Running, Queued int
+	Watchers        int // of the output of one command each
+	EventWatchers   int // of what happens to all
+	Draining        bool
 }
 
 // Stats tells how the engine does now.
@@ -406,7 +426,7 @@ func (e *Engine) Stats() Stats {
 	running, queued := e.queue.total()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return Stats{Running: running, Queued: queued, Watchers: e.watchers, Draining: e.draining}
+	return Stats{Running: running, Queued: queued, Watchers: e.watchers, EventWatchers: int(e.feed.watching.Load()), Draining: e.draining}
 }
 
 // retainEvery is how often retention looks; what it may remove is an index away.

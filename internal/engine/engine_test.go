@@ -172,7 +172,7 @@ func follow(t *testing.T, w *engine.Watch) (stdout string, last engine.Snapshot)
 		case ev.Kind == engine.EventChunk && ev.Chunk.Stream == command.Stdout:
 			stdout += string(ev.Chunk.Data)
 		case ev.Kind == engine.EventEnded:
-			last = ev.Snapshot
+			last = *ev.Snapshot
 		}
 	}
 }

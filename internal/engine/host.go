@@ -251,15 +251,16 @@ func (l *live) runOn(host *inventory.Host) Run {
 	has, _ := l.log.Sizes()
 	// What an attempt before has held back comes again.
 	var masks [len(command.Streams)]*output.RedactedStream
+	var gauges [len(command.Streams)]*output.Gauge
 	for s := range masks {
-		masks[s] = l.redaction.Stream()
+		masks[s], gauges[s] = l.redaction.Stream(), newGauge(has[s])
 	}
-	l.masks = masks
+	l.masks, l.gauges = masks, gauges
 	return Run{
 		ID: l.id, Host: *host, Spec: &spec, Fence: l.cmd.Fence, From: has,
 		Output: func(s command.Stream, data []byte) error {
 			l.engine.meter.Output(len(data))
-			return l.append(s, masks[s].Write(data))
+			return l.append(s, masks[s].Write(data), gauges[s])
 		},
 		Link: l.linked,
 	}
@@ -292,6 +293,9 @@ func (l *live) call(ctx context.Context, doing string, yield bool, f func(ctx co
 				giveUp()
 			}
 			l.takeLink()
+			l.takeProgress()
+		case <-l.tellBy:
+			l.tellProgress()
 		case w := <-l.writes:
 			if l.wrote(w); l.superseded {
 				giveUp()
@@ -362,7 +366,8 @@ func (l *live) leave(ctx context.Context, p Process) {
 	if l.writing {
 		l.wrote(<-l.writes)
 	}
-	if !l.superseded && (l.unstored || l.log.UnsavedBytes() > 0) {
+	l.tellProgress()
+	if !l.superseded && (l.unstored || l.cmd.Version > l.written || l.log.UnsavedBytes() > 0) {
 		_ = l.persist(ctx, l.cmd) // a failure is logged; the host has what the journal has not
 	}
 	l.engine.log.Info("a command goes on without the service", "command", l.id, "host", l.cmd.Spec.Host, "state", l.cmd.State)

@@ -43,7 +43,7 @@ type live struct {
 	redaction  *output.Redaction
 	unmaskable error
 	// kick has an element when somebody has left something for the owner (wishes,
-	// link, inputEnded); capacity 1, so that nobody waits for the owner.
+	// link, seen, inputEnded); capacity 1, so that nobody waits for the owner.
 	kick chan struct{}
 	// dirty has an element when output waits to be stored; capacity 1, so that
 	// the appender never waits for the owner.
@@ -54,6 +54,8 @@ type live struct {
 	lastOutput atomic.Int64 // time of the last output, in ns since 1970
 
 	inputEnded atomic.Bool // EOF was sent
+
+	watchers atomic.Int32 // how many watch it; set under the engine's mu
 
 	mu sync.Mutex
 	// Guarded by mu, written by the owner only.
@@ -67,6 +69,7 @@ type live struct {
 	writers map[writer]bool // of whose input the audit was told
 	wishes  []cancelRequest // that the owner has not taken up
 	link    link            // what the runner has told about the connection
+	seen    seen            // what the output has told about its progress
 
 	sent atomic.Pointer[sentSignal] // last signal that a caller sent; nil: none
 
@@ -74,6 +77,7 @@ type live struct {
 	stored      command.State      // state that the journal has
 	storedFence int64              // fence that the journal has
 	storedNode  string             // node that the journal has
+	written     int64              // version that was written last
 	unstored    bool               // cmd has changes that the journal has not
 	retry       time.Duration      // wait before the next try to store; 0 after a success
 	flushTimer  *time.Timer        // when to flush
@@ -90,6 +94,12 @@ type live struct {
 	// masks are those of the last Run; a stream's is for the goroutine that gives its
 	// output, and for whoever waits for the process when that has returned.
 	masks [len(command.Streams)]*output.RedactedStream
+	// gauges are likewise.
+	gauges [len(command.Streams)]*output.Gauge
+	// progressTold is when progress was told last; tellBy is when the next is to be,
+	// nil where none waits.
+	progressTold time.Time
+	tellBy       <-chan time.Time
 	// writes has the outcome of the one write at a time; capacity 1.
 	writes chan write
 }
@@ -110,8 +120,9 @@ type sentSignal struct {
 // Snapshot is a command at one moment.
 type Snapshot struct {
 	command.Command
-	Queue *QueuePlace        // nil unless it is queued
-	Gate  *approval.Approval // nil unless it waits for approval
+	Queue    *QueuePlace        // nil unless it is queued
+	Gate     *approval.Approval // nil unless it waits for approval
+	Watchers int                // how many watch its output just now
 }
 
 func (s Snapshot) position() int {
@@ -133,9 +144,10 @@ func newLive(e *Engine, c command.Command) (*live, error) {
 		cmd:    c,
 		grace:  defaultGrace,
 		stored: c.State, storedFence: c.Fence, storedNode: c.Node,
+		written: c.Version,
 	}
 	l.log = output.ResumeLog(c.ID, e.journal, e.unsaved, &l.bell, c.Size)
-	l.ticket = &ticket{id: c.ID, host: c.Spec.Host, priority: c.Spec.Priority, granted: make(chan struct{}), moved: l.bell.Ring}
+	l.ticket = &ticket{id: c.ID, host: c.Spec.Host, priority: c.Spec.Priority, granted: make(chan struct{}), moved: l.moved}
 	redaction := e.redaction
 	if len(c.Spec.Redact) > 0 {
 		var err error
@@ -173,6 +185,7 @@ func (l *live) snapshot() Snapshot {
 	if s.State == command.Queued {
 		s.Queue = l.engine.queue.place(l.ticket)
 	}
+	s.Watchers = int(l.watchers.Load())
 	return s
 }
 
@@ -216,7 +229,19 @@ func (l *live) change(f func(c *command.Command)) {
 	l.cmd.Version++
 	l.mu.Unlock()
 	l.unstored = true
+	l.announce()
+}
+
+// announce wakes whoever watches the command, or all commands. Anyone may call it.
+func (l *live) announce() {
 	l.bell.Ring()
+	l.engine.feed.touch(l)
+}
+
+// moved is announce where only its place in the queue may be another one.
+func (l *live) moved() {
+	l.bell.Ring()
+	l.engine.feed.move(l)
 }
 
 // enter moves the command to the state that follows from ev. It must follow.
@@ -487,8 +512,9 @@ func (e *Engine) guard(doing, kind, name string, f func() error) (err error) {
 	return f()
 }
 
-// append adds output to the log. It blocks while the store is behind.
-func (l *live) append(s command.Stream, data []byte) error {
+// append adds output to the log, and sees what it says about the progress. It
+// blocks while the store is behind.
+func (l *live) append(s command.Stream, data []byte, g *output.Gauge) error {
 	if len(data) == 0 {
 		return nil
 	}
@@ -497,6 +523,7 @@ func (l *live) append(s command.Stream, data []byte) error {
 	if err != nil {
 		return err
 	}
+	l.measure(g, data)
 	if unsaved == len(data) || unsaved >= flushAt {
 		select {
 		case l.dirty <- struct{}{}:

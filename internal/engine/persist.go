@@ -52,13 +52,13 @@ func (l *live) flush(ctx context.Context) {
 	if l.writing || l.superseded {
 		return // wrote sees to the rest
 	}
-	chunks := l.log.Unsaved(flushMost)
+	chunks, order := l.log.Unsaved(flushMost)
 	if len(chunks) == 0 && !l.unstored {
 		return
 	}
 	l.writing = true
 	l.unstored = false
-	ch := l.changeOf(l.cmd, chunks)
+	ch := l.changeOf(l.cmd, chunks, order)
 	go func() { l.writes <- l.apply(ctx, ch) }()
 }
 
@@ -66,6 +66,10 @@ func (l *live) flush(ctx context.Context) {
 func (l *live) wrote(w write) bool {
 	l.writing = false
 	l.engine.noteStore(w.err)
+	if w.err != nil || w.cmd.Version != l.written {
+		l.written = w.cmd.Version
+		l.engine.feed.stir()
+	}
 	if w.err == nil || l.reconcile(w) {
 		l.stored, l.storedFence, l.storedNode = w.cmd.State, w.cmd.Fence, w.cmd.Node
 		l.untold = l.untold[w.told:]
@@ -111,8 +115,8 @@ func (l *live) foreign(w write) bool {
 }
 
 // changeOf gives the change that takes the journal to c with chunks, which
-// follow what it has.
-func (l *live) changeOf(c command.Command, chunks []command.Chunk) command.Change {
+// follow what it has, and their order.
+func (l *live) changeOf(c command.Command, chunks []command.Chunk, order []command.Sizes) command.Change {
 	c.Size = l.log.SavedSizes()
 	for _, ch := range chunks {
 		c.Size[ch.Stream] = ch.End()
@@ -121,7 +125,7 @@ func (l *live) changeOf(c command.Command, chunks []command.Chunk) command.Chang
 	if at := l.lastOutput.Load(); at > c.LastActivity.UnixNano() {
 		c.LastActivity = time.Unix(0, at)
 	}
-	return command.Change{From: l.stored, Fence: l.storedFence, Command: c, Output: chunks, Audit: slices.Clone(l.untold)}
+	return command.Change{From: l.stored, Fence: l.storedFence, Command: c, Output: chunks, Order: order, Audit: slices.Clone(l.untold)}
 }
 
 // apply makes one write, however long the store takes: a write that was given up
@@ -151,7 +155,8 @@ func (l *live) persist(ctx context.Context, c command.Command) error {
 			return fault.New(fault.Aborted, fault.ReasonSuperseded, "another owner has the command")
 		}
 		last := ctx.Err() != nil
-		w := l.apply(ctx, l.changeOf(c, l.log.Unsaved(math.MaxInt)))
+		chunks, order := l.log.Unsaved(math.MaxInt)
+		w := l.apply(ctx, l.changeOf(c, chunks, order))
 		if l.wrote(w) {
 			l.unstored = false
 			return nil
@@ -174,6 +179,9 @@ func (l *live) persist(ctx context.Context, c command.Command) error {
 func (l *live) end(ctx context.Context, ev command.Event, f func(c *command.Command)) bool {
 	l.log.Close()
 	c := l.cmd
+	if p, news := l.takeSeen(); news { // the last of it
+		c.Progress = &p
+	}
 	advance(&c, ev, time.Now(), func(c *command.Command) {
 		blank(&c.Spec)
 		c.Spec.Redact = nil
@@ -202,7 +210,7 @@ func (l *live) end(ctx context.Context, ev command.Event, f func(c *command.Comm
 func (l *live) tellEnd() {
 	l.log.Close()
 	l.log.Seal()
-	l.bell.Ring()
+	l.announce()
 	l.engine.meter.Ended(l.cmd.State, l.cmd.Duration(l.cmd.EndTime))
 }
 
@@ -215,7 +223,7 @@ func (l *live) endTold(ctx context.Context, c command.Command) audit.Entry {
 	var told [len(command.Streams)]*audit.Output
 	sizes, _ := l.log.Sizes()
 	saved := l.log.SavedSizes()
-	rest := l.log.Unsaved(math.MaxInt)
+	rest, _ := l.log.Unsaved(math.MaxInt)
 	for _, s := range command.Streams {
 		t := &l.tallies[s]
 		// The journal has what an owner before has stored. Without it there is no digest.

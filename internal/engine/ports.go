@@ -35,8 +35,16 @@ type Journal interface {
 	Record(ctx context.Context, told ...audit.Entry) error
 	Get(ctx context.Context, id string) (command.Command, error)
 	List(ctx context.Context, f command.Filter) ([]command.Command, error)
+	// Changes gives the commands that have changed behind the number after, in the
+	// order of their last change, at most limit; one that cannot be read has its ID
+	// alone. LastChange gives the highest number given.
+	Changes(ctx context.Context, after int64, limit int) ([]command.Changed, error)
+	LastChange(ctx context.Context) (int64, error)
 	// ReadOutput gives stored bytes from offset on, at most limit.
 	ReadOutput(ctx context.Context, id string, s command.Stream, offset int64, limit int) ([]byte, error)
+	// ReadOrder gives stored waypoints from the last one at or before position on, at
+	// most limit.
+	ReadOrder(ctx context.Context, id string, position int64, limit int) ([]command.Sizes, error)
 	// Ping reports whether the store can write now, by writing.
 	Ping(ctx context.Context) error
 	// Retain does one round of retention.

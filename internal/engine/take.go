@@ -23,12 +23,13 @@ import (
 // is left of 53 bits, which is what a JSON number has, is enough for 2^33 restarts.
 const versionLeap = 1 << 20
 
+// unfinishedStates are those of a command that has not ended.
+var unfinishedStates = []command.State{command.AwaitingApproval, command.Queued, command.Starting, command.Running}
+
 // recover takes up every command that has not ended, and gives those that need
 // an owner. It asks no host.
 func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
-	unfinished, err := e.journal.List(ctx, command.Filter{
-		States: []command.State{command.AwaitingApproval, command.Queued, command.Starting, command.Running},
-	})
+	unfinished, err := e.journal.List(ctx, command.Filter{States: unfinishedStates})
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +115,7 @@ func (e *Engine) voidWaiting(ctx context.Context, c command.Command, why error) 
 	if err := e.journal.Apply(ctx, ch); err != nil {
 		return c, err
 	}
+	e.feed.stir()
 	e.log.Error("a command waited for an approval that cannot be read; it was ended", "command", c.ID, "error", why)
 	return c, nil
 }
@@ -137,6 +139,7 @@ func (e *Engine) loseAttached(ctx context.Context, c command.Command) error {
 	if err := e.journal.Apply(ctx, ch); err != nil {
 		return err
 	}
+	e.feed.stir()
 	e.log.Warn("a command was lost with the last run of the service", "command", c.ID, "host", c.Spec.Host)
 	return nil
 }

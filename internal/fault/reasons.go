@@ -14,6 +14,7 @@ const (
 	ReasonRequestIDReused  = "REQUEST_ID_REUSED" // same id, other content
 	ReasonBadPageToken     = "BAD_PAGE_TOKEN"    // not a token of this list
 	ReasonOffsetBeyondEnd  = "OFFSET_BEYOND_END" // the stream ended before
+	ReasonEventsUnknown    = "EVENTS_UNKNOWN"    // no change has this number yet
 	ReasonNotRunning       = "NOT_RUNNING"       // nothing to signal or write to
 	ReasonStdinClosed      = "STDIN_CLOSED"      // input was not asked for, or has ended
 	ReasonInputBusy        = "INPUT_BUSY"        // the command does not read its input

@@ -12,12 +12,18 @@
 // never for a watcher; that pause is passed on to the host by SSH's own flow
 // control, so memory is bounded whatever a command prints.
 //
+// Beside the bytes the log keeps the order in which those of both streams came,
+// and has them stored in that order: see order.go. What is appended is looked
+// through for progress by a Gauge (gauge.go), whose forms are in meters.go; they
+// are much of this room, and know nothing of the rest.
+//
 // What must not show in the log is masked before Append: see Redaction.
 package output
 
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -55,10 +61,14 @@ type Budget struct {
 // have a little whatever the others have.
 func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 
-// Source reads what memory holds no more. The store is one. It gives the bytes
-// from offset on, at most limit, fewer only where no more are stored.
+// Source reads what memory holds no more. The store is one.
 type Source interface {
+	// ReadOutput gives the bytes from offset on, at most limit, fewer only where no
+	// more are stored.
 	ReadOutput(ctx context.Context, id string, s command.Stream, offset int64, limit int) ([]byte, error)
+	// ReadOrder gives the stored waypoints from the last one at or before a position
+	// on, at most limit, fewer only where no more are stored.
+	ReadOrder(ctx context.Context, id string, position int64, limit int) ([]command.Sizes, error)
 }
 
 // Log is the log of one command. All methods may be called concurrently.
@@ -70,6 +80,7 @@ type Log struct {
 
 	mu      sync.Mutex
 	streams [len(command.Streams)]stream
+	order   order         // in which their bytes came
 	unsaved int           // bytes of both streams that the store has not got
 	room    chan struct{} // closed when unsaved has fallen; nil while nobody waits
 	sealed  bool          // no more will be appended
@@ -104,6 +115,7 @@ func ResumeLog(id string, source Source, budget *Budget, bell *Bell, at command.
 	for _, s := range command.Streams {
 		l.streams[s].size, l.streams[s].saved = at[s], at[s]
 	}
+	l.order.resume(at)
 	return l
 }
 
@@ -125,6 +137,9 @@ func (l *Log) Append(s command.Stream, data []byte) (unsaved int, err error) {
 		l.mu.Unlock()
 		return 0, ErrClosed
 	}
+	if len(data) > 0 {
+		l.order.before(s, l.sizes())
+	}
 	l.streams[s].append(data)
 	l.unsaved += len(data)
 	l.budget.used.Add(int64(len(data)))
@@ -137,7 +152,8 @@ func (l *Log) Append(s command.Stream, data []byte) (unsaved int, err error) {
 // full reports whether Append must wait. A log that waits for the budget has
 // unsaved bytes of its own, so its own next SavedTo wakes it.
 func (l *Log) full() bool {
-	return l.unsaved >= MaxUnsaved || l.unsaved >= budgetShare && l.budget.used.Load() >= l.budget.limit
+	return l.unsaved >= MaxUnsaved || l.unsaved >= budgetShare && l.budget.used.Load() >= l.budget.limit ||
+		len(l.order.points) >= mostPoints && len(l.order.unsaved(l.savedSizes())) >= mostPoints
 }
 
 func (t *stream) append(data []byte) {
@@ -163,27 +179,25 @@ func (t *stream) append(data []byte) {
 }
 
 // Unsaved gives output that the store has not got, in chunks of at most 1 MiB,
-// about limit bytes in all. The owner stores them and calls SavedTo.
-func (l *Log) Unsaved(limit int) []command.Chunk {
+// about limit bytes in all, the first that came, and the waypoints in it. The
+// owner stores both and calls SavedTo.
+func (l *Log) Unsaved(limit int) (chunks []command.Chunk, order []command.Sizes) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var chunks []command.Chunk
+	to := l.prefix(limit)
 	for _, s := range command.Streams {
 		t := &l.streams[s]
 		for _, g := range t.segments {
-			if limit <= 0 {
-				break
-			}
-			if g.end() <= t.saved {
+			from, end := max(t.saved, g.offset), min(to[s], g.end())
+			if from >= end {
 				continue
 			}
-			from := max(0, t.saved-g.offset)
-			data := g.data[from:len(g.data):len(g.data)]
-			chunks = append(chunks, command.Chunk{Stream: s, Offset: g.offset + from, Data: data})
-			limit -= len(data)
+			data := g.data[from-g.offset : end-g.offset : end-g.offset]
+			chunks = append(chunks, command.Chunk{Stream: s, Offset: from, Data: data})
 		}
 	}
-	return chunks
+	order = l.order.unsaved(l.savedSizes())
+	return chunks, slices.Clone(order[:command.Before(order, to.Position()-1)+1])
 }
 
 // SavedTo says that the store has each stream up to these offsets. Offsets that
@@ -200,6 +214,7 @@ func (l *Log) SavedTo(sizes command.Sizes) {
 			t.forget()
 		}
 	}
+	l.order.forget(l.savedSizes())
 	l.wakeAppend()
 }
 
@@ -255,24 +270,27 @@ func (l *Log) Release() {
 	l.budget.used.Add(-int64(l.unsaved))
 }
 
-// Sizes gives the size of each stream so far, and whether that is final.
+// Sizes gives the size of each stream so far, which is a place in the order, and
+// whether that is final.
 func (l *Log) Sizes() (sizes command.Sizes, sealed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, s := range command.Streams {
-		sizes[s] = l.streams[s].size
-	}
-	return sizes, l.sealed
+	return l.sizes(), l.sealed
 }
 
 // SavedSizes gives how much of each stream the store has.
 func (l *Log) SavedSizes() (sizes command.Sizes) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, s := range command.Streams {
-		sizes[s] = l.streams[s].saved
-	}
-	return sizes
+	return l.savedSizes()
+}
+
+// Remembers reports whether the byte at an offset is in memory.
+func (l *Log) Remembers(s command.Stream, offset int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := &l.streams[s]
+	return len(t.segments) > 0 && t.segments[0].offset <= offset && offset < t.size
 }
 
 // Read gives bytes of a stream from offset on, at most limit, from memory or

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -22,18 +23,50 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type kept struct {
 	mu    sync.Mutex
 	bytes [2][]byte
+	order []command.Sizes
 	reads int
+
+	orderReads int
 }
 
-func (k *kept) save(t testing.TB, chunks []command.Chunk) {
+// store saves what a log has unsaved, about limit bytes, and tells the log.
+func (k *kept) store(t testing.TB, log *output.Log, limit int) (chunks []command.Chunk) {
+	chunks, order := log.Unsaved(limit)
+	k.save(t, chunks, order)
+	log.SavedTo(ends(chunks, log.SavedSizes()))
+	return chunks
+}
+
+func (k *kept) save(t testing.TB, chunks []command.Chunk, order []command.Sizes) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	begin := command.Sizes{int64(len(k.bytes[0])), int64(len(k.bytes[1]))}
+	end := ends(chunks, begin)
+	for _, p := range order {
+		if p.Position() < begin.Position() || p.Position() >= end.Position() || !p.Within(end) {
+			t.Errorf("a waypoint at %v in output from %v to %v", p, begin, end)
+		}
+	}
+	if k.order = append(k.order, order...); !command.Rising(k.order) {
+		t.Errorf("the waypoints do not rise: %v", k.order)
+	}
 	for _, c := range chunks {
 		if int64(len(k.bytes[c.Stream])) != c.Offset {
 			t.Errorf("%s: a chunk at offset %d where %d bytes are saved", c.Stream, c.Offset, len(k.bytes[c.Stream]))
 		}
 		k.bytes[c.Stream] = append(k.bytes[c.Stream], c.Data...)
 	}
+}
+
+func (k *kept) ReadOrder(_ context.Context, id string, position int64, limit int) ([]command.Sizes, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if id != "c1" {
+		return nil, fmt.Errorf("asked for %q", id)
+	}
+	k.orderReads++
+	points := k.order[max(0, command.Before(k.order, position)):]
+	return slices.Clone(points[:min(len(points), limit)]), nil
 }
 
 func (k *kept) ReadOutput(_ context.Context, id string, s command.Stream, offset int64, limit int) ([]byte, error) {
@@ -93,10 +126,7 @@ func TestEveryReaderGetsEveryByte(t *testing.T) {
 		for {
 			rung := bell.Rung()
 			_, sealed := log.Sizes()
-			chunks := log.Unsaved(1 << 20)
-			store.save(t, chunks)
-			log.SavedTo(ends(chunks, log.SavedSizes()))
-			if len(chunks) == 0 {
+			if len(store.store(t, log, 1<<20)) == 0 {
 				if sealed {
 					return
 				}
@@ -157,7 +187,8 @@ func TestAppendWaitsForTheStore(t *testing.T) {
 			t.Fatal("Append did not wait although the store is behind")
 		default:
 		}
-		log.SavedTo(ends(log.Unsaved(1), log.SavedSizes()))
+		chunks, _ := log.Unsaved(1)
+		log.SavedTo(ends(chunks, log.SavedSizes()))
 		if err := <-returned; err != nil {
 			t.Fatal(err)
 		}
@@ -234,9 +265,7 @@ func TestSavedOutputLeavesMemory(t *testing.T) {
 	piece := noise(64 << 10)
 	for range 200 {
 		log.Append(command.Stdout, piece)
-		chunks := log.Unsaved(1 << 30)
-		store.save(t, chunks)
-		log.SavedTo(ends(chunks, log.SavedSizes()))
+		store.store(t, log, 1<<30)
 	}
 	end := int64(200 * len(piece))
 	if data, err := log.Read(t.Context(), command.Stdout, end-output.Window, 1); err != nil || len(data) != 1 || store.reads != 0 {
@@ -264,7 +293,7 @@ func TestResumeLog(t *testing.T) {
 		t.Errorf("before anything new: %q, %d unsaved", got, log.UnsavedBytes())
 	}
 	log.Append(command.Stdout, []byte("world"))
-	if chunks := log.Unsaved(1 << 20); len(chunks) != 1 || chunks[0].Offset != 6 || string(chunks[0].Data) != "world" {
+	if chunks, _ := log.Unsaved(1 << 20); len(chunks) != 1 || chunks[0].Offset != 6 || string(chunks[0].Data) != "world" {
 		t.Errorf("unsaved: %+v", chunks)
 	}
 	if got := read(2, 100) + "|" + read(6, 100) + "|" + read(11, 1); got != "llo |world|" {
@@ -285,7 +314,8 @@ func BenchmarkAppend(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if n, _ := log.Append(command.Stdout, piece); n >= 1<<20 {
-					log.SavedTo(ends(log.Unsaved(1<<30), log.SavedSizes()))
+					chunks, _ := log.Unsaved(1 << 30)
+					log.SavedTo(ends(chunks, log.SavedSizes()))
 				}
 			}
 		})

@@ -58,7 +58,8 @@ func (c *call) masked(text string) string {
 }
 
 // step is one thing done around every call. A step that does not call next
-// refuses the call.
+// refuses the call. Its variables are on the stack while the call lasts, which for
+// streams may be long: what is needed before or after next alone is in functions of its own.
 type step func(ctx context.Context, c *call, next func(context.Context) error) error
 
 // chain is the list of steps, outermost first.

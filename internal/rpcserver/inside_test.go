@@ -31,6 +31,7 @@ func TestEveryMethodHasAClass(t *testing.T) {
 		"CommandService/Signal":           access.ClassRead,
 		"CommandService/SendInput":        access.ClassRead,
 		"CommandService/ListCommands":     access.ClassList,
+		"EventService/WatchEvents":        access.ClassStream,
 		"HostService/ListHosts":           access.ClassList,
 		"HostService/GetHost":             access.ClassRead,
 		"HostService/CheckHost":           access.ClassRead,

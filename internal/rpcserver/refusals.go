@@ -31,15 +31,15 @@ func tellRefusals(refusals Refusals) step {
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
 		err := next(ctx)
 		if access.RefusedByAccess(err) {
-			refusals.Tell(ctx, c.refusal(err))
+			c.tell(ctx, refusals, err)
 		}
 		return err
 	}
 }
 
-// refusal gives what the audit is told of a call that fails with err. Of the
-// request it has what names things, never its content.
-func (c *call) refusal(err error) audit.Entry {
+// tell tells the audit of a call that fails with err. Of the request it has what
+// names things, never its content.
+func (c *call) tell(ctx context.Context, refusals Refusals, err error) {
 	f := faultOf(err)
 	e := audit.Entry{
 		Kind: audit.Refused, Principal: c.caller.Name, Origin: string(c.caller.Origin), Address: c.caller.Address, Call: c.caller.Call,
@@ -50,7 +50,7 @@ func (c *call) refusal(err error) audit.Entry {
 	if m, ok := c.message.Load().(proto.Message); ok {
 		describe(&e, m.ProtoReflect())
 	}
-	return e
+	refusals.Tell(ctx, e)
 }
 
 // methodName gives "Service/Method" of a method that is there. One that is not is

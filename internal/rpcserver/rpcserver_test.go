@@ -168,6 +168,7 @@ func open(t testing.TB, svc *service, drain time.Duration, change ...func(*rpcse
 	}
 	telexecv1.RegisterCommandServiceServer(d.Server, svc)
 	telexecv1.RegisterHostServiceServer(d.Server, hosts{of: svc})
+	telexecv1.RegisterEventServiceServer(d.Server, telexecv1.UnimplementedEventServiceServer{})
 	telexecv1.RegisterAdminServiceServer(d.Server, telexecv1.UnimplementedAdminServiceServer{})
 	telexecv1.RegisterApprovalServiceServer(d.Server, telexecv1.UnimplementedApprovalServiceServer{})
 	telexecv1.RegisterPolicyServiceServer(d.Server, telexecv1.UnimplementedPolicyServiceServer{})

@@ -56,35 +56,38 @@ func observe(log *slog.Logger, meter Meter) step {
 		start := time.Now()
 		meter.CallStarted()
 		err := next(ctx)
-		took := time.Since(start)
-
-		code, level := "OK", slog.LevelInfo
-		attrs := make([]slog.Attr, 0, 7)
-		attrs = append(attrs, slog.String("method", shorten(c.method, maxName)), slog.Duration("duration", took))
-		if c.caller.Name != "" {
-			attrs = append(attrs, slog.String("principal", c.caller.Name))
-		}
-		if c.caller.Address != "" { // the audit may count a refusal together with others
-			attrs = append(attrs, slog.String("address", c.caller.Address))
-		}
-		if err != nil {
-			e := faultOf(err)
-			code = kinds[e.Kind].code.String()
-			if told := codes.Code(c.told.Load()); told != codes.OK {
-				code = told.String()
-			}
-			attrs = append(attrs, slog.String("reason", e.Reason))
-			if e.Reason != fault.ReasonPolicyDenied { // which quotes the command; the audit tells it
-				attrs = append(attrs, slog.String("error", c.masked(e.Error())))
-			}
-			if e.Kind == fault.Internal || e.Kind == fault.DataLoss {
-				level = slog.LevelError
-			}
-		}
-		meter.Call(c.label(), code, took)
-		log.LogAttrs(ctx, level, "call", append(attrs, slog.String("code", code))...)
+		c.answered(ctx, log, meter, time.Since(start), err)
 		return err
 	}
+}
+
+// answered tells log and meter of a call that has ended.
+func (c *call) answered(ctx context.Context, log *slog.Logger, meter Meter, took time.Duration, err error) {
+	code, level := "OK", slog.LevelInfo
+	attrs := make([]slog.Attr, 0, 7)
+	attrs = append(attrs, slog.String("method", shorten(c.method, maxName)), slog.Duration("duration", took))
+	if c.caller.Name != "" {
+		attrs = append(attrs, slog.String("principal", c.caller.Name))
+	}
+	if c.caller.Address != "" { // the audit may count a refusal together with others
+		attrs = append(attrs, slog.String("address", c.caller.Address))
+	}
+	if err != nil {
+		e := faultOf(err)
+		code = kinds[e.Kind].code.String()
+		if told := codes.Code(c.told.Load()); told != codes.OK {
+			code = told.String()
+		}
+		attrs = append(attrs, slog.String("reason", e.Reason))
+		if e.Reason != fault.ReasonPolicyDenied { // which quotes the command; the audit tells it
+			attrs = append(attrs, slog.String("error", c.masked(e.Error())))
+		}
+		if e.Kind == fault.Internal || e.Kind == fault.DataLoss {
+			level = slog.LevelError
+		}
+	}
+	meter.Call(c.label(), code, took)
+	log.LogAttrs(ctx, level, "call", append(attrs, slog.String("code", code))...)
 }
 
 // recoverPanics turns a panic into an internal error: one broken call does not
@@ -132,14 +135,23 @@ func authenticate(who access.Authenticator, limiter Limiter) step {
 		if open(c.method) {
 			return next(ctx)
 		}
-		shown := access.Credentials{Token: bearer(first(ctx, "authorization")), Client: c.client}
-		p, err := prove(ctx, who, limiter, shown, c.caller.Address)
+		known, err := c.identify(ctx, who, limiter)
 		if err != nil {
-			return tooMany(limiter, c.caller.Address, err)
+			return err
 		}
-		c.caller.Principal = p
-		return next(access.WithCaller(ctx, c.caller))
+		return next(known)
 	}
+}
+
+// identify gives the context with the caller.
+func (c *call) identify(ctx context.Context, who access.Authenticator, limiter Limiter) (context.Context, error) {
+	shown := access.Credentials{Token: bearer(first(ctx, "authorization")), Client: c.client}
+	p, err := prove(ctx, who, limiter, shown, c.caller.Address)
+	if err != nil {
+		return nil, tooMany(limiter, c.caller.Address, err)
+	}
+	c.caller.Principal = p
+	return access.WithCaller(ctx, c.caller), nil
 }
 
 func prove(ctx context.Context, who access.Authenticator, limiter Limiter, shown access.Credentials, address string) (access.Principal, error) {

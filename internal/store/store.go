@@ -141,7 +141,7 @@ type Commands interface {
 	// stored state or fence is not the expected one, or the output does not begin
 	// where the stored output ends; with NotFound (UNKNOWN_COMMAND) when there is
 	// no such command; with Invalid when the output has a gap or an overlap in
-	// itself. Its audit entries are stored with it.
+	// itself, or Order is not within it. Its audit entries are stored with it.
 	Apply(ctx context.Context, ch command.Change) error
 
 	// Get gives a command, or NotFound (UNKNOWN_COMMAND).
@@ -152,12 +152,30 @@ type Commands interface {
 	// thing asked for, not of the history.
 	List(ctx context.Context, f command.Filter) ([]command.Command, error)
 
+	// Changes gives the commands that have changed behind the number after, in the
+	// order of their last change, at most limit: each occurs once, as it is now. A
+	// number is given by Create, Decide, and an Apply that changes the version, in the
+	// order in which they are committed: once Changes has told one, none at or below
+	// it comes later. Of a damaged record, which is logged, the Command has its ID
+	// alone. What Retain has deleted is not told.
+	Changes(ctx context.Context, after int64, limit int) ([]command.Changed, error)
+
+	// LastChange gives the highest number that was ever given; 0 before the first. It
+	// never falls, whatever Retain deletes and however often the store is opened.
+	LastChange(ctx context.Context) (int64, error)
+
 	// ReadOutput gives the stored bytes of a stream from offset on: max of them,
 	// or fewer where the stored output ends; none, without an error, at or behind
 	// that end. It fails with OutOfRange (OUTPUT_TRIMMED, metadata
 	// earliest_offset) when retention has removed the byte at offset, and with
 	// NotFound (UNKNOWN_COMMAND).
 	ReadOutput(ctx context.Context, id string, stream command.Stream, offset int64, max int) ([]byte, error)
+
+	// ReadOrder gives the stored waypoints of both streams (see command.Path) from the
+	// last one at or before position on: max of them, or fewer where there are no more.
+	// Those between bytes that retention has removed may be gone. It fails with NotFound
+	// (UNKNOWN_COMMAND), and with DataLoss (STORE_DAMAGED).
+	ReadOrder(ctx context.Context, id string, position int64, max int) ([]command.Sizes, error)
 
 	// Retain does one round of retention, at most r.Batch commands of it: it cuts
 	// output, deletes commands with all that belongs to them, and forgets request

@@ -56,7 +56,7 @@ func (w *writer) create(c command.Command, hash []byte, sealed sealedSpec, gate 
 			return stored, false, err
 		}
 	}
-	r, err := w.insertCommand.ExecContext(ctx, append(fixedValues(&c), changingValues(&c)...)...)
+	r, err := w.insertCommand.ExecContext(ctx, append(append(fixedValues(&c), changingValues(&c)...), w.nextChange+1)...)
 	if err != nil {
 		return stored, false, err
 	}
@@ -65,6 +65,7 @@ func (w *writer) create(c command.Command, hash []byte, sealed sealedSpec, gate 
 	} else if n == 0 {
 		return stored, false, fault.New(fault.Internal, fault.ReasonInternal, "there is a command %q already", c.ID)
 	}
+	w.nextChange++
 	if _, err := w.insertSpec.ExecContext(ctx, append([]any{c.ID}, askedValues(&c.Spec)...)...); err != nil {
 		return stored, false, err
 	}
@@ -152,6 +153,9 @@ func (s *Store) Apply(ctx context.Context, ch command.Change) error {
 	if err != nil {
 		return err
 	}
+	if err := checkOrder(ch.Order, run); err != nil {
+		return err
+	}
 	if streams := run.bulky(); len(streams) > 0 && bulk.Named(ch.Command.ID) {
 		return failed(op, s.applyBulk(ctx, &ch, run, streams))
 	}
@@ -190,19 +194,21 @@ func runOf(output []command.Chunk) (extent, error) {
 func (w *writer) apply(ch *command.Change, run extent, laid filed) error {
 	ctx := context.Background()
 	c := &ch.Command
+	number := w.nextChange + 1
 	values := append(changingValues(c),
+		c.Version, number,
 		run.to[command.Stdout], run.to[command.Stderr],
 		c.Ended(), run.to[command.Stdout], run.to[command.Stderr],
 		c.ID, string(ch.From), ch.Fence, run.from[command.Stdout], run.from[command.Stderr])
-	r, err := w.update.ExecContext(ctx, values...)
+	var changed int64
+	err := w.update.QueryRowContext(ctx, values...).Scan(&changed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return w.refusal(ctx, ch, run)
+	}
 	if err != nil {
 		return err
 	}
-	if n, err := r.RowsAffected(); err != nil {
-		return err
-	} else if n == 0 {
-		return w.refusal(ctx, ch, run)
-	}
+	w.nextChange = max(w.nextChange, changed)
 	for stream, e := range laid {
 		if e != nil {
 			if _, err := w.insertPiece.ExecContext(ctx, c.ID, int64(stream), e.Offset, e.Sums, e.Length); err != nil {
@@ -220,6 +226,9 @@ func (w *writer) apply(ch *command.Change, run extent, laid filed) error {
 				return err
 			}
 		}
+	}
+	if err := w.putOrder(ctx, c.ID, ch.Order); err != nil {
+		return err
 	}
 	if needsStart(ch.From) && !needsStart(c.State) {
 		if _, err = w.deleteStart.ExecContext(ctx, c.ID); err != nil {

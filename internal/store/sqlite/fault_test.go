@@ -213,14 +213,15 @@ func TestHalfWay(t *testing.T) {
 	for _, on := range []string{
 		"INSERT ON command", "INSERT ON command_spec", "INSERT ON command_start", "INSERT ON command_label", "INSERT ON command_redact", "INSERT ON request",
 		"INSERT ON audit", "INSERT ON audit_head", "DELETE ON command_redact",
-		"INSERT ON output_chunk", "UPDATE ON command", "DELETE ON command_start",
-		"DELETE ON output_chunk", "DELETE ON command_label", "DELETE ON request", "DELETE ON command", "DELETE ON command_spec",
+		"INSERT ON output_chunk", "INSERT ON output_order", "UPDATE ON command", "DELETE ON command_start",
+		"DELETE ON output_chunk", "DELETE ON output_order", "DELETE ON command_label", "DELETE ON request", "DELETE ON command", "DELETE ON command_spec",
 	} {
 		t.Run(on, func(t *testing.T) {
 			s := open(t, t.TempDir())
 			defer s.Close()
 			c := create(t, s)
-			next := end(c, command.Chunk{Data: make([]byte, 3<<20)})
+			next := end(c, command.Chunk{Data: make([]byte, 3<<20)}, command.Chunk{Stream: command.Stderr, Data: []byte("err")})
+			next.Order = []command.Sizes{{1 << 20, 1}}
 			steps := []func() error{
 				func() error { _, _, err := s.Create(t.Context(), c, nil, nil, accepted(c)); return err },
 				func() error { return s.Apply(t.Context(), next) },
@@ -265,7 +266,7 @@ func TestHalfWay(t *testing.T) {
 			if err := verify(t, s); err != nil {
 				t.Fatal(err)
 			}
-			if got := tables(t, s); got != "command 1 command_label 1 command_spec 1 command_start 1 command_redact 0 approval 0 output_chunk 0 request 0 api_key 0 audit 3 audit_head 1 " {
+			if got := tables(t, s); got != "command 1 command_label 1 command_spec 1 command_start 1 command_redact 0 approval 0 output_chunk 0 output_order 0 request 0 api_key 0 audit 3 audit_head 1 " {
 				t.Fatalf("at last there is %s", got)
 			}
 		})
@@ -275,7 +276,7 @@ func TestHalfWay(t *testing.T) {
 // tables counts the rows of all tables.
 func tables(t *testing.T, s *Store) (counts string) {
 	t.Helper()
-	for _, name := range []string{"command", "command_label", "command_spec", "command_start", "command_redact", "approval", "output_chunk", "request", "api_key", "audit", "audit_head"} {
+	for _, name := range []string{"command", "command_label", "command_spec", "command_start", "command_redact", "approval", "output_chunk", "output_order", "request", "api_key", "audit", "audit_head"} {
 		var n int
 		if err := s.read.QueryRow("SELECT count(*) FROM " + name).Scan(&n); err != nil {
 			t.Fatal(err)

@@ -204,6 +204,10 @@ func TestMigrateWhatIsThere(t *testing.T) {
 			c.Spec.Env["A"] != "O" || string(c.Spec.Stdin) != "in" {
 			t.Errorf("from version %d: %+v, %v", version, c, err)
 		}
+		list, err := s.Changes(t.Context(), 0, 10)
+		if last, lastErr := s.LastChange(t.Context()); err != nil || lastErr != nil || last != 1 || len(list) != 1 || list[0].Number != 1 {
+			t.Errorf("from version %d: the last change is %d of %+v, %v, %v", version, last, list, err, lastErr)
+		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

@@ -17,6 +17,7 @@ import (
 
 const (
 	stepPieces   = 512     // rows of output removed in one step: 32 MiB at most
+	stepOrder    = 512     // rows of its order looked at in one step: 2 MiB at most
 	stepCommands = 32      // commands deleted in one step, each with
 	stepBytes    = 1 << 20 // so much output at most
 	batchDefault = 100
@@ -193,10 +194,12 @@ func (c *candidate) kept() int64 {
 // cut removes the output of c before to, exactly, and keeps c.earliest in step
 // with what is stored.
 func (r *retention) cut(ctx context.Context, c *candidate, to command.Sizes) error {
-	for c.earliest != to {
+	for more := false; more || c.earliest != to; {
 		next := c.earliest
 		err := r.step(ctx, func(ctx context.Context, w *writer) (err error) {
-			next, err = w.cut(ctx, c.id, c.earliest, to)
+			if next, err = w.cut(ctx, c.id, c.earliest, to); err == nil {
+				more, err = w.cutOrder(ctx, c.id, next)
+			}
 			return err
 		})
 		if err != nil {
@@ -335,6 +338,9 @@ func (w *writer) delete(ctx context.Context, id string) error {
 		if _, err := w.deleteRequest.ExecContext(ctx, principal, requestID, id); err != nil {
 			return err
 		}
+	}
+	if _, err := w.raiseFloor.ExecContext(ctx, id); err != nil {
+		return err
 	}
 	_, err = w.deleteCommand.ExecContext(ctx, id)
 	return err

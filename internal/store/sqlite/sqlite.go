@@ -107,6 +107,7 @@ type Store struct {
 
 	getOne     *sql.Stmt
 	readOutput *sql.Stmt
+	readOrder  *sql.Stmt
 	readWhere  *sql.Stmt
 
 	mu      sync.Mutex     // guards closed, and calls while closed is false
@@ -171,6 +172,9 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	if s.readOutput, err = s.read.PrepareContext(ctx, selectOutput); err != nil {
+		return nil, err
+	}
+	if s.readOrder, err = s.read.PrepareContext(ctx, selectOrder); err != nil {
 		return nil, err
 	}
 	if s.readWhere, err = s.read.PrepareContext(ctx, selectWhere); err != nil {

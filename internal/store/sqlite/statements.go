@@ -17,15 +17,16 @@ type statements struct {
 
 	insertRedact *sql.Stmt
 
-	update, where, insertPiece, deleteStart, deleteRedact *sql.Stmt
+	update, where, insertPiece, insertOrder, deleteStart, deleteRedact *sql.Stmt
 
 	insertAudit, putHead, indexAudit                                        *sql.Stmt
 	insertApproval, approvalVersion, updateApproval, updateSpec, updateHost *sql.Stmt
 	insertRole, deleteRoles                                                 *sql.Stmt
 	insertKey, validKey, revokeKey, useKey                                  *sql.Stmt
 
-	pieceAt, pieceAfter, deletePieces, setEarliest                        *sql.Stmt
+	pieceAt, pieceAfter, deletePieces, deleteOrder, setEarliest           *sql.Stmt
 	belongings, deleteCommand, deleteLabel, deleteRequest, forgetRequests *sql.Stmt
+	raiseFloor                                                            *sql.Stmt
 
 	all []*sql.Stmt
 }
@@ -42,7 +43,7 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.findRequest, "SELECT command, hash, create_time FROM request WHERE principal = ? AND request_id = ?"},
 		{&s.putRequest, "INSERT OR REPLACE INTO request (principal, request_id, command, hash, create_time) VALUES (?, ?, ?, ?, ?)"},
 		{&s.insertCommand, "INSERT INTO command (" + strings.Join(fixed, ", ") + ", " + strings.Join(changing, ", ") +
-			", stored_stdout, stored_stderr, kept) VALUES (" + placeholders(len(fixed)+len(changing)) + ", 0, 0, 0) ON CONFLICT (id) DO NOTHING"},
+			", changed, stored_stdout, stored_stderr, kept) VALUES (" + placeholders(len(fixed)+len(changing)+1) + ", 0, 0, 0) ON CONFLICT (id) DO NOTHING"},
 		{&s.insertSpec, "INSERT INTO command_spec (command, " + strings.Join(asked, ", ") + ") VALUES (" + placeholders(1+len(asked)) + ")"},
 		{&s.insertStart, "INSERT INTO command_start (command, env, stdin, sealed) VALUES (?, ?, ?, 1)"},
 		{&s.insertRedact, "INSERT INTO command_redact (command, sealed) VALUES (?, ?)"},
@@ -50,13 +51,16 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.getOne, selectCommand + " WHERE c.id = ?"},
 
 		// stored_* move to the end of the new output, and stay where there is none
-		// (-1); kept is set once the command has ended.
+		// (-1); kept is set once the command has ended. Mere output is no change.
 		{&s.update, "UPDATE command SET " + assignments(changing) + `,
+			changed = iif(version <> ?, ?, changed),
 			stored_stdout = max(stored_stdout, ?), stored_stderr = max(stored_stderr, ?),
 			kept = iif(?, max(max(stored_stdout, ?) - earliest_stdout, max(stored_stderr, ?) - earliest_stderr), 0)
-			WHERE id = ? AND state = ? AND fence = ? AND ? IN (-1, stored_stdout) AND ? IN (-1, stored_stderr)`},
+			WHERE id = ? AND state = ? AND fence = ? AND ? IN (-1, stored_stdout) AND ? IN (-1, stored_stderr)
+			RETURNING changed`},
 		{&s.where, selectWhere},
 		{&s.insertPiece, "INSERT INTO output_chunk (command, stream, offset, data, filed) VALUES (?, ?, ?, ?, ?)"},
+		{&s.insertOrder, "INSERT INTO output_order (command, position, stdout, points) VALUES (?, ?, ?, ?)"},
 		{&s.deleteStart, "DELETE FROM command_start WHERE command = ?"},
 		{&s.deleteRedact, "DELETE FROM command_redact WHERE command = ?"},
 
@@ -81,9 +85,15 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.pieceAt, "SELECT offset, data, filed FROM output_chunk WHERE command = ? AND stream = ? AND offset <= ? ORDER BY offset DESC LIMIT 1"},
 		{&s.pieceAfter, "SELECT offset FROM output_chunk WHERE command = ? AND stream = ? AND offset < ? ORDER BY offset LIMIT 1 OFFSET ?"},
 		{&s.deletePieces, "DELETE FROM output_chunk WHERE command = ? AND stream = ? AND offset < ?"},
+		// What lies before a row that begins in trimmed output is of trimmed output
+		// alone; of the first rows only, so that the cost is bounded.
+		{&s.deleteOrder, `DELETE FROM output_order WHERE command = ?1 AND position <
+			(SELECT max(position) FROM (SELECT position, stdout FROM output_order WHERE command = ?1 ORDER BY position LIMIT ?4)
+				WHERE stdout <= ?2 AND position - stdout <= ?3)`},
 		{&s.setEarliest, `UPDATE command SET earliest_stdout = ?2, earliest_stderr = ?3,
 			kept = max(stored_stdout - ?2, stored_stderr - ?3) WHERE id = ?1`},
 		{&s.belongings, "SELECT c.principal, s.request_id, s.labels FROM command c JOIN command_spec s ON s.command = c.id WHERE c.id = ?"},
+		{&s.raiseFloor, "UPDATE change_floor SET number = c.changed FROM command c WHERE c.id = ? AND number < c.changed"},
 		{&s.deleteCommand, "DELETE FROM command WHERE id = ?"},
 		{&s.deleteLabel, "DELETE FROM command_label WHERE name = ? AND value = ? AND command = ?"},
 		{&s.deleteRequest, "DELETE FROM request WHERE principal = ? AND request_id = ? AND command = ?"},

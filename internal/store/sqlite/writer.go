@@ -42,6 +42,10 @@ type writer struct {
 	// The end of the audit; see audit.go. The writer's goroutine has them.
 	committed, next chain
 
+	// The number of the last change, in the store and in the transaction under way;
+	// see changes.go. The writer's goroutine has them.
+	lastChange, nextChange int64
+
 	// turn is held while a transaction is under way, and by the checkpointer where
 	// it must have the WAL to itself.
 	turn sync.Mutex
@@ -97,6 +101,9 @@ func newWriter(ctx context.Context, path string, key *seal.Key, log *slog.Logger
 		return nil, err
 	}
 	if err = w.resume(ctx); err != nil {
+		return nil, err
+	}
+	if err = w.conn.QueryRowContext(ctx, selectLastChange).Scan(&w.lastChange); err != nil {
 		return nil, err
 	}
 	w.checkpointer, err = newCheckpointer(ctx, w)
@@ -247,7 +254,7 @@ func (w *writer) try(group []*change) (culprit *change, err error) {
 	if _, err := w.begin.ExecContext(ctx); err != nil {
 		return nil, err
 	}
-	w.next = w.committed
+	w.next, w.nextChange = w.committed, w.lastChange
 	for _, c := range group {
 		c.err = c.do()
 		if _, refused := errors.AsType[*fault.Error](c.err); c.err != nil && !refused {
@@ -263,7 +270,7 @@ func (w *writer) try(group []*change) (culprit *change, err error) {
 		w.undo(ctx)
 		return nil, err
 	}
-	w.committed = w.next
+	w.committed, w.lastChange = w.next, w.nextChange
 	return nil, nil
 }
 

@@ -322,9 +322,10 @@ func closed(b *bench) {
 	_, get := b.Get(ctx, c.ID)
 	_, list := b.List(ctx, command.Filter{})
 	_, read := b.ReadOutput(ctx, c.ID, command.Stdout, 0, 1)
+	_, order := b.ReadOrder(ctx, c.ID, 0, 1)
 	_, retain := b.Retain(ctx, command.Retention{Now: b.now})
 	_, _, replay := b.Replay(ctx, c, nil)
-	for _, err := range append(b.others(ctx, c), create, b.Apply(ctx, command.Change{From: c.State, Command: c}), get, list, read, retain, replay, b.Ping(ctx)) {
+	for _, err := range append(b.others(ctx, c), create, b.Apply(ctx, command.Change{From: c.State, Command: c}), get, list, read, order, retain, replay, b.Ping(ctx)) {
 		e := b.fails(err, fault.Unavailable, fault.ReasonStoreUnavailable)
 		if e.Hint == "" {
 			b.Fatalf("no hint in %v", err)
@@ -342,10 +343,11 @@ func endedContext(b *bench) {
 	_, get := b.Get(ctx, c.ID)
 	_, list := b.List(ctx, command.Filter{})
 	_, read := b.ReadOutput(ctx, c.ID, command.Stdout, 0, 1)
+	_, order := b.ReadOrder(ctx, c.ID, 0, 1)
 	_, retain := b.Retain(ctx, command.Retention{Now: b.now.Add(time.Hour), DeleteAfter: 1, TrimTo: 1})
 	_, _, replay := b.Replay(ctx, c, nil)
 	told := len(b.chain())
-	for _, err := range append(b.others(ctx, c), create, b.Apply(ctx, command.Change{From: c.State, Command: b.next(c, command.Running)}), get, list, read, retain, replay, b.Ping(ctx)) {
+	for _, err := range append(b.others(ctx, c), create, b.Apply(ctx, command.Change{From: c.State, Command: b.next(c, command.Running)}), get, list, read, order, retain, replay, b.Ping(ctx)) {
 		b.fails(err, fault.Cancelled, fault.ReasonCallCancelled)
 	}
 	b.pause()

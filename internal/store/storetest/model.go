@@ -16,12 +16,14 @@ import (
 type model struct {
 	commands map[string]*entry
 	requests map[[2]string]request
-	told     int // entries of the audit
+	told     int   // entries of the audit
+	number   int64 // of the last change
 }
 
 type entry struct {
 	command.Command
 	output [2][]byte // all that was ever written
+	number int64     // of its last change
 }
 
 type request struct {
@@ -54,7 +56,7 @@ func random(b *bench) {
 	m := &model{commands: map[string]*entry{}, requests: map[[2]string]request{}}
 	for range 300 {
 		b.now = b.now.Add(time.Duration(r.IntN(600)) * time.Second)
-		switch r.IntN(20) {
+		switch r.IntN(21) {
 		case 0, 1, 2, 3:
 			m.create(b, r)
 		case 4, 5, 6, 7, 8, 9, 10:
@@ -72,6 +74,8 @@ func random(b *bench) {
 			m.retain(b, r)
 		case 19:
 			b.pause()
+		case 20:
+			m.changes(b, r)
 		}
 	}
 	b.lists(command.Filter{}, m.all())
@@ -121,7 +125,8 @@ func (m *model) create(b *bench, r *rand.Rand) {
 	}
 	b.same(stored, c)
 	m.told++
-	m.commands[c.ID] = &entry{Command: c}
+	m.number++
+	m.commands[c.ID] = &entry{Command: c, number: m.number}
 	if c.Spec.RequestID != "" {
 		m.requests[key] = request{id: c.ID, hash: hash, time: c.CreateTime}
 	}
@@ -170,7 +175,8 @@ func (m *model) apply(b *bench, r *rand.Rand) {
 	}
 	b.must(err)
 	m.told += len(ch.Audit)
-	e.Command, e.output = ch.Command, output
+	m.number++
+	e.Command, e.output, e.number = ch.Command, output, m.number
 }
 
 func (m *model) read(b *bench, r *rand.Rand) {
