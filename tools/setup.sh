@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sees to what the tests need of the system: a real OpenSSH server and client, curl, and a C compiler for the race detector.
+# Sees to what the tests need of the system: a real OpenSSH server and client, curl, node, and a C compiler for the race detector.
 # As root on Debian it installs what is missing; otherwise it says in one line what is missing and how to get it. What only
-# some tests want (other SSH servers, other login shells, sudo) it tries to get in the same way; those tests skip, and say so,
+# some tests want (other SSH servers, other login shells, sudo, a browser) it tries to get in the same way; those tests skip, and say so,
 # where it cannot be had.
 # The tests start their own servers on loopback; the package's own sshd is not started.
 set -euo pipefail
@@ -26,6 +26,13 @@ need gcc gcc
 # The machines of sshtest are made with these two of util-linux, which every Debian has.
 need unshare util-linux
 need nsenter util-linux
+# What is in TypeScript.
+need node nodejs
+need npm npm
+if present node && ! node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)'; then
+  echo "node is $(node --version), and must be 20 or newer: https://nodejs.org" >&2
+  exit 1
+fi
 
 want dropbear dropbear-bin
 want busybox busybox-static
@@ -37,6 +44,8 @@ want yash yash
 want fish fish
 want tcsh tcsh
 want dash dash
+# For the tests of the web UI.
+want chromium chromium
 
 able=
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then able=yes; fi

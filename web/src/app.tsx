@@ -1,0 +1,304 @@
+// The frame of all pages: where one can go, how the connection is, who one is, and which keys there are.
+
+import { lazy, Suspense, useEffect, useRef, useState } from "react";
+import { ApprovalState, type GetServerInfoResponse } from "@telexec/client";
+import { client, problemOf, useConnection } from "./client.ts";
+import { noteServiceTime } from "./clock.ts";
+import { toDate, toSeconds } from "./format.ts";
+import { useKeys } from "./keys.ts";
+import { listen, useActive } from "./live.ts";
+import { CommandPage } from "./pages/command.tsx";
+import { CommandsPage } from "./pages/commands.tsx";
+import { NotFoundPage } from "./pages/notfound.tsx";
+import { ConnectionBanner } from "./parts/banner.tsx";
+import { Boundary } from "./parts/boundary.tsx";
+import { Dialog } from "./parts/dialog.tsx";
+import { Menu } from "./parts/menu.tsx";
+import { Time } from "./parts/small.tsx";
+import { Link, navigate, placeNow, usePlace, withQuery } from "./router.ts";
+import { hasRole, Session } from "./session.ts";
+import { chosenTheme, chooseTheme, type Theme } from "./theme.ts";
+
+const ApprovalsPage = lazy(() => import("./pages/approvals.tsx"));
+const HostsPage = lazy(() => import("./pages/hosts.tsx"));
+const AuditPage = lazy(() => import("./pages/audit.tsx"));
+
+export function App() {
+  const [session, setSession] = useState<GetServerInfoResponse>();
+  const [failed, setFailed] = useState("");
+  const [help, setHelp] = useState(false);
+  const place = usePlace();
+
+  useEffect(() => {
+    let gone = false;
+    const ask = (): void => {
+      const sent = Date.now();
+      client.serverInfo().then(
+        (info) => {
+          if (gone) return;
+          const began = toDate(info.startTime)?.getTime();
+          if (began !== undefined) noteServiceTime(began + (toSeconds(info.uptime) ?? 0) * 1000, sent, Date.now());
+          setSession(info);
+          setFailed("");
+        },
+        (error: unknown) => {
+          if (!gone) setFailed(problemOf(error).message);
+        },
+      );
+    };
+    ask();
+    void listen();
+    // Roles and the end of the credentials may change while the page is open.
+    const again = setInterval(ask, 60_000);
+    return () => {
+      gone = true;
+      clearInterval(again);
+    };
+  }, []);
+
+  useKeys({
+    "?": () => setHelp(true),
+    "g c": () => navigate("/"),
+    "g a": () => navigate("/approvals"),
+    "g h": () => navigate("/hosts"),
+    "g l": () => navigate("/audit"),
+    r: () => {
+      const here = placeNow();
+      // The filters stay. Where the form is open already, it is gone to.
+      if (here.path !== "/") navigate("/?run=1");
+      else if (!here.query.has("run")) navigate(withQuery(here, { run: "1" }));
+      else document.querySelector<HTMLElement>("[data-testid=command-input]")?.focus();
+    },
+  });
+
+  // A new page begins at its heading, for eyes and for screen readers.
+  const main = useRef<HTMLElement>(null);
+  const shown = useRef(place.path);
+  useEffect(() => {
+    if (shown.current === place.path) return;
+    shown.current = place.path;
+    window.scrollTo(0, 0);
+    main.current?.focus({ preventScroll: true });
+  }, [place.path]);
+
+  return (
+    <Session value={session}>
+      <a className="skip" href="#main">
+        Skip to the content
+      </a>
+      <Header session={session} failed={failed} path={place.path} onHelp={() => setHelp(true)} />
+      <ConnectionBanner />
+      <main id="main" ref={main} tabIndex={-1}>
+        <Boundary key={place.path}>
+          <Suspense fallback={<div className="loading-page" aria-busy="true" />}>
+            <Page path={place.path} />
+          </Suspense>
+        </Boundary>
+      </main>
+      <Shortcuts open={help} onClose={() => setHelp(false)} />
+    </Session>
+  );
+}
+
+function Page({ path }: { path: string }) {
+  const command = /^\/commands\/([0-9A-Z]{26})$/.exec(path)?.[1];
+  if (command !== undefined) return <CommandPage key={command} id={command} />;
+  switch (path) {
+    case "/":
+      return <CommandsPage />;
+    case "/approvals":
+      return <ApprovalsPage />;
+    case "/hosts":
+      return <HostsPage />;
+    case "/audit":
+      return <AuditPage />;
+    default:
+      return <NotFoundPage />;
+  }
+}
+
+function Header({ session, failed, path, onHelp }: {
+  session: GetServerInfoResponse | undefined;
+  failed: string;
+  path: string;
+  onHelp: () => void;
+}) {
+  const { commands } = useActive();
+  const waiting = useWaiting();
+  const item = (to: string, name: string, badge?: number, title?: string) => (
+    <Link to={to} aria-current={path === to || (to === "/" && path.startsWith("/commands/")) ? "page" : undefined} title={title}>
+      {name}
+      {badge !== undefined && <span className={badge > 0 ? "badge" : "badge none"}>{badge}</span>}
+    </Link>
+  );
+  return (
+    <header className="top">
+      <Link to="/" className="brand" aria-label="telexec, commands">
+        telexec
+      </Link>
+      <nav aria-label="Pages">
+        {item("/", "Commands", commands.length, commands.length > 0 ? `${commands.length} have not ended` : undefined)}
+        {item("/approvals", "Approvals", waiting, waiting > 0 ? `${waiting} wait for your decision` : undefined)}
+        {item("/hosts", "Hosts")}
+        {hasRole(session) && item("/audit", "Audit")}
+        <a href="/docs" className="wide">
+          API
+        </a>
+      </nav>
+      <ConnectionMark />
+      <button type="button" className="quiet wide" onClick={onHelp} aria-label="Keyboard shortcuts">
+        <kbd>?</kbd>
+      </button>
+      <Account session={session} failed={failed} />
+    </header>
+  );
+}
+
+// How many approvals wait for this principal: asked again when something awaits one, or does no longer.
+function useWaiting(): number {
+  const { commands } = useActive();
+  const ids = commands.filter((c) => c.awaitedApproval !== undefined).map((c) => `${c.id}/${c.version}`).join();
+  const [waiting, setWaiting] = useState(0);
+  useEffect(() => {
+    if (ids === "") {
+      setWaiting(0);
+      return;
+    }
+    let gone = false;
+    const soon = setTimeout(() => {
+      (async () => {
+        const pages = client.approvals({ mineToDecide: true, states: [ApprovalState.PENDING], pageSize: 100 });
+        let found = 0;
+        let token = "";
+        do {
+          // A page may be empty and have a next one all the same.
+          const page = await pages.page(token);
+          found += page.approvals.length;
+          token = page.nextPageToken;
+        } while (token !== "" && found < 100 && !gone);
+        if (!gone) setWaiting(found);
+      })().catch(() => undefined); // the page itself tells what is wrong
+    }, 150);
+    return () => {
+      gone = true;
+      clearTimeout(soon);
+    };
+  }, [ids]);
+  return waiting;
+}
+
+function ConnectionMark() {
+  const { state } = useConnection();
+  const words = { idle: "connecting", connecting: "connecting", live: "live", polling: "polling", reconnecting: "reconnecting" }[state];
+  return (
+    <span className={`mark mark-${state}`} title={`Connection to the service: ${words}`}>
+      <span className="dot" aria-hidden="true" />
+      <span className="wide">{words}</span>
+    </span>
+  );
+}
+
+function Account({ session, failed }: { session: GetServerInfoResponse | undefined; failed: string }) {
+  const [theme, setTheme] = useState<Theme>(chosenTheme);
+  const end = toDate(session?.credentialsExpireTime);
+  return (
+    <Menu
+      className="account"
+      closesOnChoice={false}
+      summary={
+        <summary aria-label={session === undefined ? "Account" : `Account of ${session.principal}`} data-testid="account">
+          <span className="who">{session?.principal ?? (failed === "" ? "…" : "offline")}</span>
+        </summary>
+      }
+    >
+      {session === undefined ? (
+        <p>{failed === "" ? "Asking the service who you are…" : failed}</p>
+      ) : (
+        <dl className="facts">
+          <dt>Signed in as</dt>
+          <dd data-testid="whoami">{session.principal}</dd>
+          <dt>Roles</dt>
+          <dd data-testid="roles">{session.roles.join(", ") || "none"}</dd>
+          <dt>Until</dt>
+          <dd>{end === undefined ? "no end" : <Time at={end} />}</dd>
+          <dt>Service</dt>
+          <dd>
+            {session.node} · telexec {session.version}
+            {session.commit !== "" && <span className="faint"> ({session.commit.slice(0, 7)})</span>}
+          </dd>
+          <dt>Now</dt>
+          <dd>
+            {session.runningCommands} running, {session.queuedCommands} queued
+            {session.draining && ", shutting down"}
+          </dd>
+        </dl>
+      )}
+      <label className="row">
+        Colours
+        <select
+          data-testid="theme-switch"
+          value={theme}
+          onChange={(event) => {
+            const chosen = event.target.value as Theme;
+            setTheme(chosen);
+            chooseTheme(chosen);
+          }}
+        >
+          <option value="system">as the system</option>
+          <option value="light">light</option>
+          <option value="dark">dark</option>
+        </select>
+      </label>
+      <form method="post" action="/logout">
+        <button type="submit" data-testid="sign-out">Sign out</button>
+      </form>
+    </Menu>
+  );
+}
+
+const shortcuts: [string, string][] = [
+  ["?", "this list"],
+  ["g c", "commands"],
+  ["g a", "approvals"],
+  ["g h", "hosts"],
+  ["g l", "audit"],
+  ["r", "run a command"],
+  ["j  k", "next and previous in a list; Enter opens"],
+  ["x", "cancel the command"],
+  ["f", "follow the output, or pause"],
+  ["/", "search in the output"],
+  ["n  N", "next and previous match"],
+  ["e", "first error"],
+  ["w", "wrap long lines"],
+  ["l", "link to the line at the top, or to the match"],
+  ["Home  End", "beginning and end of the output"],
+  ["Esc", "close what is open"],
+];
+
+function Shortcuts({ open, onClose }: { open: boolean; onClose: () => void }) {
+  return (
+    <Dialog open={open} onClose={onClose} title="Keyboard shortcuts" testid="shortcuts">
+      <dl className="shortcuts">
+        {shortcuts.map(([keys, what]) => (
+          <div key={keys}>
+            <dt>
+              {keys.split("  ").map((key) => (
+                <span key={key}>
+                  {key.split(" ").map((k) => (
+                    <kbd key={k}>{k}</kbd>
+                  ))}
+                </span>
+              ))}
+            </dt>
+            <dd>{what}</dd>
+          </div>
+        ))}
+      </dl>
+      <div className="actions">
+        <button type="button" onClick={onClose}>
+          Close
+        </button>
+      </div>
+    </Dialog>
+  );
+}
