@@ -36,6 +36,16 @@ build: ## build the programs into bin/
 	@mkdir -p bin
 	$(GO) build -o bin/ ./cmd/...
 
+.PHONY: sdk
+sdk: node_modules/.package-lock.json ## compile the TypeScript SDK into sdk/typescript/dist
+	@rm -rf sdk/typescript/dist
+	node_modules/.bin/tsc -p sdk/typescript
+
+.PHONY: web
+web: node_modules/.package-lock.json ## build the web UI into web/dist, which is committed
+	cd web && ../node_modules/.bin/tsc -p tsconfig.json && ../node_modules/.bin/vite build --logLevel warn
+	@node web/size.mjs web/dist
+
 .PHONY: demo
 demo: build ## see it work: a service, a host, a live command, a cancel; ends by itself
 	@$(GO) build -o bin/ ./internal/test/demo
@@ -53,11 +63,11 @@ setup: ## install what the tests need of the system, or say what is missing
 	@tools/setup.sh
 
 .PHONY: test
-test: setup bin/tools/grpcurl ## all tests, with the race detector
+test: setup bin/tools/grpcurl node_modules/.package-lock.json ## all tests, with the race detector
 	$(GO) test -race -p 2 -timeout 10m $(ARGS) $(PKG)
 
 .PHONY: cover
-cover: setup bin/tools/grpcurl ## coverage per room, over unit, integration and transcript tests together
+cover: setup bin/tools/grpcurl node_modules/.package-lock.json ## coverage per room, over unit, integration and transcript tests together
 	@rm -rf cover && mkdir -p cover/data
 # go test gives each test a GOCOVERDIR of its own and throws it away; -exec puts ours back, for the programs that tests
 # start, and -test.gocoverdir makes the tests themselves write there too.
@@ -93,6 +103,19 @@ bench-many: setup ## 1,000 durable commands at once on one sshd, and a kill -9 i
 bench-cancel: setup ## 320 cancels of mixed trees, measured on the host
 	$(GO) test -count=1 -v -timeout 30m -run '^TestCancels$$' ./internal/test/chaos -args -chaos.cancels 320 $(ARGS)
 
+.PHONY: bench-web
+bench-web: setup node_modules/.package-lock.json ## what people see of the web UI in time: lines, cancels, 1 GB of output
+	$(GO) test -count=1 -v -timeout 90m -run '^TestWeb$$/^(latency|cancel|big)$$' ./internal/test/web -args -web.strict -web.big 1000000000 $(ARGS)
+
+.PHONY: screenshots
+screenshots: setup node_modules/.package-lock.json ## the pages of the web UI, dark and light, into bin/screenshots
+	@$(GO) test -count=1 -timeout 10m -run '^TestWeb$$/^look$$' ./internal/test/web -args -web.shots '$(CURDIR)/bin/screenshots' $(ARGS)
+	@ls bin/screenshots/*.png
+
+.PHONY: bench-socket
+bench-socket: setup ## 500 WebSockets on one command with one slow reader, and 2,000 that only stand there
+	$(GO) test -count=1 -v -timeout 30m -run '^TestSockets$$' ./internal/test/bench -args -bench.socket.watchers 500 -bench.socket.idle 2000 -bench.socket.stalled 500 -bench.socket.settle 150s $(ARGS)
+
 .PHONY: mcp-check
 mcp-check: setup tools/mcp/node_modules/.package-lock.json ## telexec-mcp against the MCP Inspector and the conformance suite
 	$(GO) test -count=1 -v -timeout 10m $(ARGS) ./internal/test/mcpcheck
@@ -109,7 +132,7 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 # ── checks ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 .PHONY: check
-check: lint check-tidy check-proto check-gen check-openapi ## everything a change must pass besides the tests
+check: lint check-tidy check-proto check-gen check-openapi check-apipage check-sdk check-web ## everything a change must pass besides the tests
 
 .PHONY: lint
 lint: bin/tools/staticcheck ## gofmt, vet, staticcheck, the rooms' import rules, the shell scripts
@@ -137,13 +160,31 @@ check-proto: bin/tools/buf bin/proto/.laid
 	fi
 
 .PHONY: check-gen
-check-gen: $(addprefix bin/tools/,buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv3) bin/proto/.laid
+check-gen: $(addprefix bin/tools/,buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv3) bin/proto/.laid node_modules/.package-lock.json
 	tools/gen.sh check
 
 .PHONY: check-openapi
 check-openapi: tools/node_modules/.package-lock.json
 	@tools/node_modules/.bin/validate-api gen/openapi/telexec.openapi.json >bin/openapi.txt || { cat bin/openapi.txt; exit 1; }
 	@echo 'gen/openapi/telexec.openapi.json is valid OpenAPI 3.1'
+
+.PHONY: check-apipage
+check-apipage: node_modules/.package-lock.json
+	tools/apipage.sh check
+
+.PHONY: check-sdk
+check-sdk: node_modules/.package-lock.json
+	node_modules/.bin/tsc -p sdk/typescript --noEmit
+	node_modules/.bin/tsc -p sdk/typescript/test
+
+# The same sources must give the same files, or nobody could tell what is in them.
+.PHONY: check-web
+check-web: node_modules/.package-lock.json
+	cd web && ../node_modules/.bin/tsc -p tsconfig.json
+	node_modules/.bin/tsc -p internal/test/web
+	@rm -rf bin/web && cd web && ../node_modules/.bin/vite build --logLevel warn --outDir ../bin/web --emptyOutDir
+	@node web/size.mjs bin/web
+	@diff -r web/dist bin/web || { echo 'web/dist is not what web/src gives: make web'; exit 1; }
 
 .PHONY: golangci
 golangci: ## golangci-lint with .golangci.yml; optional, and not installed by make
@@ -153,8 +194,12 @@ golangci: ## golangci-lint with .golangci.yml; optional, and not installed by ma
 # ── generated code and tools ─────────────────────────────────────────────────────────────────────────────────────
 
 .PHONY: gen
-gen: $(addprefix bin/tools/,buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv3) bin/proto/.laid ## generate gen/ from proto/
+gen: $(addprefix bin/tools/,buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv3) bin/proto/.laid node_modules/.package-lock.json ## generate gen/ and the types of the SDK from proto/
 	tools/gen.sh write
+
+.PHONY: apipage
+apipage: node_modules/.package-lock.json ## copy what /docs shows of Swagger UI from its npm package
+	tools/apipage.sh write
 
 bin/proto/.laid: tools/protos.sh tools/protos.sum
 	@tools/protos.sh
@@ -177,6 +222,10 @@ tools/node_modules/.package-lock.json: tools/package.json tools/package-lock.jso
 	cd tools && npm ci --silent
 	@touch $@
 
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --silent --ignore-scripts
+	@touch $@
+
 # With a node of its own, for these need a newer one than most systems have. Nothing of it needs an install script.
 tools/mcp/node_modules/.package-lock.json: tools/mcp/package.json tools/mcp/package-lock.json
 	cd tools/mcp && npm ci --silent --ignore-scripts
@@ -184,4 +233,4 @@ tools/mcp/node_modules/.package-lock.json: tools/mcp/package.json tools/mcp/pack
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin cover tools/node_modules tools/mcp/node_modules
+	rm -rf bin cover tools/node_modules tools/mcp/node_modules sdk/typescript/dist

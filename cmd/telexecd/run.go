@@ -53,6 +53,7 @@ import (
 	"github.com/telexec/telexec/internal/sshexec"
 	"github.com/telexec/telexec/internal/store/sqlite"
 	"github.com/telexec/telexec/internal/telemetry"
+	"github.com/telexec/telexec/web"
 )
 
 const (
@@ -253,6 +254,7 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 	}
 	commands := commands{eng}
 	telexecv1.RegisterCommandServiceServer(server, api.NewCommands(commands, commands, cfg.Limits.DefaultWait))
+	telexecv1.RegisterEventServiceServer(server, api.NewEvents(commands))
 	telexecv1.RegisterHostServiceServer(server, api.NewHosts(hosts, commands, links{pool, exec}, who.rights))
 	telexecv1.RegisterApprovalServiceServer(server, api.NewApprovals(commands))
 	telexecv1.RegisterPolicyServiceServer(server, api.NewPolicy(eng))
@@ -267,8 +269,9 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 	rest, err := gateway.New(ctx, gateway.Options{
 		Dial: memory.DialContext, Authenticator: who.doors, Limiter: who.limiter, Refusals: refusals, Recorder: store,
 		Sealer: key, SessionLifetime: cfg.HTTP.SessionLifetime, Problem: rpcserver.Problem, Ready: readiness(eng),
-		Metrics: metrics.Handler(), OpenAPI: openapi.JSON,
+		Metrics: metrics.Handler(), OpenAPI: openapi.JSON, UI: web.Files(),
 		Addr: httpPort.Addr(), AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
+		SocketMeter: metrics, SocketLimits: gateway.SocketLimits{All: cfg.HTTP.MaxSockets, PerPrincipal: cfg.HTTP.MaxSocketsPerPrincipal},
 		TLS: tlsConfig, DrainTimeout: lastWords, Logger: log,
 	})
 	if err != nil {
@@ -421,9 +424,10 @@ func observe(m *telemetry.Metrics, eng *engine.Engine, pool *sshconn.Pool, hosts
 		names = append(names, h.Name)
 	}
 	m.Observe(telemetry.Gauges{
-		Running:  func() int { return eng.Stats().Running },
-		Queued:   func() int { return eng.Stats().Queued },
-		Watchers: func() int { return eng.Stats().Watchers },
+		Running:       func() int { return eng.Stats().Running },
+		Queued:        func() int { return eng.Stats().Queued },
+		Watchers:      func() int { return eng.Stats().Watchers },
+		EventWatchers: func() int { return eng.Stats().EventWatchers },
 		SSHConnections: func() (n int) {
 			for _, name := range names {
 				n += pool.Stats(name).Connections

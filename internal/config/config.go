@@ -119,6 +119,10 @@ type HTTP struct {
 	AllowedOrigins []string `yaml:"allowed_origins" kind:"origin"`
 	// How long a browser stays signed in.
 	SessionLifetime time.Duration `yaml:"session_lifetime" default:"12h" min:"1m" max:"30d"`
+	// WebSockets that are open at once; 0 sets no limit.
+	MaxSockets int `yaml:"max_sockets" default:"4096" min:"0" max:"1000000"`
+	// The same for one principal.
+	MaxSocketsPerPrincipal int `yaml:"max_sockets_per_principal" default:"256" min:"0" max:"1000000"`
 }
 
 // Limits bounds what runs and waits.

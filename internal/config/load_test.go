@@ -61,7 +61,7 @@ func TestDefaults(t *testing.T) {
 		DataDir: state, DrainTimeout: 10 * time.Second,
 		Log:  config.Log{Level: slog.LevelInfo, Format: config.LogAuto},
 		Auth: config.Auth{AdminTokenFile: state + "/admin.token"},
-		HTTP: config.HTTP{SessionLifetime: 12 * time.Hour},
+		HTTP: config.HTTP{SessionLifetime: 12 * time.Hour, MaxSockets: 4096, MaxSocketsPerPrincipal: 256},
 		RateLimits: config.RateLimits{
 			Principal: config.PrincipalRates{Start: 200, Read: 1000, List: 100, Stream: 200, Streams: 1000},
 			Address:   config.AddressRates{Start: 400, Read: 2000, List: 200, Stream: 400, Failures: 5},

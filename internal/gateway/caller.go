@@ -20,7 +20,7 @@ func (g *Gateway) visit(r *http.Request) access.Caller {
 	if c, ok := access.FromContext(r.Context()); ok {
 		return c
 	}
-	c := access.Caller{Origin: command.OriginREST, Call: telemetry.RequestID(r.Context())}
+	c := access.Caller{Origin: g.plainOrigin(r), Call: telemetry.RequestID(r.Context())}
 	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		c.Address = at.Addr().Unmap().String()
 	}
@@ -48,13 +48,16 @@ func bearer(r *http.Request) secret.Text {
 	return secret.New(strings.TrimSpace(token))
 }
 
-// authenticate finds out whose request it is: by bearer token, else by cookie,
-// else by client certificate. It gives the request with the caller in its
-// context, and with the token in the header, from where it goes on to the gRPC
-// server. The caller is told as far as it is known also with an error.
+// authenticate finds out whose request it is: by bearer token, of a WebSocket
+// also among the subprotocols; else by cookie, else by client certificate. It gives
+// the request with the caller in its context, and with the token in the header,
+// from where it goes on to the gRPC server. The caller is told as far as it is known also with an error.
 func (g *Gateway) authenticate(r *http.Request) (*http.Request, access.Caller, error) {
 	c := g.visit(r)
 	shown := access.Credentials{Token: bearer(r), Client: clientName(r)}
+	if shown.Token.IsZero() {
+		shown.Token = g.socketBearer(r)
+	}
 	if shown.Token.IsZero() {
 		s, err := g.sessionOf(r)
 		if s != nil || err != nil {
@@ -136,12 +139,12 @@ func (g *Gateway) authenticated(next http.Handler) http.Handler {
 			next.ServeHTTP(w, known)
 			return
 		}
-		if reads(r, "/") && wantsPage(r) && fault.KindOf(err) == fault.Unauthenticated {
+		if (asksForUI(r) || reads(r, "/docs") && wantsPage(r)) && fault.KindOf(err) == fault.Unauthenticated {
 			// Who has shown nothing was not refused, but asked for it.
 			if fault.ReasonOf(err) != fault.ReasonNoCredentials {
 				g.tell(r, c, err)
 			}
-			redirect(w, "/login")
+			redirect(w, loginPath(r))
 			return
 		}
 		g.refuseCaller(w, r, c, err)
@@ -173,6 +176,9 @@ func (g *Gateway) methodName(r *http.Request) (method, subject string) {
 	}
 	if _, own := ownPaths[r.URL.Path]; own {
 		return method + " " + r.URL.Path, subject
+	}
+	if rule := uiRule(r.URL.Path); rule != "" {
+		return method + " " + rule, subject
 	}
 	if rule := g.ruleOf(method, r.URL.Path); rule != "" {
 		return method + " " + rule, subject

@@ -1,8 +1,8 @@
-// Package gateway is the HTTP door: REST for programs, health for probes,
-// metrics for Prometheus, and a page to sign in for people.
+// Package gateway is the HTTP door: REST and WebSockets for programs, health for
+// probes, metrics for Prometheus, and the web UI for people (ui.go).
 //
-//	client ─HTTP─▶ deadlines ─▶ doorman ─┬▶ token ─▶ body ─▶ REST ─gRPC in memory─▶ rpcserver
-//	                                     └▶ login, logout
+//	client ─HTTP─▶ deadlines ─▶ doorman ─┬▶ token ─▶ body ─┬▶ REST ──┬gRPC in memory─▶ rpcserver
+//	                                     └▶ login, logout  └▶ sockets┘
 //
 // REST is grpc-gateway: routes and messages are those of the proto. It calls the
 // real gRPC server over an in-memory listener, so that every interceptor guards
@@ -30,6 +30,10 @@
 //
 //	{"code": 5, "message": "…", "details": [{"@type": "…/google.rpc.ErrorInfo",
 //	 "reason": "UNKNOWN_HOST", "domain": "telexec", "metadata": {"hint": "…"}}]}
+//
+// The room is larger than most, half of it for WebSockets (socket*.go): who asks,
+// from which page, and how long they may take to say it is the same for all that
+// comes over HTTP, and what a socket is told of a failure is what REST is.
 package gateway
 
 import (
@@ -37,9 +41,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -115,12 +121,19 @@ type Options struct {
 	Ready func(context.Context) error
 	// Metrics answers GET /metrics.
 	Metrics http.Handler
+	// UI has the files of the web UI, index.html and assets/; nil: there is none.
+	UI fs.FS
 	// OpenAPI is the document of GET /openapi.json.
 	OpenAPI []byte
 
 	Addr           net.Addr // that is listened on
 	AllowedHosts   []string // Host headers besides loopback and Addr; may be empty
 	AllowedOrigins []string // origins of web pages that may call; may be empty
+
+	// SocketMeter counts what WebSockets do.
+	SocketMeter SocketMeter
+	// SocketLimits bounds how many there are.
+	SocketLimits SocketLimits
 
 	TLS          *tls.Config   // nil: no TLS
 	DrainTimeout time.Duration // for requests under way
@@ -129,41 +142,57 @@ type Options struct {
 
 // Gateway is the HTTP door.
 type Gateway struct {
-	options  Options
-	conn     *grpc.ClientConn
-	contract []route
-	handler  http.Handler
+	options    Options
+	conn       *grpc.ClientConn // for REST
+	socketConn *grpc.ClientConn // for WebSockets
+	sockets    sockets
+	contract   []route
+	ui         map[string]uiFile
+	handler    http.Handler
 }
 
 // New makes a gateway. The caller runs it or closes it. It outlives ctx.
 func New(ctx context.Context, o Options) (*Gateway, error) {
-	conn, err := grpc.NewClient("passthrough:in-memory",
+	inMemory := []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return o.Dial(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // never leaves the process
+	}
+	socketConn, err := dialSockets(inMemory...)
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	conn, err := grpc.NewClient("passthrough:in-memory", append(inMemory,
 		grpc.WithStreamInterceptor(peekFirst),
 		grpc.WithInitialWindowSize(window),
 		grpc.WithInitialConnWindowSize(8*window),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
-	)
+	)...)
 	if err != nil {
+		socketConn.Close()
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	g := &Gateway{options: o, conn: conn, contract: contractRoutes()}
+	g := &Gateway{options: o, conn: conn, socketConn: socketConn, contract: contractRoutes()}
+	g.sockets = sockets{limits: o.SocketLimits, open: make(map[*socket]struct{}), of: make(map[string]int)}
+	if g.ui, err = readUI(o.UI); err != nil {
+		g.Close()
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	if g.handler, err = g.routes(ctx); err != nil {
-		conn.Close()
+		g.Close()
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	return g, nil
 }
 
-// Close lets go of the gRPC connection of a gateway that is not run.
-func (g *Gateway) Close() error { return g.conn.Close() }
+// Close lets go of the gRPC connections of a gateway that is not run.
+func (g *Gateway) Close() error { return errors.Join(g.conn.Close(), g.socketConn.Close()) }
 
 // routes puts everything together: what stands before the token, and behind it.
 func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 	rest := g.newREST()
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		telexecv1.RegisterCommandServiceHandler,
+		telexecv1.RegisterEventServiceHandler,
 		telexecv1.RegisterHostServiceHandler,
 		telexecv1.RegisterApprovalServiceHandler,
 		telexecv1.RegisterPolicyServiceHandler,
@@ -187,15 +216,24 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 			}
 		}
 		_, own := ownPaths[r.URL.Path]
-		if own {
+		if own || uiRule(r.URL.Path) != "" {
 			if err := g.options.Limiter.Take(g.visit(r), access.ClassRead); err != nil {
 				g.refuse(w, r, err)
 				return
 			}
 		}
+		if file, ok := readsDocs(r); ok {
+			file.ServeHTTP(w, r)
+			return
+		}
+		if rule := g.socketOf(r); rule != "" {
+			g.socket(w, r, rule)
+			return
+		}
+		if g.serveUI(w, r) {
+			return
+		}
 		switch {
-		case reads(r, "/") && wantsPage(r):
-			g.home(w, r)
 		case reads(r, "/"):
 			g.refuseRoute(w, r, http.StatusNotFound)
 		case reads(r, "/metrics"):
@@ -265,13 +303,16 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	case err = <-failed:
 	case <-ctx.Done():
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.options.DrainTimeout)
-		_ = server.Shutdown(bounded) // its only error is the timeout; Close does the rest
+		var drained sync.WaitGroup
+		drained.Go(func() { g.sockets.drain(bounded) }) // which Shutdown does not know
+		_ = server.Shutdown(bounded)                    // its only error is the timeout; Close does the rest
+		drained.Wait()
 		cancel()
 		if err = <-failed; errors.Is(err, http.ErrServerClosed) {
 			err = nil
 		}
 	}
-	if err = errors.Join(err, server.Close(), g.conn.Close()); err != nil {
+	if err = errors.Join(err, server.Close(), g.Close()); err != nil {
 		return fmt.Errorf("HTTP server: %w", err)
 	}
 	return nil

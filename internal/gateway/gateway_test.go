@@ -46,6 +46,22 @@ type service struct {
 	execute func(context.Context, *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error)
 	status  func(context.Context, *telexecv1.GetStatusRequest) (*telexecv1.GetStatusResponse, error)
 	stream  func(*telexecv1.StreamOutputRequest, grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
+	cancel  func(context.Context, *telexecv1.CancelRequest) (*telexecv1.CancelResponse, error)
+	input   func(context.Context, *telexecv1.SendInputRequest) (*telexecv1.SendInputResponse, error)
+}
+
+func (s *service) Cancel(ctx context.Context, r *telexecv1.CancelRequest) (*telexecv1.CancelResponse, error) {
+	if s.cancel == nil {
+		return s.UnimplementedCommandServiceServer.Cancel(ctx, r)
+	}
+	return s.cancel(ctx, r)
+}
+
+func (s *service) SendInput(ctx context.Context, r *telexecv1.SendInputRequest) (*telexecv1.SendInputResponse, error) {
+	if s.input == nil {
+		return s.UnimplementedCommandServiceServer.SendInput(ctx, r)
+	}
+	return s.input(ctx, r)
 }
 
 func (s *service) Execute(ctx context.Context, r *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
@@ -121,8 +137,9 @@ func openAt(t *testing.T, l net.Listener, transport *http.Transport, svc *servic
 	o := gateway.Options{
 		Authenticator: access.NewAdmin(secret.New(token)), Limiter: access.NewLimiter(access.Settings{}), Refusals: refusals, Recorder: kept,
 		Sealer: seal.NewKey(make([]byte, seal.KeySize)), SessionLifetime: 12 * time.Hour, Problem: rpcserver.Problem,
-		Metrics: metrics.Handler(), OpenAPI: []byte(`{"openapi":"3.1.0"}`),
+		Metrics: metrics.Handler(), OpenAPI: []byte(`{"openapi":"3.1.0"}`), UI: uiFiles,
 		AllowedHosts: []string{"telexec.example"}, AllowedOrigins: []string{"https://ops.example"},
+		SocketMeter:  metrics,
 		DrainTimeout: time.Second, Logger: logger,
 	}
 	for _, f := range change {
@@ -137,6 +154,7 @@ func openAt(t *testing.T, l net.Listener, transport *http.Transport, svc *servic
 	}
 	telexecv1.RegisterCommandServiceServer(server, svc)
 	telexecv1.RegisterHostServiceServer(server, telexecv1.UnimplementedHostServiceServer{})
+	telexecv1.RegisterEventServiceServer(server, telexecv1.UnimplementedEventServiceServer{})
 	telexecv1.RegisterAdminServiceServer(server, telexecv1.UnimplementedAdminServiceServer{})
 	telexecv1.RegisterApprovalServiceServer(server, telexecv1.UnimplementedApprovalServiceServer{})
 	telexecv1.RegisterPolicyServiceServer(server, telexecv1.UnimplementedPolicyServiceServer{})

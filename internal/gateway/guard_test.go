@@ -46,7 +46,8 @@ func TestEveryRouteIsGuarded(t *testing.T) {
 	if len(all) < 20 {
 		t.Fatalf("walked only %d routes", len(all))
 	}
-	all = append(all, [][2]string{{"GET", "/metrics"}, {"GET", "/openapi.json"}, {"GET", "/"}, {"PUT", "/v1/commands"}}...)
+	all = append(all, [][2]string{{"GET", "/metrics"}, {"GET", "/openapi.json"}, {"GET", "/docs"}, {"GET", "/"}, {"GET", "/hosts"}, {"GET", "/commands/{command_id}"}, {"GET", "/assets/{file}"}, {"PUT", "/v1/commands"},
+		{"GET", "/v1/socket"}, {"GET", "/v1/commands/{command_id}/stream"}}...)
 	var d *door
 	for i, route := range all {
 		// A handler that was reached would panic, or not be implemented. The audit is

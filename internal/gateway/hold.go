@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -113,6 +115,12 @@ func (a *reply) Write(p []byte) (written int, err error) {
 	}
 	n, err := a.ResponseWriter.Write(p[written:])
 	return written + n, err
+}
+
+// Hijack is for WebSockets, which have limits of time of their own.
+func (a *reply) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	a.begun = true
+	return a.control.Hijack()
 }
 
 // Unwrap is for http.ResponseController.

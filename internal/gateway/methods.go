@@ -23,6 +23,14 @@ var ownPaths = map[string][]string{
 	"/openapi.json": {http.MethodGet, http.MethodHead},
 	"/login":        {http.MethodGet, http.MethodHead, http.MethodPost},
 	"/logout":       {http.MethodPost},
+	socketPath:      {http.MethodGet},
+
+	"/docs":                                  {http.MethodGet, http.MethodHead},
+	"/docs/docs.js":                          {http.MethodGet, http.MethodHead},
+	"/docs/docs.css":                         {http.MethodGet, http.MethodHead},
+	"/docs/swagger-ui.css":                   {http.MethodGet, http.MethodHead},
+	"/docs/swagger-ui-bundle.js":             {http.MethodGet, http.MethodHead},
+	"/docs/swagger-ui-bundle.js.LICENSE.txt": {http.MethodGet, http.MethodHead},
 }
 
 // reads reports whether a request asks for what is at the path.
@@ -40,7 +48,8 @@ type route struct {
 // variable is a field in the path of a rule.
 var variable = regexp.MustCompile(`\\\{[^}]*\\\}`)
 
-// contractRoutes gives the HTTP rules of all methods. grpc-gateway has them too,
+// contractRoutes gives the HTTP rules of all methods, and that of sockets, which is
+// like them. grpc-gateway has them too,
 // and tells of a request only that another method would have matched, not which.
 func contractRoutes() []route {
 	var routes []route
@@ -66,6 +75,7 @@ func contractRoutes() []route {
 		}
 		return true
 	})
+	add(http.MethodGet, streamRule)
 	return routes
 }
 
@@ -74,6 +84,9 @@ func contractRoutes() []route {
 func (g *Gateway) allowed(path string) []string {
 	if methods, own := ownPaths[path]; own {
 		return methods
+	}
+	if uiRule(path) != "" {
+		return []string{http.MethodGet, http.MethodHead}
 	}
 	var methods []string
 	for _, r := range g.contract {

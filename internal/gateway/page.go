@@ -17,12 +17,9 @@ var (
 	style string
 	//go:embed pages/login.html
 	loginHTML string
-	//go:embed pages/home.html
-	homeHTML string
 
 	styleTag  = template.FuncMap{"style": func() template.HTML { return template.HTML("<style>" + style + "</style>") }}
 	loginPage = template.Must(template.New("login").Funcs(styleTag).Parse(loginHTML))
-	homePage  = template.Must(template.New("home").Funcs(styleTag).Parse(homeHTML))
 
 	// contentPolicy is the Content-Security-Policy of all pages (CSP level 3).
 	contentPolicy = "default-src 'none'; style-src 'sha256-" + sumOf(style) + "'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

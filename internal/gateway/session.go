@@ -311,23 +311,12 @@ func (g *Gateway) leaver(r *http.Request) (access.Caller, error) {
 	return c, err
 }
 
-// home shows who is signed in.
-func (g *Gateway) home(w http.ResponseWriter, r *http.Request) {
-	c := g.visit(r)
-	until := c.Expiry
-	s, err := g.sessionOf(r)
-	signedIn := c.Origin == command.OriginWeb && err == nil && s != nil
-	if signedIn {
-		until = s.end
+// loginPath gives the path of the login that leads back to what a request asked for.
+func loginPath(r *http.Request) string {
+	if r.URL.Path == "/" && r.URL.RawQuery == "" {
+		return "/login"
 	}
-	facts := struct {
-		Name, Roles, Until string
-		CanLeave           bool
-	}{Name: c.Name, Roles: strings.Join(c.RoleNames(), ", "), CanLeave: signedIn}
-	if !until.IsZero() {
-		facts.Until = until.UTC().Format(time.RFC3339)
-	}
-	writePage(w, http.StatusOK, homePage, facts)
+	return "/login?" + url.Values{"next": {r.URL.RequestURI()}}.Encode()
 }
 
 // redirect sends a browser on by GET to a path of this server.

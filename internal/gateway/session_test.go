@@ -114,8 +114,7 @@ func TestABrowserSignsInAndOut(t *testing.T) {
 	if a := d.do("GET", statusPath, "", "Authorization", "Bearer wrong", "Cookie", held); a.status != 401 {
 		t.Errorf("HTTP %d %s", a.status, a.body)
 	}
-	home := d.do("GET", "/", "", "Authorization", "", "Cookie", held, "Accept", html)
-	if home.status != 200 || !strings.Contains(home.body, "<dd>admin</dd>") || !strings.Contains(home.body, `action="/logout"`) || !strings.Contains(home.body, "/openapi.json") {
+	if home := d.do("GET", "/", "", "Authorization", "", "Cookie", held, "Accept", html); home.status != 200 || home.body != uiPage {
 		t.Errorf("HTTP %d %s", home.status, home.body)
 	}
 	d.audit.take()
@@ -134,7 +133,7 @@ func TestABrowserSignsInAndOut(t *testing.T) {
 
 func TestTheFirstPage(t *testing.T) {
 	d := open(t, &service{})
-	if a := d.do("GET", "/", "", "Accept", html); a.status != 200 || strings.Contains(a.body, "/logout") || !strings.Contains(a.body, "<dd>admin</dd>") {
+	if a := d.do("GET", "/", "", "Accept", html); a.status != 200 || a.body != uiPage {
 		t.Errorf("with a token: HTTP %d %s", a.status, a.body)
 	}
 	for _, header := range [][]string{{"Accept", "application/json"}, {"Accept", "*/*"}, {"Accept", "text/html2"}, nil} {
@@ -168,7 +167,6 @@ func TestPagesNeedNothing(t *testing.T) {
 	pages := map[string]answer{
 		"login":  d.do("GET", "/login", "", "Authorization", ""),
 		"failed": d.form("/login", url.Values{"token": {"nobody's"}}),
-		"home":   d.do("GET", "/", "", "Accept", html),
 	}
 	for name, a := range pages {
 		h := a.header
@@ -415,7 +413,7 @@ func TestACookieEnds(t *testing.T) {
 			t.Errorf("cookie for %d s", c.MaxAge)
 		}
 		held := d.login()
-		if a := d.do("GET", "/", "", "Authorization", "", "Cookie", held, "Accept", html); a.status != 200 || !strings.Contains(a.body, expiry.UTC().Format(time.RFC3339)) {
+		if a := d.do("GET", "/", "", "Authorization", "", "Cookie", held, "Accept", html); a.status != 200 {
 			t.Errorf("HTTP %d %s", a.status, a.body)
 		}
 		revoked = true

@@ -17,11 +17,13 @@ import (
 const (
 	statusSchema = "google.rpc.Status"
 	anySchema    = "type.googleapis.com/google.rpc."
+	// otherResponse is of the statuses that no operation names.
+	otherResponse = "Other"
 )
 
 // everywhere lists the statuses that every operation can answer with.
 var everywhere = []int{
-	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
+	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests,
 	http.StatusInternalServerError, http.StatusServiceUnavailable, http.StatusGatewayTimeout,
 }
 
@@ -39,7 +41,7 @@ var refusals = []struct {
 		},
 	},
 	{
-		"No bearer token, or one that is not known.",
+		"Nothing says who calls, or what does is not known or over.",
 		fault.New(fault.Unauthenticated, fault.ReasonNoCredentials, "the call carries no credentials").
 			WithHint("Send a token: authorization: Bearer TOKEN"),
 	},
@@ -58,8 +60,8 @@ var refusals = []struct {
 			With("request_id", "deploy-42").WithHint("Choose a new request id for a new command"),
 	},
 	{
-		"A limit is reached; the RetryInfo among the details says when to try again.",
-		fault.New(fault.Exhausted, fault.ReasonQueueFull, "1000 commands are waiting, which is the limit").
+		"A limit is reached: of calls, of open streams, of commands that wait. Where a retry helps it says when.",
+		fault.New(fault.Exhausted, fault.ReasonQueueFull, "10000 commands are waiting, which is the limit").
 			WithHint("Try again when some have ended").WithRetry(5 * time.Second),
 	},
 	{
@@ -85,18 +87,32 @@ func responseName(status int) string {
 	return strings.ReplaceAll(http.StatusText(status), " ", "")
 }
 
-// errorResponses gives components/responses: one per refusal.
-func errorResponses() object {
+// errorResponses gives components/responses: one per refusal, with the reasons of
+// its status.
+func errorResponses(reasons map[string][]string) object {
 	responses := object{}
 	for _, r := range refusals {
 		status, body := rpcserver.Problem(r.err)
-		responses[responseName(status)] = object{
-			"description": r.description,
+		response := object{
+			"description": r.description + "\n\nReasons that have this status: " + strings.Join(reasons[strconv.Itoa(status)], ", ") + ".",
 			"content": object{"application/json": object{
 				"schema":  object{"$ref": "#/components/schemas/" + statusSchema},
 				"example": example(body),
 			}},
 		}
+		if after := r.err.RetryAfter; after > 0 {
+			response["headers"] = object{"Retry-After": object{
+				"description": "Seconds to wait before it is worth asking again; there where the body has a RetryInfo.",
+				"schema":      object{"type": "integer", "minimum": 0},
+				"example":     int(after.Seconds()),
+			}}
+		}
+		responses[responseName(status)] = response
+	}
+	responses[otherResponse] = object{
+		"description": "Every other error has the same form: 405 for a path that takes another method, which Allow names; 408 for a body that did not arrive; " +
+			"413 for one that is too large; 415 for one that does not say that it is JSON where a cookie or a certificate says who calls.",
+		"content": object{"application/json": object{"schema": object{"$ref": "#/components/schemas/" + statusSchema}}},
 	}
 	return responses
 }

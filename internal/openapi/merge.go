@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
@@ -19,6 +18,9 @@ type object = map[string]any
 // operation is what is added to one operation of the generated documents.
 type operation struct {
 	id       string         // operationId in the merged document; empty: as generated
+	tag      string         // group that it belongs to
+	summary  string         // what it does, in a few words
+	asks     string         // schema to make of its request; empty: none
 	without  []string       // fields that this path does not take
 	params   map[string]any // example values of parameters
 	request  any            // example of the request body; nil: it has none
@@ -27,22 +29,13 @@ type operation struct {
 	errors   []int          // statuses besides those that every operation can give
 }
 
-const info = `telexec runs commands on remote hosts over SSH for programs, people and AI agents, and never loses one.
-
-Every call needs a bearer token. Every error is a google.rpc.Status: its message says what happened, and among its
-details is a google.rpc.ErrorInfo of domain "telexec" with a reason for programs and a hint that says what to do. All
-reasons are listed in docs/errors.md.
-
-Fields of type int64 are strings, as JSON numbers lose precision above 2^53. Durations are strings of seconds: "2.5s".
-Bytes are base64.`
-
 // Merge joins the OpenAPI documents that the generator wrote and completes
-// every operation from ops, by its generated operationId. An operation without
-// an entry, an entry without an operation, or two different schemas of one name
-// are errors: the document would be incomplete or wrong.
-func Merge(parts [][]byte, ops map[string]operation) ([]byte, error) {
-	paths, schemas := object{}, object{}
-	var tags []any
+// every operation from ops, by its generated operationId. The reasons of errors
+// are those of page, docs/errors.md. An operation without an entry, an entry without
+// an operation, or two different schemas of one name are errors: the document
+// would be incomplete or wrong.
+func Merge(parts [][]byte, ops map[string]operation, page string) ([]byte, error) {
+	paths, schemas, asked := object{}, object{}, object{}
 	left := maps.Clone(ops)
 	for _, part := range parts {
 		var doc struct {
@@ -50,7 +43,6 @@ func Merge(parts [][]byte, ops map[string]operation) ([]byte, error) {
 			Components struct {
 				Schemas object `json:"schemas"`
 			} `json:"components"`
-			Tags []any `json:"tags"`
 		}
 		if err := json.Unmarshal(part, &doc); err != nil {
 			return nil, fmt.Errorf("reading a generated document: %w", err)
@@ -63,6 +55,9 @@ func Merge(parts [][]byte, ops map[string]operation) ([]byte, error) {
 					return nil, fmt.Errorf("%s %s: operation %q has no entry in examples.go, or occurs twice", method, path, id)
 				}
 				delete(left, id)
+				if add.asks != "" {
+					asked[add.asks] = requestSchema(op, add.asks[strings.LastIndex(add.asks, ".")+1:]+" is what "+strings.ToUpper(method)+" "+path+" takes, in one object.")
+				}
 				if err := complete(op, add); err != nil {
 					return nil, fmt.Errorf("%s: %w", id, err)
 				}
@@ -80,36 +75,44 @@ func Merge(parts [][]byte, ops map[string]operation) ([]byte, error) {
 			}
 			schemas[name] = schema
 		}
-		tags = append(tags, doc.Tags...)
 	}
 	if len(left) > 0 {
 		return nil, fmt.Errorf("examples.go has operations that the contract has not: %v", slices.Sorted(maps.Keys(left)))
 	}
+	// Not the words of this program: where they break lines they mean it.
+	unwrap(paths)
+	unwrap(schemas)
+	unwrap(asked)
 	schemas[statusSchema] = errorSchema()
+	if err := addSockets(paths, schemas, asked); err != nil {
+		return nil, err
+	}
+	maps.Copy(paths, ownPaths())
+	reasons, err := reasonTable(page)
+	if err != nil {
+		return nil, err
+	}
+	schemes, security := credentials()
 	doc := object{
 		"openapi": "3.1.0",
 		"info": object{
 			"title":       "telexec",
 			"version":     "v1",
-			"summary":     "Run commands on remote hosts over SSH.",
-			"description": info,
+			"summary":     "Runs commands on remote hosts over SSH for programs, people and AI agents, and never loses one.",
+			"description": joined(fmt.Sprintf(intro, reasons, rateTable())),
 			"license":     object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
 		"servers":  []any{object{"url": "/", "description": "The service that serves this document."}},
-		"security": []any{object{"bearer": []any{}}},
-		"tags":     tags,
+		"security": security,
+		"tags":     tags(),
 		"paths":    paths,
 		"components": object{
-			"schemas":   schemas,
-			"responses": errorResponses(),
-			"securitySchemes": object{"bearer": object{
-				"type":        "http",
-				"scheme":      "bearer",
-				"description": "The token of the file admin.token in the data directory of telexecd, or one that an administrator gave.",
-			}},
+			"schemas":         schemas,
+			"responses":       errorResponses(reasonsByStatus(page)),
+			"securitySchemes": schemes,
 		},
 	}
-	return encode(unwrap(doc))
+	return encode(doc)
 }
 
 // complete adds what ops knows to one generated operation.
@@ -117,7 +120,7 @@ func complete(op object, add operation) error {
 	if add.id != "" {
 		op["operationId"] = add.id
 	}
-	describe(op)
+	op["tags"], op["summary"], op["description"] = []any{add.tag}, add.summary, description(op)
 
 	var params []any
 	for _, p := range list(op["parameters"]) {
@@ -171,23 +174,24 @@ func complete(op object, add operation) error {
 		}}}
 		answer["content"] = object{streamType: content}
 	}
-	for _, status := range append(slices.Clone(everywhere), add.errors...) {
-		responses[strconv.Itoa(status)] = object{"$ref": "#/components/responses/" + responseName(status)}
-	}
-	responses["default"] = object{"$ref": "#/components/responses/" + responseName(http.StatusInternalServerError)}
+	refer(responses, append(slices.Clone(everywhere), add.errors...)...)
+	responses["default"] = object{"$ref": "#/components/responses/" + otherResponse}
 	return nil
 }
 
-// describe makes of the generator's summary, a whole paragraph of the proto, a
-// summary of one sentence and a description with all of it.
-func describe(op object) {
-	summary, _ := op["summary"].(string)
-	rest, _ := op["description"].(string)
-	first, _, more := strings.Cut(strings.ReplaceAll(summary, "\n", " "), ". ")
-	op["summary"] = strings.TrimSuffix(first, ".") + "."
-	if more || rest != "" {
-		op["description"] = strings.TrimSpace(summary + "\n\n" + rest)
+// refer adds the responses of errors, by their statuses.
+func refer(responses object, statuses ...int) {
+	for _, status := range statuses {
+		responses[strconv.Itoa(status)] = object{"$ref": "#/components/responses/" + responseName(status)}
 	}
+}
+
+// description gives the whole comment of the proto: the generator has put its first
+// paragraph into the summary.
+func description(op object) string {
+	first, _ := op["summary"].(string)
+	rest, _ := op["description"].(string)
+	return strings.TrimSpace(first + "\n\n" + rest)
 }
 
 // unwrap gives v with the line breaks within the paragraphs of descriptions
@@ -199,11 +203,7 @@ func unwrap(v any) any {
 			text, isText := value.(string)
 			switch {
 			case isText && key == "description":
-				paragraphs := strings.Split(text, "\n\n")
-				for i, p := range paragraphs {
-					paragraphs[i] = strings.ReplaceAll(p, "\n", " ")
-				}
-				v[key] = strings.Join(paragraphs, "\n\n")
+				v[key] = joined(text)
 			case key == "example":
 			default:
 				v[key] = unwrap(value)
@@ -215,6 +215,18 @@ func unwrap(v any) any {
 		}
 	}
 	return v
+}
+
+// joined gives a text without the line breaks within its paragraphs; code and tables
+// keep theirs.
+func joined(text string) string {
+	paragraphs := strings.Split(text, "\n\n")
+	for i, p := range paragraphs {
+		if !strings.HasPrefix(p, "~~~") && !strings.HasPrefix(p, "|") {
+			paragraphs[i] = strings.ReplaceAll(p, "\n", " ")
+		}
+	}
+	return strings.Join(paragraphs, "\n\n")
 }
 
 func encode(doc any) ([]byte, error) {

@@ -22,10 +22,21 @@ import (
 	"github.com/telexec/telexec/gen/openapi"
 )
 
+// beside are the paths of the document that are not of the contract: the gateway's
+// own, and WebSockets.
+var beside = []string{"GET /healthz", "GET /metrics", "GET /readyz", "GET /v1/commands/{command_id}/stream", "GET /v1/socket"}
+
 // The committed document says for every HTTP rule of the contract what a caller
-// needs, and nothing else.
+// needs, and has what the gateway does beside it.
 func TestDocumentCoversTheContract(t *testing.T) {
 	doc := decode(t, openapi.JSON)
+	groups := map[any]bool{}
+	for _, tag := range list(doc["tags"]) {
+		if groups[tag.(object)["name"]] = true; tag.(object)["description"] == "" {
+			t.Errorf("%v has no description", tag)
+		}
+	}
+	used := map[any]bool{}
 	var got []string
 	ids := map[string]bool{}
 	for path, item := range doc["paths"].(object) {
@@ -38,8 +49,21 @@ func TestDocumentCoversTheContract(t *testing.T) {
 			} else {
 				ids[id] = true
 			}
-			if s, _ := op["summary"].(string); s == "" || strings.Contains(s, "\n") || len(list(op["tags"])) != 1 {
+			tag := list(op["tags"])[0]
+			used[tag] = true
+			if s, _ := op["summary"].(string); s == "" || len(s) > 50 || strings.HasSuffix(s, ".") || len(list(op["tags"])) != 1 || !groups[tag] {
 				t.Errorf("%s: summary %q, tags %v", where, s, op["tags"])
+			}
+			if s, _ := op["description"].(string); s == "" {
+				t.Errorf("%s has no description", where)
+			}
+			for _, p := range list(op["parameters"]) {
+				if p.(object)["in"] == "path" && p.(object)["example"] == nil {
+					t.Errorf("%s: parameter %v has no example", where, p.(object)["name"])
+				}
+			}
+			if slices.Contains(beside, where) {
+				continue
 			}
 			if body, ok := op["requestBody"].(object); ok {
 				if body["content"].(object)["application/json"].(object)["example"] == nil {
@@ -60,10 +84,15 @@ func TestDocumentCoversTheContract(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	if want := routes(t); !slices.Equal(got, want) {
+	want := append(routes(t), beside...)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
 		t.Errorf("paths in the document:\n%s\nroutes in the contract:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if doc["info"].(object)["title"] != "telexec" || len(list(doc["security"])) != 1 {
+	if !maps.Equal(used, groups) {
+		t.Errorf("groups %v, used are %v", groups, used)
+	}
+	if doc["info"].(object)["title"] != "telexec" || len(list(doc["security"])) != 3 {
 		t.Errorf("info %v, security %v", doc["info"], doc["security"])
 	}
 }
@@ -185,24 +214,45 @@ const part = `{
   "components": {"schemas": {"Thing": {"type": "object"}}},
   "tags": [{"name": "Things"}]}`
 
+// streams are what the WebSockets are made of.
+const streams = `{"paths": {
+  "/v1/commands/{command_id}/output": {"get": {"operationId": "Output", "summary": "Output streams.",
+    "parameters": [
+      {"name": "command_id", "in": "path", "required": true, "description": "The command.", "schema": {"type": "string"}},
+      {"name": "follow", "in": "query", "schema": {"type": "boolean"}},
+      {"name": "labels[string]", "in": "query", "description": "Labels.", "schema": {"type": "string"}}],
+    "responses": {"200": {"content": {"application/json": {"schema": {"type": "object"}}}}}}},
+  "/v1/events": {"get": {"operationId": "Events", "summary": "Events tell.",
+    "responses": {"200": {"content": {"application/json": {"schema": {"type": "object"}}}}}}}}}`
+
+const errorsPage = "| `QUEUE_FULL` | RESOURCE_EXHAUSTED | 429 | as many wait as may | try again |\n" +
+	"| `INPUT_BUSY` | ABORTED, UNAVAILABLE | 409, 503 | the input is not read | try again |\n" +
+	"| `TIMEOUT` | TIMED_OUT | the timeout passed | allow more time |\n"
+
 func fixture() map[string]operation {
 	return map[string]operation{"Do": {
+		tag: "Things", summary: "Do it",
 		id: "DoIt", without: []string{"session"}, params: map[string]any{"host": "web1"},
 		request: object{"a": 1}, response: object{}, stream: true, errors: []int{http.StatusNotFound},
 	}}
 }
 
 func TestMerge(t *testing.T) {
-	raw, err := Merge([][]byte{[]byte(part)}, fixture())
+	all := fixture()
+	all["Output"] = operation{asks: "telexec.v1.StreamOutputRequest", params: map[string]any{"command_id": "c1"}, response: object{}}
+	all["Events"] = operation{response: object{}}
+	raw, err := Merge([][]byte{[]byte(part), []byte(streams)}, all, errorsPage)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Merge([][]byte{[]byte(part)}, fixture())
+	again, err := Merge([][]byte{[]byte(part), []byte(streams)}, all, errorsPage)
 	if err != nil || string(again) != string(raw) {
 		t.Errorf("two runs differ (%v)", err)
 	}
-	op := decode(t, raw)["paths"].(object)["/v1/things/{host}"].(object)["post"].(object)
-	if op["operationId"] != "DoIt" || op["summary"] != "Do does it." || op["description"] != "Do does it. Well.\n\nAlways." {
+	doc := decode(t, raw)
+	paths := doc["paths"].(object)
+	op := paths["/v1/things/{host}"].(object)["post"].(object)
+	if op["operationId"] != "DoIt" || op["summary"] != "Do it" || op["description"] != "Do does it. Well.\n\nAlways." || list(op["tags"])[0] != "Things" {
 		t.Errorf("operation is described as %v: %v: %v", op["operationId"], op["summary"], op["description"])
 	}
 	params := list(op["parameters"])
@@ -215,6 +265,32 @@ func TestMerge(t *testing.T) {
 	answers := op["responses"].(object)
 	if answers["404"] == nil || answers["200"].(object)["content"].(object)[streamType] == nil {
 		t.Errorf("responses %v", answers)
+	}
+
+	// A WebSocket takes what the stream takes by query, but for what it implies.
+	socket := paths["/v1/commands/{command_id}/stream"].(object)["get"].(object)
+	var names []any
+	for _, p := range list(socket["parameters"]) {
+		names = append(names, p.(object)["name"])
+	}
+	if !slices.Equal(names, []any{"command_id", "labels"}) || socket["responses"].(object)["101"] == nil || socket["responses"].(object)["426"] == nil {
+		t.Errorf("parameters %v, responses %v", names, socket["responses"])
+	}
+	if events := paths["/v1/events"].(object)["get"].(object); events["responses"].(object)["101"] == nil || !strings.Contains(events["description"].(string), "WebSocket") {
+		t.Errorf("events %v", events)
+	}
+	components := doc["components"].(object)
+	asked := components["schemas"].(object)["telexec.v1.StreamOutputRequest"].(object)["properties"].(object)
+	if got := slices.Sorted(maps.Keys(asked)); !slices.Equal(got, []string{"commandId", "follow", "labels"}) || asked["commandId"].(object)["description"] != "The command." ||
+		asked["labels"].(object)["type"] != "object" {
+		t.Errorf("the whole request is %v", asked)
+	}
+	if text := components["responses"].(object)["Conflict"].(object)["description"].(string); !strings.HasSuffix(text, ": `INPUT_BUSY`.") {
+		t.Errorf("409 is described as %q", text)
+	}
+	if text := doc["info"].(object)["description"].(string); !strings.Contains(text, "\n| `INPUT_BUSY` | 409, 503 | the input is not read | try again |\n") ||
+		strings.Contains(text, "TIMEOUT") || !strings.Contains(text, "\\\n  -d '") {
+		t.Errorf("the introduction is\n%s", text)
 	}
 }
 
@@ -246,7 +322,7 @@ func TestMergeRefuses(t *testing.T) {
 			for _, p := range test.parts {
 				parts = append(parts, []byte(p))
 			}
-			if _, err := Merge(parts, test.ops); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := Merge(parts, test.ops, errorsPage); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
@@ -255,15 +331,18 @@ func TestMergeRefuses(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
-	in, out := filepath.Join(dir, "in.json"), filepath.Join(dir, "out.json")
-	if err := os.WriteFile(in, []byte(`{"paths": {}}`), 0o600); err != nil {
-		t.Fatal(err)
+	in, out, page := filepath.Join(dir, "in.json"), filepath.Join(dir, "out.json"), filepath.Join(dir, "errors.md")
+	for name, text := range map[string]string{in: `{"paths": {}}`, page: errorsPage} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// An empty document lacks every operation of the contract.
-	if err := run([]string{"-out", out, in}, io.Discard); err == nil || !strings.Contains(err.Error(), "CommandService_Execute") {
+	if err := run([]string{"-errors", page, "-out", out, in}, io.Discard); err == nil || !strings.Contains(err.Error(), "CommandService_Execute") {
 		t.Errorf("got %v", err)
 	}
-	for _, args := range [][]string{{}, {"-out", out}, {"-nope"}, {"-out", out, filepath.Join(dir, "missing")}} {
+	for _, args := range [][]string{{}, {"-out", out}, {"-nope"}, {"-errors", page, "-out", out},
+		{"-errors", filepath.Join(dir, "missing"), "-out", out, in}, {"-errors", page, "-out", out, filepath.Join(dir, "missing")}} {
 		if err := run(args, io.Discard); err == nil {
 			t.Errorf("run(%q) did not fail", args)
 		}

@@ -16,6 +16,7 @@ type Gauges struct {
 	Running        func() int // commands running
 	Queued         func() int // commands waiting for a slot
 	Watchers       func() int // readers of live output
+	EventWatchers  func() int // readers of what happens to all commands
 	SSHConnections func() int // open connections to hosts
 }
 
@@ -28,6 +29,7 @@ type Metrics struct {
 	ended    *prometheus.CounterVec
 	ran      prometheus.Histogram
 	output   prometheus.Counter
+	sockets  socketMetrics
 }
 
 // NewMetrics makes the metrics, with those of the Go runtime and of the process,
@@ -56,6 +58,8 @@ func NewMetrics(version string) *Metrics {
 			Name: "telexec_command_output_bytes_total", Help: "Output received from hosts.",
 		}),
 	}
+	m.sockets = newSocketMetrics()
+	m.registry.MustRegister(m.sockets.all()...)
 	build := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "telexec_build_info", Help: "Always 1; the label tells the version.",
 		ConstLabels: prometheus.Labels{"version": version},
@@ -74,6 +78,7 @@ func (m *Metrics) Observe(g Gauges) {
 		{"telexec_commands_running", "Commands running now.", g.Running},
 		{"telexec_commands_queued", "Commands waiting for a slot now.", g.Queued},
 		{"telexec_watchers", "Readers of live output connected now.", g.Watchers},
+		{"telexec_event_watchers", "Readers of what happens to all commands connected now.", g.EventWatchers},
 		{"telexec_ssh_connections", "SSH connections open now.", g.SSHConnections},
 	} {
 		if v.read == nil {

@@ -114,6 +114,13 @@ func TestMetrics(t *testing.T) {
 	m.CommandEnded("EXPIRED", 0)
 	m.Output(100)
 	m.Output(23)
+	m.SocketOpened()
+	m.SocketOpened()
+	m.SocketSent(40, 3*time.Millisecond)
+	m.SocketReceived(7)
+	m.SocketResumed()
+	m.SocketClosed(1001)
+	m.SocketClosed(4711)
 
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
@@ -126,6 +133,9 @@ func TestMetrics(t *testing.T) {
 		`telexec_commands_ended_total{state="COMPLETED"} 1`, `telexec_commands_ended_total{state="EXPIRED"} 1`,
 		"telexec_command_duration_seconds_count 1",
 		"telexec_command_output_bytes_total 123",
+		"telexec_websockets 0", `telexec_websocket_closed_total{code="1001"} 1`, `telexec_websocket_closed_total{code="other"} 1`,
+		`telexec_websocket_messages_total{direction="sent"} 1`, `telexec_websocket_bytes_total{direction="received"} 7`,
+		`telexec_websocket_message_age_seconds_bucket{le="0.005"} 1`, "telexec_websocket_resumed_total 1",
 		"go_goroutines", "process_resident_memory_bytes",
 	} {
 		if !strings.Contains(body, want) {

@@ -21,6 +21,7 @@ var Project = Rules{
 		"internal/fault":     {ground, nil, "the one error type"},
 		"internal/program":   {ground, nil, "what all programs have: a version, --help"},
 		"internal/telemetry": {ground, nil, "logs and metrics, of whatever is told"},
+		"web":                {ground, nil, "the built web UI"},
 
 		"internal/approval": {words, []string{"internal/command", "internal/fault"}, "the words for a decision that a command waits for"},
 		"internal/audit":    {words, nil, "the words for who did what, and the chain they stand in"},
@@ -37,7 +38,7 @@ var Project = Rules{
 
 		"internal/api":               {workers, []string{"gen/telexec/v1", "internal/access", "internal/approval", "internal/audit", "internal/command", "internal/fault", "internal/inventory", "internal/output", "internal/policy", "internal/secret"}, "proto ↔ domain"},
 		"internal/engine":            {workers, []string{"internal/access", "internal/approval", "internal/audit", "internal/command", "internal/fault", "internal/inventory", "internal/output", "internal/policy", "internal/secret"}, "runs commands; hosts and store come through its ports"},
-		"internal/gateway":           {workers, []string{"gen/telexec/v1", "internal/access", "internal/audit", "internal/command", "internal/fault", "internal/secret", "internal/telemetry"}, "REST over the gRPC server, which it dials"},
+		"internal/gateway":           {workers, []string{"gen/telexec/v1", "internal/access", "internal/audit", "internal/command", "internal/fault", "internal/output", "internal/secret", "internal/telemetry"}, "REST and WebSockets over the gRPC server, which it dials"},
 		"internal/mcptool":           {workers, []string{"gen/telexec/v1", "pkg/client"}, "what agents see; a client like any other, so it is linked into telexec-mcp alone"},
 		"internal/rpcserver":         {workers, []string{"internal/access", "internal/audit", "internal/command", "internal/fault", "internal/secret", "internal/telemetry"}, "the steps around every call, whatever the call"},
 		"internal/sshconn":           {workers, []string{"internal/fault", "internal/inventory", "internal/secret"}, "live connections, whatever runs over them"},
@@ -50,7 +51,7 @@ var Project = Rules{
 		"cmd/telexecd": {doors, []string{"gen/openapi", "gen/telexec/v1", "internal/access", "internal/api", "internal/approval", "internal/audit", "internal/command", "internal/config", "internal/engine",
 			"internal/fault", "internal/gateway", "internal/inventory", "internal/policy", "internal/program", "internal/rpcserver", "internal/seal", "internal/sshconn", "internal/sshexec",
 			"internal/store", "internal/store/sqlite",
-			"internal/telemetry"}, "where the rooms meet"},
+			"internal/telemetry", "web"}, "where the rooms meet"},
 		"cmd/telexec":     {doors, []string{"gen/telexec/v1", "internal/program", "pkg/client"}, "a pure client: whatever it can, anybody's program can"},
 		"cmd/telexec-mcp": {doors, []string{"internal/mcptool", "internal/program", "pkg/client"}, "serves mcptool; nothing of the service is in it"},
 
@@ -64,7 +65,9 @@ var Project = Rules{
 		"internal/test/demo":     {harness, []string{"internal/command", "internal/secret", "internal/test/loopback"}, "runs the real programs"},
 		"internal/test/loopback": {testing, nil, "an SSH server of the standard library and x/crypto"},
 		"internal/test/mcpcheck": {harness, nil, "the MCP adapter, with clients that are not ours"},
+		"internal/test/sdk":      {harness, nil, "the TypeScript SDK, in Node and in a browser"},
 		"internal/test/sshtest":  {testing, []string{"internal/inventory", "internal/secret"}, "a real sshd, told as a host"},
+		"internal/test/web":      {harness, nil, "the web UI, in a browser"},
 	},
 
 	Peers: []Peer{
@@ -108,6 +111,7 @@ var Project = Rules{
 		{Name: "buf.build/gen/go/bufbuild/protovalidate", Rooms: []string{"internal/rpcserver"}, Tests: true, Why: "requests are checked by the interceptor"},
 		{Name: "buf.build/go/protovalidate", Rooms: []string{"internal/rpcserver"}, Tests: true, Why: "requests are checked by the interceptor"},
 		{Name: "github.com/alecthomas/kong", Rooms: []string{"cmd/*", "internal/program"}, Why: "flags belong to the programs"},
+		{Name: "github.com/coder/websocket", Rooms: []string{"internal/gateway", "internal/test/*"}, Tests: true, Why: "WebSockets are spoken by the gateway"},
 		{Name: "github.com/goccy/go-yaml", Rooms: []string{"internal/config"}, Tests: true, Why: "one room reads the file"},
 		{Name: "github.com/golang-jwt/jwt", Rooms: []string{"internal/access"}, Tests: true, Why: "one room looks at tokens"},
 		{Name: "github.com/google/jsonschema-go", Rooms: []string{"internal/mcptool"}, Tests: true, Why: "tools tell the form of their arguments and answers"},
