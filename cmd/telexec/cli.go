@@ -21,6 +21,7 @@ type cli struct {
 	Input   inputCmd   `cmd:"" help:"Write to the standard input of a command."`
 	Ps      psCmd      `cmd:"" help:"List the commands that have not ended."`
 	History historyCmd `cmd:"" help:"List commands, newest first."`
+	Events  eventsCmd  `cmd:"" help:"Follow what happens to all commands."`
 
 	Approvals approvalsCmd `cmd:"" help:"List the commands that wait for approval, show one as it is to be judged."`
 	Approve   approveCmd   `cmd:"" help:"Let commands run that wait for approval."`

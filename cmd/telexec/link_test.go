@@ -213,6 +213,29 @@ func TestListOfWhatRuns(t *testing.T) {
 	}
 }
 
+func TestListOfWhatTellsItsProgress(t *testing.T) {
+	installs := durableCommand(1, connected)
+	installs.Progress = &telexecv1.Progress{Percent: 62.5, Label: "Setting up libc6"}
+	for _, tt := range []struct {
+		call string
+		want [][]string
+	}{
+		{"ps", [][]string{{"DURABILITY", "PROGRESS", "CREATED"}, {"durable", "62.5 %"}, {"durable", "- "}}},
+		{"history", [][]string{{"STATE", "EXIT", "CREATED"}}},
+	} {
+		i := (&scripted{list: []*telexecv1.Command{installs, durableCommand(1, connected)}}).start(t)
+		if code := i.run(t.Context(), tt.call); code != 0 {
+			t.Fatalf("code %d: %s", code, i.stderr.String())
+		}
+		lines := strings.Split(i.stdout.String(), "\n")
+		for n, want := range tt.want {
+			if !strings.Contains(strings.Join(strings.Fields(lines[n]), " "), strings.Join(want, " ")) {
+				t.Errorf("%s: line %d is %q", tt.call, n, lines[n])
+			}
+		}
+	}
+}
+
 func TestStateOfACommandThatIsNotSeen(t *testing.T) {
 	cmd := durableCommand(1, away)
 	if got := stateText(cmd); got != "reconnecting to web1; the command goes on there" {

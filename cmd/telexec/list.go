@@ -124,6 +124,15 @@ type column struct {
 	cell   func(*telexecv1.Command) string
 }
 
+// shown gives the columns of a list beside those that all have: progress only where
+// a command has any and it may still go on.
+func shown(cmds []*telexecv1.Command, own column) []column {
+	if own.header == active.header && slices.ContainsFunc(cmds, func(c *telexecv1.Command) bool { return c.GetProgress() != nil }) {
+		return []column{own, {"PROGRESS", progressText}}
+	}
+	return []column{own}
+}
+
 // What has not ended has no exit code; how it lives is told of it instead.
 var (
 	active = column{"DURABILITY", durabilityText}
@@ -132,8 +141,8 @@ var (
 
 // list prints up to limit commands (0: all) and gives the token of the next page.
 // JSON lines come as they are fetched; a table needs all to be aligned.
-func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCommandsRequest, limit int, own column) (next string, err error) {
-	var rows [][]cell
+func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCommandsRequest, limit int, kind column) (next string, err error) {
+	var cmds []*telexecv1.Command
 	for left := limit; ; {
 		req.PageSize = maxPage
 		if limit > 0 {
@@ -145,7 +154,7 @@ func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCo
 		}
 		for _, cmd := range page.GetCommands() {
 			if !a.opts.JSON {
-				rows = append(rows, a.row(cmd, own))
+				cmds = append(cmds, cmd)
 			} else if err := a.out.line(cmd); err != nil {
 				return "", err
 			}
@@ -160,18 +169,38 @@ func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCo
 	if a.opts.JSON {
 		return next, nil
 	}
-	return next, a.out.table([]string{"ID", "HOST", "STATE", own.header, "CREATED", "TOOK", "BY", "COMMAND"}, rows)
+	own := shown(cmds, kind)
+	header := []string{"ID", "HOST", "STATE"}
+	for _, c := range own {
+		header = append(header, c.header)
+	}
+	rows := make([][]cell, len(cmds))
+	for i, cmd := range cmds {
+		rows[i] = a.row(cmd, own)
+	}
+	return next, a.out.table(append(header, "CREATED", "TOOK", "BY", "COMMAND"), rows)
 }
 
-func (a *app) row(cmd *telexecv1.Command, own column) []cell {
+func (a *app) row(cmd *telexecv1.Command, own []column) []cell {
 	took := "-"
 	if cmd.GetStartTime() != nil {
 		took = duration(cmd.GetDuration())
 	}
-	return []cell{
-		plainCell(cmd.GetId()), plainCell(cmd.GetHost()), stateCell(cmd), plainCell(own.cell(cmd)),
-		plainCell(a.out.ago(cmd.GetCreateTime())), plainCell(took), plainCell(actor(cmd.GetCreatedBy())), plainCell(cmd.GetCommand()),
+	row := []cell{plainCell(cmd.GetId()), plainCell(cmd.GetHost()), stateCell(cmd)}
+	for _, c := range own {
+		row = append(row, plainCell(c.cell(cmd)))
 	}
+	return append(row,
+		plainCell(a.out.ago(cmd.GetCreateTime())), plainCell(took), plainCell(actor(cmd.GetCreatedBy())), plainCell(cmd.GetCommand()))
+}
+
+// progressText is how far a command says it is: "42 %".
+func progressText(cmd *telexecv1.Command) string {
+	p := cmd.GetProgress()
+	if p == nil {
+		return "-"
+	}
+	return strconv.FormatFloat(p.GetPercent(), 'f', -1, 64) + " %"
 }
 
 // exitText is the exit code, the signal, or why there is none; nothing is filled

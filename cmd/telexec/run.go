@@ -8,7 +8,7 @@
 //
 //	cli.go      the grammar: global flags and the list of subcommands
 //	execute.go terminal.go sudo.go redact.go  run: start a command and be its terminal; signals, input, secrets
-//	logs.go wait.go status.go cancel.go input.go list.go hosts.go server.go complete.go
+//	logs.go wait.go status.go cancel.go input.go list.go events.go hosts.go server.go complete.go
 //	approvals.go decide.go policy.go  what waits for a yes, and what the rules say
 //	token.go audit.go  API keys, and what was done
 //	given.go    flags that were given an empty value

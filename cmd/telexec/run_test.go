@@ -468,7 +468,7 @@ func TestCompletionOfWords(t *testing.T) {
 		words string // joined by |; the last one is under the cursor
 		want  string // joined by blanks; a leading … means: among others
 	}{
-		{"", "run logs wait status cancel signal input ps history approvals approve reject policy hosts token audit server version completion help"},
+		{"", "run logs wait status cancel signal input ps history events approvals approve reject policy hosts token audit server version completion help"},
 		{"help|wa", "wait"},
 		{"run|--|web1|ls|--det", ""},
 		{"run|web1|--det", ""},

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -88,7 +87,7 @@ func (a *app) showCommand(cmd *telexecv1.Command) error {
 		f.add("Timeout", duration(cmd.GetTimeout()))
 	}
 	if p := cmd.GetProgress(); p != nil {
-		f.add("Progress", strings.TrimSpace(strconv.FormatFloat(p.GetPercent(), 'f', -1, 64)+" % "+p.GetLabel()))
+		f.add("Progress", strings.TrimSpace(progressText(cmd)+" "+p.GetLabel()))
 	}
 	f.add("Output", fmt.Sprintf("%s on stdout, %s on stderr", size(cmd.GetStdoutBytes()), size(cmd.GetStderrBytes())))
 	if t := cmd.GetTruncation(); t != nil {

@@ -28,7 +28,8 @@ type commandFacts struct {
 	Cancelling     bool              `json:"cancelling,omitempty" jsonschema:"a cancel is under way"`
 	Approval       *approvalFacts    `json:"approval,omitempty" jsonschema:"what it waits for while it is awaiting_approval: a person must approve it, and you cannot"`
 	Queue          *queueFacts       `json:"queue,omitempty" jsonschema:"where it stands while it is queued"`
-	Percent        *float64          `json:"percent,omitempty" jsonschema:"progress, where the output tells it"`
+	Percent        *float64          `json:"percent,omitempty" jsonschema:"progress that was recognised in the output, 0 to 100; absent where none was"`
+	PercentOf      string            `json:"percent_of,omitempty" jsonschema:"what is being done, as the output says it"`
 	StdinOpen      bool              `json:"stdin_open,omitempty" jsonschema:"send_command_input can write to it"`
 	CancelReason   string            `json:"cancel_reason,omitempty" jsonschema:"what was said by whoever cancelled it"`
 	DurationSecs   float64           `json:"duration_seconds,omitempty" jsonschema:"from start_time to end_time, or to now"`
@@ -77,7 +78,7 @@ func facts(c *telexecv1.Command) commandFacts {
 		f.Queue = &queueFacts{Position: q.GetPosition(), EstimatedWait: q.GetEstimatedWait().AsDuration().Seconds(), WaitsFor: q.GetWaitsFor()}
 	}
 	if p := c.GetProgress(); p != nil {
-		f.Percent = new(p.GetPercent())
+		f.Percent, f.PercentOf = new(p.GetPercent()), percentOf(p)
 	}
 	if by := c.GetCreatedBy(); by != nil {
 		f.CreatedBy = by.GetPrincipal() + " (" + originName(by.GetOrigin()) + ")"

@@ -2,7 +2,6 @@ package mcptool
 
 import (
 	"encoding/base64"
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -133,27 +132,6 @@ func TestHeadAndTailLines(t *testing.T) {
 	in := &outputArgs{TailLines: 1, Format: formatText}
 	if e := in.lastLines(streamStdout, stored("a\nb\xe2\x9c", 100, false), 1000); e.head != "b" || e.info.NextOffset != 3 {
 		t.Errorf("%q %+v", e.head, e.info)
-	}
-}
-
-func TestPercent(t *testing.T) {
-	for line, want := range map[string]string{
-		"Progress: [ 42%] [####......]":       "42 true",
-		"12.5 % of 3.1MiB at 2MiB/s":          "12.5 true",
-		"[3/12] Compiling core":               "25 true",
-		"10% then 20%":                        "20 true",
-		"no number":                           "0 false",
-		"load 4000%":                          "0 false",
-		"[13/12]":                             "108.33333333333333 false",
-		"[1/0]":                               "+Inf false",
-		"  % Total    % Received % Xferd":     "0 false",
-		"100%":                                "100 true",
-		"date 2026/11/21 and version 1.2.3.4": "0 false",
-	} {
-		percent, known := percentIn(line)
-		if got := fmt.Sprint(percent, known); got != want {
-			t.Errorf("%q: %s, want %s", line, got, want)
-		}
 	}
 }
 

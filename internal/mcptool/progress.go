@@ -3,8 +3,6 @@ package mcptool
 import (
 	"context"
 	"math"
-	"regexp"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -20,12 +18,12 @@ const (
 	reportEvery = time.Second
 	// lastLineBytes is how much of a stream is asked for to find its last line.
 	lastLineBytes = 1 << 10
-	// maxMessage is how much of the last line is told.
+	// maxMessage is how much of a line is told.
 	maxMessage = 200
 )
 
-// progressReport tells a client how a wait goes: the last line of output, and the
-// percentage where the output has one.
+// progressReport tells a client how a wait goes: the percentage and the label that
+// the service has recognised in the output, else its last line.
 type progressReport struct {
 	session *mcp.ServerSession
 	token   any
@@ -49,42 +47,46 @@ func (p *progressReport) tell(ctx context.Context, resp *telexecv1.GetStatusResp
 	if line == "" {
 		line = lastLine(resp.GetStderr())
 	}
-	cmd := resp.GetCommand()
-	percent, known := percentIn(line)
-	if cmd.GetProgress() != nil {
-		percent, known = cmd.GetProgress().GetPercent(), true
-	}
 	if line == "" {
-		line = stateName(cmd.GetState())
+		line = stateName(resp.GetCommand().GetState())
 	}
-	p.send(ctx, line, percent, known)
+	p.send(ctx, line, resp.GetCommand().GetProgress())
 }
 
-// tellLine reports the last line of output, if there is one.
-func (p *progressReport) tellLine(ctx context.Context, line string) {
+// tellLine reports what was read of a command: its last line of output, if there is
+// one, and its progress, nil where it tells none.
+func (p *progressReport) tellLine(ctx context.Context, line string, seen *telexecv1.Progress) {
 	if line == "" {
 		line = "no output yet"
 	}
-	percent, known := percentIn(line)
-	p.send(ctx, line, percent, known)
+	p.send(ctx, line, seen)
 }
 
 // send tells the client. Progress must grow with every notification: without a
 // percentage it is a fraction that grows with time, so that whatever percentage
 // comes later is more.
-func (p *progressReport) send(ctx context.Context, line string, percent float64, known bool) {
+func (p *progressReport) send(ctx context.Context, line string, seen *telexecv1.Progress) {
 	if time.Since(p.told) < reportEvery-reportEvery/10 {
 		return
 	}
 	p.told = time.Now()
+	if label := percentOf(seen); label != "" {
+		line = label
+	}
 	params := &mcp.ProgressNotificationParams{ProgressToken: p.token, Message: cut(line, maxMessage)}
 	value := time.Since(p.began).Seconds() / 1e4
-	if known {
-		value, params.Total = percent, 100
+	if seen != nil {
+		value, params.Total = seen.GetPercent(), 100
 	}
 	p.value = max(value, math.Nextafter(p.value, math.Inf(1)))
 	params.Progress = p.value
 	_ = p.session.NotifyProgress(ctx, params) // a client that does not listen misses nothing else
+}
+
+// percentOf is what is being done, as text for people and models.
+func percentOf(p *telexecv1.Progress) string {
+	text, _ := formatText.show([]byte(p.GetLabel()), math.MaxInt, true)
+	return strings.TrimSpace(text)
 }
 
 // lastLine is the last line of a stream with something in it.
@@ -101,26 +103,6 @@ func lastLine(c *telexecv1.StreamContent) string {
 func lastOf(text string) string {
 	text = strings.TrimSpace(text)
 	return strings.TrimSpace(text[strings.LastIndexByte(text, '\n')+1:])
-}
-
-// percentage finds "42%", "42.5 %" and "[3/12]": what package managers, builds
-// and downloads print.
-var percentage = regexp.MustCompile(`(?:^|[^\d.])(\d{1,3}(?:\.\d{1,3})?) ?%|\[ ?(\d{1,6})/(\d{1,6})\]`)
-
-// percentIn is the last percentage in a line.
-func percentIn(line string) (percent float64, known bool) {
-	found := percentage.FindAllStringSubmatch(line, -1)
-	if len(found) == 0 {
-		return 0, false
-	}
-	m := found[len(found)-1]
-	if m[1] != "" {
-		percent, _ = strconv.ParseFloat(m[1], 64) // digits, by the pattern
-		return percent, percent <= 100
-	}
-	done, _ := strconv.ParseFloat(m[2], 64)
-	all, _ := strconv.ParseFloat(m[3], 64)
-	return 100 * done / all, all > 0 && done <= all
 }
 
 // cut shortens a text for a line of its own.

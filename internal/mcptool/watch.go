@@ -200,7 +200,7 @@ func (w *watch) read(ctx context.Context, cmd *telexecv1.Command, wait time.Dura
 			r.listen(silence)
 		}
 		if w.report != nil {
-			w.report.tellLine(ctx, r.recent)
+			w.report.tellLine(ctx, r.recent, r.command.GetProgress())
 		}
 	}
 	return outcome{why: whyEnded}, nil

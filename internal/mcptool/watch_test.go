@@ -293,8 +293,28 @@ func TestIDSurvivesAServiceThatHangs(t *testing.T) {
 // TestProgress: a client that asks for it hears about once a second how it goes,
 // and the values grow.
 func TestProgress(t *testing.T) {
+	for name, tt := range map[string]struct {
+		seen    *telexecv1.Progress
+		message string
+		total   float64
+	}{
+		"recognised":            {&telexecv1.Progress{Percent: 42, Label: "Setting up libc6 (2.36)"}, "Setting up libc6 (2.36)", 100},
+		"recognised, no label":  {&telexecv1.Progress{Percent: 42}, "100% packet loss", 100},
+		"a label with a filler": {&telexecv1.Progress{Percent: 42, Label: "Setting\u3164 up"}, "Setting up", 100},
+		"not recognised":        {nil, "100% packet loss", 0},
+	} {
+		t.Run(name, func(t *testing.T) { testProgress(t, tt.seen, tt.message, tt.total) })
+	}
+}
+
+func testProgress(t *testing.T, seen *telexecv1.Progress, message string, total float64) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &service{life: endsAfter(10 * time.Second), stdout: "Get:1 packages\nUnpacking 42%\n"}
+		life := func(d time.Duration) *telexecv1.Command {
+			cmd := endsAfter(10 * time.Second)(d)
+			cmd.Progress = seen
+			return cmd
+		}
+		s := &service{life: life, stdout: "Get:1 packages\n100% packet loss\n"}
 		s.began = time.Now()
 		o := Options{Client: s.dial(t)}
 		server, err := New(o)
@@ -322,7 +342,11 @@ func TestProgress(t *testing.T) {
 			t.Fatalf("%d notifications, %v", len(told), err)
 		}
 		for i, p := range told {
-			if p.Message != "Unpacking 42%" || p.Total != 100 || p.Progress < 42 || i > 0 && p.Progress <= told[i-1].Progress {
+			least := 0.0
+			if seen != nil {
+				least = seen.GetPercent()
+			}
+			if p.Message != message || p.Total != total || p.Progress < least || i > 0 && p.Progress <= told[i-1].Progress {
 				t.Errorf("%+v", p)
 			}
 		}

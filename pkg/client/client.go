@@ -141,6 +141,7 @@ type Options struct {
 type Client struct {
 	conn      *grpc.ClientConn
 	commands  telexecv1.CommandServiceClient
+	events    telexecv1.EventServiceClient
 	hosts     telexecv1.HostServiceClient
 	admin     telexecv1.AdminServiceClient
 	approvals telexecv1.ApprovalServiceClient
@@ -212,6 +213,7 @@ func Dial(o Options) (*Client, error) {
 	}
 	c.conn = conn
 	c.commands = telexecv1.NewCommandServiceClient(conn)
+	c.events = telexecv1.NewEventServiceClient(conn)
 	c.hosts = telexecv1.NewHostServiceClient(conn)
 	c.admin = telexecv1.NewAdminServiceClient(conn)
 	c.approvals = telexecv1.NewApprovalServiceClient(conn)

@@ -32,6 +32,7 @@ const testID = "01J8Z3K4M5N6P7Q8R9S0T1V2W3"
 // keeps to the contract in everything else.
 type peer struct {
 	telexecv1.UnimplementedCommandServiceServer
+	telexecv1.UnimplementedEventServiceServer
 	telexecv1.UnimplementedHostServiceServer
 	telexecv1.UnimplementedAdminServiceServer
 	telexecv1.UnimplementedApprovalServiceServer
@@ -61,6 +62,8 @@ type peer struct {
 	after func(method string, n int) error
 	// stream, if set, replaces StreamOutput; n counts its calls from 1.
 	stream func(n int, req *telexecv1.StreamOutputRequest, s grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
+	// events is WatchEvents; n counts its calls from 1.
+	events func(n int, req *telexecv1.WatchEventsRequest, s grpc.ServerStreamingServer[telexecv1.WatchEventsResponse]) error
 }
 
 // dropped is what a caller sees of a connection that broke.
@@ -79,6 +82,7 @@ func newPeer(t *testing.T) *peer {
 		// As the service: gRPC's own limit takes our pings for an attack.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}))
 	telexecv1.RegisterCommandServiceServer(p.server, p)
+	telexecv1.RegisterEventServiceServer(p.server, p)
 	telexecv1.RegisterHostServiceServer(p.server, p)
 	telexecv1.RegisterAdminServiceServer(p.server, p)
 	telexecv1.RegisterApprovalServiceServer(p.server, p)
@@ -130,6 +134,10 @@ func (p *peer) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 		err = p.after(method, n)
 	}
 	return resp, err
+}
+
+func (p *peer) WatchEvents(req *telexecv1.WatchEventsRequest, s grpc.ServerStreamingServer[telexecv1.WatchEventsResponse]) error {
+	return p.events(p.note(s.Context(), "WatchEvents", req), req, s)
 }
 
 func (p *peer) command(version int64, state telexecv1.CommandState) *telexecv1.Command {

@@ -17,13 +17,13 @@ import (
 // defaultHeartbeat is what the service uses where the request asks for none.
 const defaultHeartbeat = 15 * time.Second
 
-// StreamOutput streams the output of a command from the offsets of req, with
-// state changes, heartbeats and the rest, until the event "ended". It resumes by
-// itself: when the connection or the service goes away it comes back, with
-// growing pauses, and goes on at the exact byte, so that the chunks of a stream
-// always follow each other without gap or repeat. What retention has removed
-// comes as an OutputGap. Silence for three heartbeats counts as a lost
-// connection.
+// StreamOutput streams the output of a command from the offsets of req, or from its
+// position in both streams, with state changes, heartbeats and the rest, until the
+// event "ended". It resumes by itself: when the connection or the service goes away
+// it comes back, with growing pauses, and goes on at the exact byte, so that the
+// chunks of a stream always follow each other without gap or repeat, and have
+// req.LimitBytes together at most. What retention has removed comes as an OutputGap.
+// Silence for three heartbeats counts as a lost connection.
 //
 // That the service has lost the host of a command, or has it back, is an event
 // too: a Command whose Connection is RECONNECTING or CONNECTED. A durable command
@@ -31,10 +31,11 @@ const defaultHeartbeat = 15 * time.Second
 // byte; the receiver has nothing to do.
 //
 // With req.Follow the last event is the command in its final state, behind all
-// of its output. The sequence ends behind that event, or with an error: the
-// service refused, the context ended, or nothing came for Options.ResumeFor.
-// Leaving the loop ends the stream and does not touch the command. Each event
-// belongs to the receiver; a slow receiver slows nobody.
+// of its output, or as it is when it has given req.LimitBytes. The sequence ends
+// behind that event, or with an error: the service refused, the context ended, or
+// nothing came for Options.ResumeFor. Leaving the loop ends the stream and does not
+// touch the command. Each event belongs to the receiver; a slow receiver slows
+// nobody.
 //
 // With req.Text the client itself makes the text, so that a character that a
 // lost connection has split still comes out whole; what is left of one when the
@@ -50,7 +51,7 @@ func (c *Client) StreamOutput(ctx context.Context, req *telexecv1.StreamOutputRe
 			if err == nil {
 				return
 			}
-			if err.Code == codes.OutOfRange && r.resumed {
+			if err.Code == codes.OutOfRange && r.resumed && r.placed {
 				err = c.rewind(ctx, r)
 			} else if err.temporary() || err.RetryAfter > 0 {
 				err = c.retry(ctx, &p, err)
@@ -134,6 +135,8 @@ type reader struct {
 	req      *telexecv1.StreamOutputRequest
 	stdout   position
 	stderr   position
+	placed   bool  // both know where they are; not before the first byte where req has a position
+	passed   int64 // bytes passed on
 	version  int64 // of the last command event
 	resumed  bool  // this is not the first connection
 	rewound  bool  // ask from position.rewound
@@ -148,6 +151,7 @@ type position struct {
 	next    int64  // the next byte to pass on
 	rewound int64  // where to ask from after a rewind
 	partial []byte // the beginning of a character whose rest is to come
+	behind  int64  // the place in both streams behind the last byte
 }
 
 func newReader(req *telexecv1.StreamOutputRequest) *reader {
@@ -159,6 +163,7 @@ func newReader(req *telexecv1.StreamOutputRequest) *reader {
 		req:     req,
 		stdout:  position{stream: telexecv1.Stream_STREAM_STDOUT, next: req.GetStdoutOffset()},
 		stderr:  position{stream: telexecv1.Stream_STREAM_STDERR, next: req.GetStderrOffset()},
+		placed:  req.Position == nil,
 		silence: 3 * heartbeat,
 	}
 }
@@ -167,11 +172,41 @@ func newReader(req *telexecv1.StreamOutputRequest) *reader {
 func (r *reader) request() *telexecv1.StreamOutputRequest {
 	req := proto.CloneOf(r.req)
 	req.Text = false
+	if !r.placed {
+		return req
+	}
+	req.Position = nil
 	req.StdoutOffset, req.StderrOffset = r.stdout.next, r.stderr.next
 	if r.rewound {
 		req.StdoutOffset, req.StderrOffset = r.stdout.rewound, r.stderr.rewound
+		req.LimitBytes = 0 // what comes again is not part of it; acceptChunk cuts the rest
+	} else if left := r.left(); left > 0 {
+		req.LimitBytes = left
+	} else if left == 0 { // only the end is missing; a byte more is not passed on
+		req.LimitBytes, req.Follow = 1, false
 	}
 	return req
+}
+
+// left is how many bytes may still be passed on; below 0 where that has no limit.
+func (r *reader) left() int64 {
+	if r.req.GetLimitBytes() == 0 {
+		return -1
+	}
+	return r.req.GetLimitBytes() - r.passed
+}
+
+// place learns from the first byte, or the first gap, where both streams are at the
+// position that was asked for: their offsets there are together the position.
+func (r *reader) place(s telexecv1.Stream, offset int64) {
+	if r.placed {
+		return
+	}
+	r.placed = true
+	r.stdout.next, r.stderr.next = offset, max(0, r.req.GetPosition()-offset)
+	if s == telexecv1.Stream_STREAM_STDERR {
+		r.stdout.next, r.stderr.next = r.stderr.next, r.stdout.next
+	}
 }
 
 func (r *reader) at(s telexecv1.Stream) *position {
@@ -189,6 +224,7 @@ func (r *reader) accept(event *telexecv1.StreamOutputResponse, first bool) ([]*t
 		return r.acceptChunk(event)
 	case event.GetGap() != nil:
 		gap := event.GetGap()
+		r.place(gap.GetStream(), gap.GetFrom())
 		at := r.at(gap.GetStream())
 		if gap.GetTo() <= at.next {
 			return nil, nil
@@ -218,9 +254,10 @@ func (r *reader) accept(event *telexecv1.StreamOutputResponse, first bool) ([]*t
 }
 
 // acceptChunk cuts off what was passed on before, which comes again only after a
-// rewind, and refuses a chunk that would leave a hole.
+// rewind, and what lies behind the limit. It refuses a chunk that would leave a hole.
 func (r *reader) acceptChunk(event *telexecv1.StreamOutputResponse) ([]*telexecv1.StreamOutputResponse, *Error) {
 	chunk := event.GetChunk()
+	r.place(chunk.GetStream(), chunk.GetOffset())
 	at := r.at(chunk.GetStream())
 	if chunk.GetOffset() > at.next {
 		return nil, newError(codes.DataLoss, ReasonProtocol,
@@ -230,10 +267,16 @@ func (r *reader) acceptChunk(event *telexecv1.StreamOutputResponse) ([]*telexecv
 	if known > 0 {
 		chunk.Data = chunk.GetData()[known:]
 		chunk.Offset += known
+		chunk.Position += known
+	}
+	if left := r.left(); left >= 0 && left < int64(len(chunk.GetData())) {
+		chunk.Data = chunk.GetData()[:left]
 	}
 	if len(chunk.GetData()) == 0 {
 		return nil, nil
 	}
+	r.passed += int64(len(chunk.GetData()))
+	at.behind = chunk.GetPosition() + int64(len(chunk.GetData()))
 	at.next = chunk.GetOffset() + int64(len(chunk.GetData()))
 	chunk.Text = ""
 	if r.req.GetText() {
@@ -251,7 +294,7 @@ func (r *reader) flush(at *position) []*telexecv1.StreamOutputResponse {
 	at.partial = nil
 	return []*telexecv1.StreamOutputResponse{{
 		Event: &telexecv1.StreamOutputResponse_Chunk{Chunk: &telexecv1.OutputChunk{
-			Stream: at.stream, Offset: at.next, Text: text,
+			Stream: at.stream, Offset: at.next, Text: text, Position: at.behind,
 		}},
 	}}
 }
