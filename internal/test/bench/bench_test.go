@@ -115,7 +115,7 @@ func execute(ctx context.Context, c telexecv1.CommandServiceClient, host, line s
 }
 
 // rss is the resident memory of the service in bytes.
-func rss(b *testing.B, env *testenv.Env) int64 {
+func rss(b testing.TB, env *testenv.Env) int64 {
 	b.Helper()
 	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", env.PID()))
 	if err != nil {

@@ -188,6 +188,7 @@ func (t *typist) leaveUp(ctx context.Context) error {
 	fmt.Fprintf(t.out, "curl -H \"authorization: Bearer $TELEXEC_TOKEN\" http://%s/v1/hosts\n", t.service.http)
 	fmt.Fprintf(t.out, "grpcurl -plaintext -H \"authorization: Bearer $TELEXEC_TOKEN\" $TELEXEC_SERVER list\n")
 	fmt.Fprintf(t.out, "claude mcp add telexec -e TELEXEC_SERVER=$TELEXEC_SERVER -e TELEXEC_TOKEN=$TELEXEC_TOKEN -- $(command -v telexec-mcp)\n")
+	t.caption("In a browser: http://%s/ asks for that token, once.", t.service.http)
 	t.caption("Ctrl-C here ends it; what it kept is then removed.")
 	select {
 	case <-ctx.Done():

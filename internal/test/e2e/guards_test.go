@@ -67,6 +67,7 @@ func guardedCalls(host, marker, running, gated string) map[string]guarded {
 		"CommandService/Signal":           {&telexecv1.SignalRequest{CommandId: running, Signal: "KILL"}, notOperators, []string{olga}},
 		"CommandService/SendInput":        {&telexecv1.SendInputRequest{CommandId: running, Data: []byte("x\n")}, notOperators, []string{olga}},
 		"CommandService/ListCommands":     {&telexecv1.ListCommandsRequest{}, nil, nil},
+		"EventService/WatchEvents":        {&telexecv1.WatchEventsRequest{}, nil, nil},
 		"HostService/ListHosts":           {&telexecv1.ListHostsRequest{}, nil, nil},
 		"HostService/GetHost":             {&telexecv1.GetHostRequest{Host: host}, nil, nil},
 		"HostService/CheckHost":           {&telexecv1.CheckHostRequest{Host: host}, notOperators, nil},
@@ -348,7 +349,7 @@ func (w *watchman) others() {
 		for _, who := range g.foreign {
 			w.hidden(who, name, m, g.request)
 		}
-		if g.weak == nil && g.foreign == nil { // open to all who are known
+		if g.weak == nil && g.foreign == nil && !m.IsStreamingServer() { // open to all who are known
 			if err := w.conns[vera].Invoke(w.Context(), "/telexec.v1."+name, g.request, dynamicpb.NewMessage(m.Output())); err != nil {
 				w.Errorf("%s as a viewer: %v", name, err)
 			}
@@ -360,10 +361,32 @@ func (w *watchman) others() {
 			w.Errorf("%s lists %v, %v", who, list, err)
 		}
 		approvals, err := telexecv1.NewApprovalServiceClient(w.conns[who]).ListApprovals(w.Context(), &telexecv1.ListApprovalsRequest{})
-		if want := map[string]int{anna: 1}[who]; err != nil || len(approvals.GetApprovals()) != want {
+		want := map[string]int{anna: 1}[who]
+		if err != nil || len(approvals.GetApprovals()) != want {
 			w.Errorf("%s lists %v, %v", who, approvals, err)
 		}
+		if told := w.events(who); len(told) != want {
+			w.Errorf("%s is told of %v", who, told)
+		}
 	}
+}
+
+// events gives what somebody is told of who watches everything from the beginning on.
+func (w *watchman) events(who string) (told []*telexecv1.Command) {
+	w.Helper()
+	ctx, cancel := context.WithCancel(w.Context())
+	defer cancel()
+	s, err := telexecv1.NewEventServiceClient(w.conns[who]).WatchEvents(ctx, &telexecv1.WatchEventsRequest{After: new(int64)})
+	for err == nil {
+		var m *telexecv1.WatchEventsResponse
+		if m, err = s.Recv(); m.GetSynced() != nil {
+			return told
+		} else if m.GetCommand() != nil {
+			told = append(told, m.GetCommand())
+		}
+	}
+	w.Errorf("%s watches events: %v", who, err)
+	return told
 }
 
 // hidden checks that otto's command and one that is not there are answered alike.
@@ -590,8 +613,12 @@ func (w *watchman) revokedUnderWay(running string) {
 	if err == nil {
 		_, err = s.Recv()
 	}
-	if err != nil {
-		w.Fatal(err)
+	events, eventsErr := telexecv1.NewEventServiceClient(w.conns[otto]).WatchEvents(w.Context(), &telexecv1.WatchEventsRequest{})
+	if eventsErr == nil {
+		_, eventsErr = events.Recv()
+	}
+	if err != nil || eventsErr != nil {
+		w.Fatal(err, eventsErr)
 	}
 	if _, err := w.env.Admin().RevokeToken(w.Context(), &telexecv1.RevokeTokenRequest{Principal: otto}); err != nil {
 		w.Fatal(err)
@@ -599,8 +626,13 @@ func (w *watchman) revokedUnderWay(running string) {
 	for err == nil {
 		_, err = s.Recv()
 	}
-	if st := status.Convert(err); st.Code() != codes.Unauthenticated || reasonOf(st) != fault.ReasonTokenRevoked {
-		w.Errorf("the stream has ended with %v", err)
+	for eventsErr == nil {
+		_, eventsErr = events.Recv()
+	}
+	for _, err := range []error{err, eventsErr} {
+		if st := status.Convert(err); st.Code() != codes.Unauthenticated || reasonOf(st) != fault.ReasonTokenRevoked {
+			w.Errorf("a stream has ended with %v", err)
+		}
 	}
 	if got := await(w, w.env, running, func(*telexecv1.Command) bool { return true }); got.GetState() != telexecv1.CommandState_COMMAND_STATE_RUNNING {
 		w.Errorf("it does not go on: %v", got)

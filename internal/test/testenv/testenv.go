@@ -20,10 +20,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -182,6 +184,12 @@ func hostYAML(h inventory.Host) string {
 	if h.MaxCommands > 0 {
 		fmt.Fprintf(&b, "    max_commands: %d\n", h.MaxCommands)
 	}
+	if len(h.Labels) > 0 {
+		b.WriteString("    labels:\n")
+		for _, key := range slices.Sorted(maps.Keys(h.Labels)) {
+			fmt.Fprintf(&b, "      %q: %q\n", key, h.Labels[key])
+		}
+	}
 	return b.String()
 }
 
@@ -320,8 +328,14 @@ func (e *Env) end(s syscall.Signal) error {
 	case <-p.exited:
 		return p.err
 	case <-time.After(stopLimit):
-		_ = p.cmd.Process.Kill()
-		<-p.exited
+		// Go's answer to it is what every goroutine was doing, in the log.
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT)
+		select {
+		case <-p.exited:
+		case <-time.After(stopLimit):
+			_ = p.cmd.Process.Kill()
+			<-p.exited
+		}
 		return fmt.Errorf("it had not ended after %v and was killed", stopLimit)
 	}
 }

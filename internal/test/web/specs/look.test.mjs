@@ -1,0 +1,128 @@
+// Every page, in the dark and in the light, on a desk and in a hand: pictures of them,
+// and what axe finds.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { join } from "node:path";
+import { AxeBuilder } from "@axe-core/playwright";
+import { ended, execute, get, rest, shots } from "./service.mjs";
+import { leave, open, settled, signIn, visit } from "./visitor.mjs";
+import { waitForState } from "./ui.mjs";
+
+after(leave);
+
+/** @typedef {import("./visitor.mjs").Page} Page */
+
+const desk = { width: 1280, height: 800 };
+const hand = { width: 390, height: 844 };
+const narrow = { width: 360, height: 740 };
+
+/** The pages, by what the pictures are named after. @type {Record<string, string>} */
+const pages = {};
+
+before(async () => {
+  const build = "for i in 1 2 3 4 5 6 7 8; do printf '\\033[32m  ok\\033[0m  compiled part %d of 8\\n' $i; done; echo 'warning: unused variable' >&2; echo '[#####     ] 50% linking'";
+  const [done, running, failed, waits, terminal, lost] = await Promise.all([
+    execute({ command: `${build}; exit 3`, labels: { team: "web", ticket: "OPS-1234" } }, "operator"),
+    execute({ command: `${build}; exec sleep 600`, labels: { team: "web" } }, "operator"),
+    execute({ command: "make deploy", workingDirectory: "/nowhere" }, "operator"),
+    execute({ command: "factor 1234567890 && systemctl restart nginx", labels: { team: "web" } }, "asker"),
+    execute({ command: "printf '\\033[1;34mname   cpu  mem\\033[0m\\r\\nweb    12%%  40%%\\r\\ndb     80%%  71%%\\r\\n'; cat", pty: {}, stdinOpen: true }, "operator"),
+    execute({ host: "closed:+@port", command: "uptime" }, "operator"),
+    execute({ command: "cksum /etc/hostname" }, "asker"),
+  ]);
+  const cancelled = await execute({ command: `${build}; exec sleep 600` });
+  while ((await get(cancelled.id)).state !== "COMMAND_STATE_RUNNING");
+  await rest(`/v1/commands/${cancelled.id}:cancel`, { body: { reason: "no longer needed" } });
+  for (const c of [done, failed, lost]) await ended(c.id);
+  Object.assign(pages, {
+    commands: "/",
+    "command-done": `/commands/${done.id}`,
+    "command-running": `/commands/${running.id}`,
+    "command-failed": `/commands/${failed.id}`,
+    "command-waits": `/commands/${waits.id}`,
+    "command-terminal": `/commands/${terminal.id}`,
+    "command-cancelled": `/commands/${cancelled.id}`,
+    "command-unknown": "/commands/01ARZ3NDEKTSV4RRFFQ69G5FAV",
+    approvals: "/approvals",
+    hosts: "/hosts",
+    audit: "/audit",
+    unknown: "/nowhere",
+  });
+});
+
+/** @param {Page} page @param {string} name */
+async function look(page, name) {
+  /** @type {string[]} */
+  const found = [];
+  for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
+    await page.emulateMedia({ colorScheme });
+    for (const [size, viewport] of Object.entries({ desk, hand })) {
+      await page.setViewportSize(viewport);
+      await page.screenshot({ path: join(shots, `${name}-${colorScheme}-${size}.png`), animations: "disabled" });
+      // What depends on the colours is the same on both.
+      if (colorScheme === "dark" && size === "hand") continue;
+      const { violations } = await new AxeBuilder({ page }).setLegacyMode().analyze();
+      for (const v of violations) {
+        if (v.impact !== "serious" && v.impact !== "critical") continue;
+        found.push(`${name} ${colorScheme} ${size}: ${v.id}: ${v.nodes.map((n) => `${n.target} ${n.failureSummary}`).join("; ")}`);
+      }
+    }
+  }
+  await page.setViewportSize(narrow);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  if (wide > 0) found.push(`${name}: ${wide} px wider than a screen of 360`);
+  return found;
+}
+
+test("every page", { concurrency: false }, async (t) => {
+  const { page } = await visit(t, { excused: /status of 404/ });
+  const found = [];
+  for (const [name, path] of Object.entries(pages)) {
+    await page.setViewportSize(desk);
+    await page.goto(path);
+    await settled(page);
+    found.push(...(await look(page, name)));
+  }
+  assert.deepEqual(found, []);
+  t.diagnostic(`screenshots are in ${shots}`);
+});
+
+test("the login page", async (t) => {
+  const { page } = await visit(t, { as: null });
+  await page.goto("/login");
+  assert.deepEqual(await look(page, "login"), []);
+  await signIn(page, "viewer");
+});
+
+test("nothing moves where that is not wanted", async (t) => {
+  const { page } = await visit(t, { options: { reducedMotion: "reduce" } });
+  for (const path of [pages.commands, pages["command-running"]]) {
+    await page.goto(String(path));
+    await settled(page);
+    const moving = await page.evaluate(() =>
+      document.getAnimations().filter((a) => a.playState === "running" && Number(a.effect?.getComputedTiming().duration) > 10).map((a) => /** @type {KeyframeEffect} */ (a.effect).target?.className),
+    );
+    assert.deepEqual(moving, [], path);
+  }
+});
+
+test("nothing jumps while output flows", async (t) => {
+  const { page } = await visit(t, {
+    init: () => {
+      const w = /** @type {any} */ (window);
+      w.__shifts = [];
+      new PerformanceObserver((list) => {
+        for (const e of /** @type {any[]} */ (list.getEntries())) {
+          w.__shifts.push({ value: e.value, what: e.sources.map((/** @type {any} */ s) => s.node?.outerHTML?.slice(0, 200) ?? s.node?.nodeName) });
+        }
+      }).observe({ type: "layout-shift", buffered: true });
+    },
+  });
+  const { id } = await execute({ command: "for i in $(seq 300); do echo line $i of three hundred; echo error $i >&2; echo \"[###  ] $((i / 3))%\"; sleep 0.01; done" });
+  await open(page, id);
+  await waitForState(page, "COMPLETED");
+  const shifts = await page.evaluate(() => /** @type {any} */ (window).__shifts);
+  const sum = shifts.reduce((/** @type {number} */ all, /** @type {any} */ s) => all + s.value, 0);
+  t.diagnostic(`layout shift while output flows: ${sum.toFixed(4)}`);
+  assert.ok(sum < 0.01, JSON.stringify(shifts, null, 1));
+});
