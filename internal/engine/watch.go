@@ -17,6 +17,9 @@ const (
 	// watchAhead is how many bytes of a stream are read from the store at least: where
 	// the streams take turns often, its pieces in order are much shorter.
 	watchAhead = 32 << 10
+	// watchStored is how many are read from the store at most. Memory has them anyway;
+	// these are each watcher's own, and hundreds may lag behind at once.
+	watchStored = 64 << 10
 	// watchersEvery is how often a watch is told at most how many others there are.
 	watchersEvery = time.Second
 )
@@ -370,7 +373,7 @@ func (w *Watch) readAt(ctx context.Context, s command.Stream, at int64, limit in
 		*ahead = command.Chunk{}
 		more := limit
 		if w.live == nil || !w.live.log.Remembers(s, at) {
-			more = int(min(max(int64(limit), watchAhead), end-at))
+			more = int(min(max(int64(limit), watchAhead), watchStored, end-at))
 		}
 		if w.live != nil {
 			data, err = w.live.log.Read(ctx, s, at, more)
