@@ -14,6 +14,7 @@ export const events: Case[] = [
           const own = new AbortController();
           const versions = new Map<string, bigint>();
           const ended = new Map<string, CommandState>();
+          const failures: string[] = [];
           let synced = 0;
           const watching = (async () => {
             for await (const event of c.events({ signal: own.signal, host: s.host })) {
@@ -23,6 +24,7 @@ export const events: Case[] = [
               ok((versions.get(id) ?? -1n) <= version, `${id} went back from ${versions.get(id)} to ${version}`);
               versions.set(id, version);
               if (hasEnded(state)) ended.set(id, state);
+              if (event.command.failure) failures.push(event.command.failure.message);
             }
           })();
           let failed: unknown;
@@ -37,7 +39,7 @@ export const events: Case[] = [
           const last = await begin(c, s, "sleep 600");
           await c.cancel(last);
           await until(() => ids.every((id) => ended.has(id)) && ended.has(last));
-          equal([ended.get(ids[0]!), ended.get(last)], [CommandState.COMPLETED, CommandState.CANCELLED], "ends");
+          equal([ended.get(ids[0]!), ended.get(last)], [CommandState.COMPLETED, CommandState.CANCELLED], `ends ${failures.join("; ")}`);
           own.abort();
         },
         { backoff: { firstMs: 20, maxMs: 200 } },
