@@ -20,7 +20,7 @@ func TestBrowser(t *testing.T) {
 	t.Parallel()
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
-		t.Skip("there is no chromium; tools/setup.sh says how to get it")
+		testenv.Missing(t, "there is no chromium; tools/setup.sh says how to get it")
 	}
 	w := theWorkshop(t)
 

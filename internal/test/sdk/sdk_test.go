@@ -101,7 +101,7 @@ func theWorkshop(t *testing.T) *workshop {
 	t.Helper()
 	shared.once.Do(func() { shared.workshop = newWorkshop(t) })
 	if shared.workshop == nil {
-		missing(t, "the package could not be made; another test says why")
+		testenv.Missing(t, "the package could not be made; another test says why")
 	}
 	return shared.workshop
 }
@@ -117,10 +117,10 @@ func newWorkshop(t *testing.T) *workshop {
 	}
 	w := &workshop{root: root, dir: shared.dir}
 	if w.node, err = exec.LookPath("node"); err != nil {
-		missing(t, "there is no node; tools/setup.sh says how to get it")
+		testenv.Missing(t, "there is no node; tools/setup.sh says how to get it")
 	}
 	if _, err := os.Stat(filepath.Join(root, "node_modules", ".package-lock.json")); err != nil {
-		missing(t, "there is no node_modules; make sdk installs what package.json names")
+		testenv.Missing(t, "there is no node_modules; make sdk installs what package.json names")
 	}
 	version := w.output(t, w.dir, w.node, "--version")
 	major, _, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
@@ -159,15 +159,6 @@ func newWorkshop(t *testing.T) *workshop {
 		}
 	}
 	return w
-}
-
-// missing skips the test, but in continuous integration, which has all there is.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
 }
 
 // output runs a program to its end, and gives what it wrote, without the last line's

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/telexec/telexec/internal/test/testenv"
 )
 
 // chromium is the browser: Debian's.
@@ -23,25 +25,16 @@ func needs(t *testing.T) {
 	t.Helper()
 	const modules = "../../../node_modules"
 	if _, err := exec.LookPath("node"); err != nil {
-		lacks(t, "no node; tools/setup.sh gets it")
+		testenv.Missing(t, "no node; tools/setup.sh gets it")
 	}
 	if _, err := os.Stat(chromium); err != nil {
-		lacks(t, "no "+chromium+"; tools/setup.sh gets it")
+		testenv.Missing(t, "no "+chromium+"; tools/setup.sh gets it")
 	}
 	for _, name := range []string{"playwright-core", "@axe-core/playwright"} {
 		if _, err := os.Stat(filepath.Join(modules, name)); err != nil {
-			lacks(t, "no "+name+" in node_modules; npm ci --ignore-scripts installs what is in package-lock.json")
+			testenv.Missing(t, "no "+name+" in node_modules; npm ci --ignore-scripts installs what is in package-lock.json")
 		}
 	}
-}
-
-// lacks ends the test: as skipped, but where everything is meant to be there.
-func lacks(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
 }
 
 // plainEnvironment is that of the programs: nothing of the developer's own

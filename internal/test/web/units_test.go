@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/telexec/telexec/internal/test/testenv"
 )
 
 // TestUnits runs the tests of those parts of the page that need no browser
@@ -14,10 +16,10 @@ func TestUnits(t *testing.T) {
 	tsc := filepath.Join(root, "node_modules", ".bin", "tsc")
 	node, err := exec.LookPath("node")
 	if err != nil {
-		lacks(t, "no node; tools/setup.sh gets it")
+		testenv.Missing(t, "no node; tools/setup.sh gets it")
 	}
 	if _, err := exec.LookPath(tsc); err != nil {
-		lacks(t, "no tsc in node_modules; npm ci --ignore-scripts installs what is in package-lock.json")
+		testenv.Missing(t, "no tsc in node_modules; npm ci --ignore-scripts installs what is in package-lock.json")
 	}
 	out := t.TempDir()
 	if text, err := exec.CommandContext(t.Context(), tsc, "-p", filepath.Join(root, "web", "tsconfig.test.json"), "--outDir", out).CombinedOutput(); err != nil {
