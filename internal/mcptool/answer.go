@@ -78,7 +78,7 @@ func facts(c *telexecv1.Command) commandFacts {
 		f.Queue = &queueFacts{Position: q.GetPosition(), EstimatedWait: q.GetEstimatedWait().AsDuration().Seconds(), WaitsFor: q.GetWaitsFor()}
 	}
 	if p := c.GetProgress(); p != nil {
-		f.Percent, f.PercentOf = new(p.GetPercent()), percentOf(p)
+		f.Percent, f.PercentOf = new(p.GetPercent()), labelOf(p)
 	}
 	if by := c.GetCreatedBy(); by != nil {
 		f.CreatedBy = by.GetPrincipal() + " (" + originName(by.GetOrigin()) + ")"

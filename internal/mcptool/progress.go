@@ -70,7 +70,7 @@ func (p *progressReport) send(ctx context.Context, line string, seen *telexecv1.
 		return
 	}
 	p.told = time.Now()
-	if label := percentOf(seen); label != "" {
+	if label := labelOf(seen); label != "" {
 		line = label
 	}
 	params := &mcp.ProgressNotificationParams{ProgressToken: p.token, Message: cut(line, maxMessage)}
@@ -83,8 +83,8 @@ func (p *progressReport) send(ctx context.Context, line string, seen *telexecv1.
 	_ = p.session.NotifyProgress(ctx, params) // a client that does not listen misses nothing else
 }
 
-// percentOf is what is being done, as text for people and models.
-func percentOf(p *telexecv1.Progress) string {
+// labelOf is what is being done, as text for people and models.
+func labelOf(p *telexecv1.Progress) string {
 	text, _ := formatText.show([]byte(p.GetLabel()), math.MaxInt, true)
 	return strings.TrimSpace(text)
 }
