@@ -74,6 +74,34 @@ class Printed implements Source {
   }
 }
 
+/** An output whose last bytes have got another order, for the service was killed before it had stored them. */
+class Reordered implements Source {
+  streams = 0;
+  readonly pages = [
+    // What was told first has stderr before the rest of stdout, which then has a place that is taken.
+    [piece(0, 0, "one\n"), piece(1, 4, "err\n"), piece(0, 4, "two\n")],
+    [piece(0, 0, "one\ntwo\n"), piece(1, 8, "err\n")],
+  ];
+
+  async page(): Promise<{ chunks: Chunk[]; next: number }> {
+    throw new Error("the stream brings it all");
+  }
+
+  async *stream(position: number): AsyncGenerator<Piece> {
+    assert.equal(position, 0);
+    yield* this.pages[this.streams++] ?? [];
+    yield { type: "complete" };
+  }
+
+  async size(): Promise<number> {
+    return 12;
+  }
+}
+
+function piece(stream: 0 | 1, position: number, text: string): { type: "chunk" } & Chunk {
+  return { type: "chunk", stream, position, data: new TextEncoder().encode(text) };
+}
+
 /** Waits until something of the log is so. */
 function until(log: OutputLog, so: () => boolean): Promise<void> {
   return new Promise((resolve) => {
@@ -139,4 +167,14 @@ test("a log that is closed while much waits lets go of its stream", { timeout: 1
   await new Promise((resolve) => setImmediate(resolve));
   log.close();
   while (source.streams > 0) await new Promise((resolve) => setImmediate(resolve));
+});
+
+test("a log whose last bytes have changed places is read again", { timeout: 10_000 }, async () => {
+  const source = new Reordered();
+  const log = new OutputLog(source);
+  log.open(0, undefined);
+  await until(log, () => log.complete);
+  assert.equal(source.streams, 2);
+  assert.equal(new TextDecoder().decode(log.rows.read(0, log.rows.end)), "one\ntwo\nerr\n");
+  log.close();
 });

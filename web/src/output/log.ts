@@ -118,6 +118,7 @@ export class OutputLog {
     this.error = undefined;
     this.loading = "there";
     let aligned = position === 0;
+    let next = position; // behind what the stream has brought
     try {
       for await (const piece of this.source.stream(position, signal)) {
         if (signal.aborted) return;
@@ -137,6 +138,12 @@ export class OutputLog {
           continue;
         }
         let { data, position: at } = piece;
+        if (at < next && this.attached) {
+          // The service was killed, and what it had told but not stored has come from the host in another order.
+          void this.restart(this.rows.base);
+          return;
+        }
+        next = at + data.length;
         if (!aligned) {
           const start = firstRowStart([piece]);
           aligned = true;
