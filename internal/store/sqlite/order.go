@@ -148,7 +148,7 @@ func (s *Store) order(ctx context.Context, id string, position int64, limit int)
 		}
 		points = points[max(0, command.Before(points, position)):]
 	}
-	if err := rows.Err(); err != nil {
+	if err := closeRows(rows); err != nil {
 		return nil, err
 	}
 	if !found && limit > 0 {

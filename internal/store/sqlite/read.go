@@ -112,7 +112,7 @@ func (s *Store) output(ctx context.Context, id string, stream command.Stream, of
 			return nil, begin, notRead(err)
 		}
 	}
-	switch err := rows.Err(); {
+	switch err := closeRows(rows); {
 	case err != nil:
 		return nil, begin, err
 	case end < 0:
@@ -126,3 +126,8 @@ func (s *Store) output(ctx context.Context, id string, stream command.Stream, of
 func hole(id string, stream command.Stream, at int64) error {
 	return damaged(id, fmt.Errorf("%s has a hole at %d", stream, at))
 }
+
+// closeRows closes rows and gives what reading them has failed with. A Scan into
+// RawBytes holds a lock of rows until Next or Close, and Err takes it once more: alone,
+// behind the Scan, it would wait for ever where the context ends at that moment.
+func closeRows(rows *sql.Rows) error { return errors.Join(rows.Close(), rows.Err()) }

@@ -1,11 +1,15 @@
 package storetest
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
 )
 
 // manyReaders reads in every way while one writes: a reader sees a record and the
@@ -58,4 +62,37 @@ func manyReaders(b *bench) {
 	}
 	b.pause()
 	b.same(b.stored(c.ID), c)
+}
+
+// leavingReaders end their contexts at any moment of a read. Each read returns, so that
+// none keeps what it has of the store: with what it asked for, or as for an ended context.
+func leavingReaders(b *bench) {
+	c := turns{Command: b.step(b.create(b.command()), command.Running)}
+	c.print(b, rand.New(rand.NewPCG(1, 0)), 20, 4<<10)
+	began := time.Now()
+	whole, err := b.ReadOutput(b.Context(), c.ID, command.Stdout, 0, int(c.Size[command.Stdout])-1)
+	b.must(err)
+	usual := time.Since(began)
+	errs := together(4, func(i int) error {
+		r := rand.New(rand.NewPCG(uint64(i), 0))
+		for range 250 {
+			ctx, leave := context.WithTimeout(b.Context(), time.Duration(r.Int64N(int64(2*usual))))
+			data, err := b.ReadOutput(ctx, c.ID, command.Stdout, 0, len(whole))
+			_, orderErr := b.ReadOrder(ctx, c.ID, 0, 3)
+			leave()
+			if err == nil && !bytes.Equal(data, whole) {
+				return fmt.Errorf("%d bytes, other than the %d that are there", len(data), len(whole))
+			}
+			for _, err := range []error{err, orderErr} {
+				if err != nil && fault.KindOf(err) != fault.DeadlineExceeded {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	for _, err := range errs {
+		b.must(err)
+	}
+	b.pause()
 }

@@ -58,6 +58,7 @@ func Run(t *testing.T, open Open) {
 		{"a wrong order is refused", wrongOrder},
 		{"the order of trimmed output goes", orderIsTrimmed},
 		{"many readers beside a writer", manyReaders},
+		{"readers who leave in the middle", leavingReaders},
 		{"the audit comes with what it tells", auditComesWith},
 		{"a refused change is not told", refusedIsNotTold},
 		{"the audit of many writers is a chain", auditOfMany},
