@@ -64,7 +64,8 @@ setup: ## install what the tests need of the system, or say what is missing
 
 .PHONY: test
 test: setup bin/tools/grpcurl node_modules/.package-lock.json ## all tests, with the race detector
-	$(GO) test -race -p 2 -timeout 10m $(ARGS) $(PKG)
+# The detector has a program with other threads wait for a second before it exits: with each of the many that tests run.
+	GORACE=atexit_sleep_ms=0 $(GO) test -race -p 2 -timeout 10m $(ARGS) $(PKG)
 
 .PHONY: cover
 cover: setup bin/tools/grpcurl node_modules/.package-lock.json ## coverage per room, over unit, integration and transcript tests together

@@ -54,6 +54,7 @@ func TestScript(t *testing.T) {
 		Dir:           "testdata/script",
 		UpdateScripts: *update,
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // or each of the many programs would end a second later
 			e.Setenv("TELEXEC_SERVER", service.GRPCAddr)
 			e.Setenv("TELEXEC_HTTP", service.HTTPAddr)
 			e.Setenv("TELEXEC_TOKEN", service.Token.Reveal())

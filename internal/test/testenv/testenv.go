@@ -301,7 +301,7 @@ func (e *Env) Another(args ...string) (out string, err error) {
 
 // environment is that of telexecd: nothing of the developer's own settings.
 func (e *Env) environment() []string {
-	env := []string{"HOME=" + e.Dir, "PATH=" + os.Getenv("PATH"), "GORACE=halt_on_error=0"}
+	env := []string{"HOME=" + e.Dir, "PATH=" + os.Getenv("PATH"), "GORACE=halt_on_error=0 atexit_sleep_ms=0"}
 	if dir := coverDir(); dir != "" {
 		env = append(env, "GOCOVERDIR="+dir)
 	}
