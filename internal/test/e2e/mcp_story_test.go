@@ -155,7 +155,8 @@ func TestTwoAgents(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t)
 	one, two := newAgent(t, env), newAgent(t, env)
-	id := one.call("execute_command", map[string]any{"host": env.Host, "command": "echo up; sleep 300 & sleep 300", "wait_seconds": 1}).CommandID
+	id := one.call("execute_command_async", map[string]any{"host": env.Host, "command": "echo up; sleep 300 & sleep 300"}).CommandID
+	await(t, env, id, func(c *telexecv1.Command) bool { return c.GetStartTime() != nil })
 	if list := two.call("list_running_commands", nil); !strings.Contains(list.text, id) {
 		t.Errorf("the other agent does not see it: %s", list.text)
 	}
