@@ -6,8 +6,8 @@
 //	    │ nobody follows             ▼ │ a pause                │ lost, or silent
 //	    └──────────────────────── reconnecting ◀────────────────┘
 //	                                 │ ▲
-//	       two handshakes in a row   ▼ │ tried again now and then
-//	       failed, HTTP answers    polling
+//	  a handshake failed, HTTP was   ▼ │ tried again now and then
+//	  answered, the next failed    polling
 //
 // A link knows nothing of what is followed: a Follower says what to ask for, from where it is by now, whenever there is
 // a new connection, and takes what comes.
@@ -112,8 +112,10 @@ export class Link {
   /** The service has said something over this socket, so that it is one. */
   #heard = false;
   #silentMs = 0;
-  /** Sockets in a row over which nothing was ever heard. */
-  #mute = 0;
+  /** Nothing was ever heard over the last socket. */
+  #mute = false;
+  /** The attempt during which HTTP was answered, behind a mute one: one that began later should have worked. */
+  #answeredAt: number | undefined;
   /** The service has asked for a pause of so long before the next attempt. */
   #notBeforeMs = 0;
   #nextId = 0;
@@ -212,7 +214,11 @@ export class Link {
 
   /** pollWorked and pollFailed tell how asking went. */
   pollWorked(): void {
-    if (this.#polling && this.#state.state !== "polling") this.#set({ state: "polling", attempt: 0, ...this.#why() });
+    if (!this.#polling || this.#state.state === "polling") return;
+    const back = this.#state.state === "reconnecting";
+    this.#set({ state: "polling", attempt: 0, ...this.#why() });
+    // The service was away: that may have been all that the WebSocket lacked.
+    if (back && this.#socket === undefined && this.#timer !== undefined) void this.#connect();
   }
 
   pollFailed(error: TelexecError, attempt: number, retryAt: Date): void {
@@ -232,7 +238,8 @@ export class Link {
     this.#idle = undefined;
     this.#drop(1000);
     this.#backoff.reset();
-    this.#mute = 0;
+    this.#mute = false;
+    this.#answeredAt = undefined;
     this.#set({ state: "idle", attempt: 0 });
   }
 
@@ -319,7 +326,8 @@ export class Link {
     this.#silentMs = 0;
     if (!this.#heard) {
       this.#heard = true;
-      this.#mute = 0;
+      this.#mute = false;
+      this.#answeredAt = undefined;
       this.#nextSocketMs = retrySocketMs.first;
       this.#timer = setTimeout(() => {
         this.#timer = undefined;
@@ -394,6 +402,7 @@ export class Link {
   /** lost makes another attempt, unless nobody needs one. mute: over this socket nothing was heard, though it should. */
   #lost(reason: string, mute = this.#unheard()): void {
     const polling = this.#polling;
+    const answered = this.#answeredAt !== undefined && this.#answeredAt < this.#generation;
     this.#drop();
     if (this.#followers.size === 0) {
       this.#rest();
@@ -404,7 +413,11 @@ export class Link {
       this.#trySocketLater();
       return;
     }
-    if (mute) this.#mute++;
+    this.#mute = mute;
+    if (mute && answered && !this.#o.socketOnly) {
+      this.#poll();
+      return;
+    }
     this.#later(reason);
     if (mute) this.#probe();
   }
@@ -416,18 +429,21 @@ export class Link {
 
   /**
    * probe asks by an ordinary call, for a browser does not tell why a handshake failed. The answer counts as long as no
-   * socket was better meanwhile: it may take longer than the next attempts.
+   * socket was better meanwhile: it may take longer than the next attempts. They may have failed because the service was
+   * away until it answered, so that there is one more behind it, at once.
    */
   #probe(): void {
     if (this.#probing) return;
     this.#probing = true;
     const still = (): boolean => {
       this.#probing = false;
-      return !this.#opened && this.#mute > 0 && this.#followers.size > 0;
+      return !this.#opened && this.#mute && !this.#polling && this.#followers.size > 0;
     };
     this.#o.probe().then(
       () => {
-        if (still() && this.#mute >= 2 && !this.#polling && !this.#o.socketOnly) this.#poll();
+        if (!still()) return;
+        this.#answeredAt ??= this.#generation;
+        if (this.#socket === undefined && this.#timer !== undefined) void this.#connect();
       },
       (e: unknown) => {
         if (still() && e instanceof TelexecError && !e.temporary && e.reason !== "") this.#failAll(e);

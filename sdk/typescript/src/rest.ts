@@ -110,7 +110,8 @@ export class Rest {
 
   /**
    * wait makes a call that the service answers when there is news, at the latest after waitMs. A browser has no more than
-   * six connections to a service of HTTP/1.1: where too many wait already, it gives undefined after a while.
+   * six connections to a service of HTTP/1.1: where too many wait already, it gives undefined after a while. It is made
+   * once: whoever waits tells of a failure, and goes on as it sees fit.
    */
   async wait<Req extends DescMessage, Resp extends DescMessage>(
     route: Route<Req, Resp>,
@@ -124,7 +125,7 @@ export class Rest {
     }
     this.#waiting++;
     try {
-      return await this.call(route, init, { signal }, waitMs);
+      return await this.#once(route, create(route.request, init), signal, waitMs + answerMs);
     } finally {
       this.#waiting--;
     }

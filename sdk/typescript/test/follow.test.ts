@@ -403,6 +403,61 @@ describe("a socket", () => {
       },
     ));
 
+  it("is tried once more behind an answer over HTTP: the service may have been away until then", async () => {
+    let back = (): void => undefined;
+    const away = new Promise<void>((resolve) => (back = resolve));
+    const answer: Answer = async (url, init) => {
+      await away;
+      return url.pathname === "/v1/server" ? Response.json({}) : hung(init);
+    };
+    await withClient({ answer }, async (c, made) => {
+      const first = went(c.stream("x").next());
+      for (let i = 0; i < 3; i++) {
+        await until(() => made.length === i + 1);
+        made[i]!.lose();
+      }
+      await until(() => made.length === 4); // which was begun before the answer
+      back();
+      await pause(20);
+      made[3]!.lose();
+      await until(() => made.length === 5);
+      assert.equal(c.connection.state, "reconnecting");
+      made[4]!.open();
+      assert.equal(c.connection.state, "live");
+      c.close();
+      await first.catch(() => undefined);
+    });
+  });
+
+  it("is tried at once where the service was away while it was polled, and is back", async () => {
+    let there = true;
+    const answer: Answer = async (url) => {
+      await pause(2);
+      if (!there) throw new TypeError("fetch failed");
+      if (url.pathname === "/v1/server") return Response.json({});
+      return url.pathname.endsWith("/output") ? lines({ chunk: up }, { outputComplete: { stdoutBytes: "3" } }, { ended: running }) : Response.json({ command: running });
+    };
+    await withClient({ answer }, async (c, made) => {
+      const stream = c.stream("x");
+      const reading = went(drained(stream));
+      for (let i = 0; c.connection.state !== "polling"; i++) {
+        await until(() => made.length === i + 1);
+        made[i]!.lose();
+        await pause(5);
+      }
+      const tried = made.length;
+      there = false;
+      await until(() => c.connection.state === "reconnecting");
+      assert.equal(made.length, tried);
+      there = true;
+      await until(() => made.length === tried + 1);
+      made[tried]!.open();
+      assert.equal(c.connection.state, "live");
+      c.close();
+      await reading.catch(() => undefined);
+    });
+  });
+
   it("is left at once while credentials are being looked at", () =>
     withClient({ answer: (_, init) => hung(init) }, async (c, made) => {
       const stream = c.stream("x");
