@@ -340,9 +340,23 @@ func TestAnotherOwner(t *testing.T) {
 			id := n.execute("echo a; read x; echo b; exit 3", withInput)
 			n.prints(id, "a")
 			n.stores(id, "running", func(c command.Command) bool { return c.State == command.Running && c.Size[command.Stdout] == 2 })
+			n.listen(ann, engine.EventsOptions{}).sync() // who stays, so that nothing is forgotten
 			dropped := n.dropping(id)
 			take(t, o, n, m, id)
 			dropped()
+			for late := time.After(20 * time.Second); ; {
+				l := n.listen(ann, engine.EventsOptions{})
+				l.sync()
+				l.Close()
+				if l.commands[id].ID == "" {
+					break
+				}
+				select {
+				case <-late:
+					t.Fatal("who begins to watch what happens is told that it lives here")
+				default:
+				}
+			}
 			c := in(t, o, id)
 			if c.Exit.Code != nil || c.Size[command.Stdout] > 2 || c.State == command.Completed {
 				t.Errorf("the journal has %+v", c)

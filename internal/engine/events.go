@@ -43,7 +43,8 @@ type Events struct {
 	stage  stage
 	number int64
 
-	// While behind: what the journal had, and up to where that is all.
+	// While behind: what the journal had, only the number of what is not told of it, and
+	// up to where that is all.
 	page  []command.Changed
 	upTo  int64
 	least int64 // the last number when the watch began; what has it is told before synced
@@ -166,6 +167,12 @@ func (w *Events) catchUp(ctx context.Context) (t *told, more bool, err error) {
 		if i := slices.IndexFunc(w.page, func(c command.Changed) bool { return c.Number > known }); i >= 0 {
 			w.page, whole = w.page[:i], true
 		}
+		// The rest is only passed over: a slow watcher is not to keep it, with its input.
+		for i := range w.page {
+			if c := &w.page[i].Command; !c.Ended() || !w.wants(c) {
+				*c = command.Command{}
+			}
+		}
 		w.upTo = 0
 		if whole {
 			w.upTo = known // the numbers in between are of what has changed since, or is deleted
@@ -176,7 +183,7 @@ func (w *Events) catchUp(ctx context.Context) (t *told, more bool, err error) {
 		}
 	}
 	c := w.page[0]
-	if c.Command.Ended() && w.wants(&c.Command) {
+	if c.Command.Ended() {
 		w.feed.awaitOwner(ctx, c.Command.ID)
 		if t, err = w.feed.telling(ctx, Snapshot{Command: c.Command}, c.Number); err != nil {
 			return nil, false, err // and nothing is passed over

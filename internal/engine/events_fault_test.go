@@ -25,6 +25,7 @@ func TestEventsKeepNoInput(t *testing.T) {
 	o.Hosts = hosts{"h": 1}
 	n := start(t, o)
 	hold := n.execute("read x", withInput)
+	n.running(hold)
 	early, late := n.listen(ann, engine.EventsOptions{}), (*listener)(nil)
 	bare := func(s engine.Snapshot) bool {
 		return len(s.Spec.Stdin) == 0 && s.Spec.Env["TOKEN"] == "" && len(s.Spec.EnvNames()) == 1 && len(s.Spec.Redact) == 0
@@ -48,6 +49,28 @@ func TestEventsKeepNoInput(t *testing.T) {
 	}
 	if s, err := n.Get(t.Context(), ann, id); err != nil || s.Spec.Line != "cat >/dev/null" {
 		t.Errorf("%+v, %v", s.Spec, err)
+	}
+}
+
+// Nor has a slow watcher who reads the journal the input of what waits there.
+func TestEventsBehindKeepNoInput(t *testing.T) {
+	o := fresh(t)
+	o.Hosts = hosts{"h": 1}
+	n := start(t, o)
+	first := n.execute("true")
+	n.ended(first)
+	n.running(n.execute("read x", withInput))
+	for range 5 {
+		n.execute("cat", func(s *command.Spec) { s.Stdin = make([]byte, 1<<10) })
+	}
+	l := n.listen(ann, after(0))
+	l.untilState(first, command.Completed)
+	if bytes := l.Input(); bytes != 0 {
+		t.Errorf("%d bytes of input are in memory", bytes)
+	}
+	l.sync()
+	if len(l.commands) != 7 {
+		t.Errorf("told of %d commands", len(l.commands))
 	}
 }
 
@@ -80,7 +103,7 @@ func TestEventsWaitForTheDeciders(t *testing.T) {
 		}
 	})
 	t.Run("of what runs", func(t *testing.T) {
-		o, _ := onMachine(t)
+		o, m := onMachine(t)
 		o.Policy = rules(t, policy.Gate{})
 		f := &hazy{Journal: o.Journal}
 		o.Journal = f
@@ -104,6 +127,26 @@ func TestEventsWaitForTheDeciders(t *testing.T) {
 		}
 		f.blind.Store(false)
 		l.untilState(id, command.Running)
+
+		// What changes then and is not stored, so that only its owner has it.
+		asked := make(chan struct{}, 1)
+		silent := func(string) error {
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+			return errNoStore
+		}
+		n.journal.dead.Store(true)
+		f.reading.Store(&silent)
+		m.cut()
+		<-asked
+		f.reading.Store(nil)
+		l.until("its connection is lost", func() bool { return l.commands[id].Connection == command.Reconnecting })
+		n.journal.dead.Store(false)
+		m.restore()
+		l.until("it is back", func() bool { return l.commands[id].Connection == command.Connected })
+
 		f.blind.Store(true)
 		n.input(id, "x")
 		n.ended(id)
@@ -262,4 +305,56 @@ func TestEventsAreNotAheadOfGet(t *testing.T) {
 			}
 		})
 	}
+}
+
+// late is a journal whose list is given when what it lists has gone on, and a meter
+// that holds the owner of what has ended.
+type late struct {
+	engine.Journal
+	asked        atomic.Bool // the next list waits
+	listed, give chan struct{}
+	ended, leave chan struct{}
+}
+
+func (j *late) List(ctx context.Context, f command.Filter) ([]command.Command, error) {
+	list, err := j.Journal.List(ctx, f)
+	if j.asked.CompareAndSwap(true, false) {
+		close(j.listed)
+		<-j.give
+	}
+	return list, err
+}
+
+func (j *late) Ended(command.State, time.Duration) {
+	close(j.ended)
+	<-j.leave
+}
+
+func (j *late) Output(int) {}
+
+// A command ends while the first watcher is told what lives: its end is told, and whoever
+// comes then is not told that it lives.
+func TestEventsOfWhatEndsMeanwhile(t *testing.T) {
+	o := fresh(t)
+	j := &late{Journal: o.Journal, listed: make(chan struct{}), give: make(chan struct{}), ended: make(chan struct{}), leave: make(chan struct{})}
+	o.Journal, o.Meter = j, j
+	n := start(t, o)
+	id := n.execute("read x", withInput)
+	n.running(id)
+	j.asked.Store(true)
+	first := n.listen(ann, engine.EventsOptions{})
+	<-j.listed
+	n.input(id, "x")
+	<-j.ended
+	close(j.give)
+	first.untilState(id, command.Completed)
+	second := n.listen(ann, engine.EventsOptions{})
+	second.sync()
+	if len(second.order) != 0 {
+		t.Errorf("told what lives: %v", second.order)
+	}
+	if last, err := n.journal.LastChange(t.Context()); err != nil || second.Number() != last {
+		t.Errorf("told up to %d of %d, %v", second.Number(), last, err)
+	}
+	close(j.leave)
 }

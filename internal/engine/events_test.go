@@ -246,6 +246,43 @@ func TestEventsOfOthers(t *testing.T) {
 	}
 }
 
+// Who was slow is told each command once, as it is now, however many steps he has
+// missed of it: those that the tail has, and those since he was told what lives.
+func TestEventsOfASlowWatcher(t *testing.T) {
+	n := start(t, fresh(t))
+	lives := n.execute("read x", withInput)
+	n.running(lives)
+	fast, slow, slower := n.listen(ann, engine.EventsOptions{}), n.listen(ann, engine.EventsOptions{}), n.listen(ann, engine.EventsOptions{})
+	fast.sync()
+	slow.sync()
+	slower.until("it is told what lives", func() bool { return len(slower.commands) == 1 })
+	comes := n.execute("read x", withInput)
+	fast.untilState(comes, command.Running)
+	for _, id := range []string{lives, comes} {
+		n.input(id, "x")
+		fast.untilState(id, command.Completed)
+	}
+	last := n.execute("true")
+	fast.untilState(last, command.Completed)
+	for name, l := range map[string]*listener{"slow": slow, "slower": slower} {
+		told := make(map[string]int)
+		for told[last] == 0 {
+			news, err := l.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := news.Snapshot; s != nil {
+				if told[s.ID]++; s.State != command.Completed {
+					t.Errorf("%s: told that %s is %s", name, s.ID, s.State)
+				}
+			}
+		}
+		if told[lives] != 1 || told[comes] != 1 {
+			t.Errorf("%s: told %d and %d times", name, told[lives], told[comes])
+		}
+	}
+}
+
 // Two thousand watchers that are told nothing cost no goroutine, and are all told
 // what then happens.
 func TestManyWatchersOfEvents(t *testing.T) {
@@ -257,9 +294,16 @@ func TestManyWatchersOfEvents(t *testing.T) {
 		all[i] = n.listen(ann, engine.EventsOptions{})
 		all[i].sync()
 	}
-	// Some of the store's may not have ended yet.
-	if now := runtime.NumGoroutine(); now > before+len(all)/4 {
-		t.Errorf("%d goroutines, and %d without the watchers", now, before)
+	// Those of the store's that have not ended yet soon have.
+	late, look := time.After(20*time.Second), time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for now := before + len(all); now > before+len(all)/20; {
+		select {
+		case <-look.C:
+			now = runtime.NumGoroutine()
+		case <-late:
+			t.Fatalf("%d goroutines, and %d without the watchers", now, before)
+		}
 	}
 	id := n.execute("true")
 	n.ended(id)
@@ -288,6 +332,7 @@ func TestEventsOfTheQueue(t *testing.T) {
 	o.Hosts = hosts{"h": 1}
 	n := start(t, o)
 	first := n.execute("read x", withInput)
+	n.running(first)
 	l := n.listen(ann, engine.EventsOptions{})
 	second, third := n.execute("read x", withInput), n.execute("true")
 	at := func(id string) int {
@@ -438,6 +483,9 @@ func TestEventsUnderLoad(t *testing.T) {
 				if !l.synced || l.Number() != last {
 					t.Errorf("watcher %d: synced %v, at %d of %d", i, l.synced, l.Number(), last)
 				}
+			}
+			if places, known, living := n.Told(); places > tail || known > tail || living != 0 {
+				t.Errorf("the feed has %d places and %d commands, %d of which live", places, known, living)
 			}
 		})
 	}

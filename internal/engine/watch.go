@@ -279,8 +279,10 @@ func (w *Watch) read(ctx context.Context, snap Snapshot, sizes command.Sizes) (e
 	data, err := w.readAt(ctx, s, at, int(limit), sizes[s])
 	if fault.ReasonOf(err) == fault.ReasonOutputTrimmed && w.live == nil {
 		// Retention was at it when this watch began.
-		if w.ended.Command, err = w.engine.journal.Get(ctx, w.ended.ID); err == nil {
-			return w.gap(s, max(w.ended.Earliest[s], at)), true, nil
+		var c command.Command
+		if c, err = w.engine.journal.Get(ctx, w.ended.ID); err == nil {
+			w.ended.Command = c
+			return w.gap(s, max(c.Earliest[s], at)), true, nil
 		}
 	}
 	if err != nil {
@@ -334,18 +336,21 @@ func (w *Watch) stretch(ctx context.Context, s command.Stream, sizes command.Siz
 	if path.End[s] <= at {
 		low = max(low, path.End.Position())
 	}
+	points := path.Points
+	*path = command.Path{} // a search that fails may have used its points
 	for guess := min(max(low, w.offsets.Position()), high); low <= high; guess = low + (high-low)/2 {
-		p, err := w.path(ctx, guess, path.Points)
+		p, err := w.path(ctx, guess, points)
 		if err != nil {
 			return nil, err
 		}
-		*path = p
+		points = p.Points
 		switch {
 		case at < p.Points[0][s]:
 			high = p.Points[0].Position() - 1
 		case at >= p.End[s]:
 			low = p.End.Position()
 		default:
+			*path = p
 			return path, nil
 		}
 	}

@@ -70,10 +70,12 @@ func numbers(b *bench) {
 
 	// Mere output is no change, nor is what was refused, or given again.
 	now := b.lastChange()
-	next := one
-	next.Size[command.Stdout] = 3
-	b.must(b.Apply(b.Context(), command.Change{From: one.State, Fence: one.Fence, Command: next, Output: []command.Chunk{{Data: []byte("abc")}}}))
-	one = next
+	for _, c := range []*command.Command{&one, &three} { // which has changed last, and which has not
+		next := *c
+		next.Size[command.Stdout] = 3
+		b.must(b.Apply(b.Context(), command.Change{From: c.State, Fence: c.Fence, Command: next, Output: []command.Chunk{{Data: []byte("abc")}}}))
+		*c = next
+	}
 	wrong := command.Change{From: one.State, Fence: one.Fence + 1, Command: one}
 	wrong.Command.Version++
 	if err := b.Apply(b.Context(), wrong); err == nil {
@@ -91,6 +93,9 @@ func numbers(b *bench) {
 
 	one = b.step(one, command.Completed, command.Chunk{Offset: 3, Data: []byte("d")})
 	two = b.step(two, command.Starting)
+	if last := b.lastChange(); last != now+2 {
+		b.Fatalf("two changes went from %d to %d", now, last)
+	}
 	b.pause()
 	b.changedAre(now, one, two)
 	b.changedAre(0, three, one, two)
