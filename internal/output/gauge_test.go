@@ -63,8 +63,8 @@ func TestGaugeOfRecordings(t *testing.T) {
 	}
 }
 
-// Forms whose programs are not at hand, written as their documentation and
-// sources show them.
+// Forms beside those that were recorded, written as the documentation and the
+// sources of the programs show them.
 func TestGaugeForms(t *testing.T) {
 	for _, c := range []struct {
 		name, stream string
@@ -233,6 +233,35 @@ func TestGaugeOfBulk(t *testing.T) {
 	}
 	if p, news := g.Write(append(line, "\rWriting objects:  42% (42/100)\r"...), at); !news || p.Percent != 42 {
 		t.Errorf("told %v, %v", p, news)
+	}
+}
+
+// What was not read is not made up: neither the beginning of a line, nor the steps
+// and the line before that came ahead of it.
+func TestGaugeBehindWhatIsSkipped(t *testing.T) {
+	burst := strings.Repeat("x", 1<<20)
+	for _, c := range []struct{ name, before, behind, want string }{
+		{"a line", "\rWriting objects:  4", "2% (42/100)\r", ""},
+		{"the next line", "\rWriting objects:  4", "2% (42/100)\rWriting objects:  43% (43/100)\r", "43 Writing objects"},
+		{"a line that was long", "\r" + strings.Repeat("x", 600), "\r[=>  ]\rWriting objects:  43% (43/100)\r", "43 Writing objects"},
+		{"a title for the terminal", "\x1b]0;", "\rWriting objects:  43% (43/100)\r", "43 Writing objects"},
+		{"counted packages", "2 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.\nUnpacking a (1) ...\n", "\nSetting up b (1) ...\n", ""},
+		{"the file", "big.iso\n", "\r  1,238,099  42%  146.38kB/s    0:00:08\r", "42 "},
+	} {
+		for name, skip := range map[string]func(g *output.Gauge) string{
+			"told":    func(g *output.Gauge) string { g.Skip(); return c.behind },
+			"in bulk": func(*output.Gauge) string { return burst + c.behind },
+		} {
+			var g output.Gauge
+			g.Write([]byte(c.before), time.Unix(0, 0))
+			got := ""
+			if p, news := g.Write([]byte(skip(&g)), time.Unix(0, 0)); news {
+				got = fmt.Sprintf("%g %s", p.Percent, p.Label)
+			}
+			if got != c.want {
+				t.Errorf("%s, %s: told %q, want %q", c.name, name, got, c.want)
+			}
+		}
 	}
 }
 

@@ -224,6 +224,25 @@ func TestOrderLeavesMemory(t *testing.T) {
 	}
 }
 
+// However much order waits for the store while some of it is stored, none is dropped
+// that the store has not got.
+func TestOrderThatWaitsIsKept(t *testing.T) {
+	var bell output.Bell
+	store := &kept{}
+	log := output.NewLog("c1", store, output.NewBudget(1<<30), &bell)
+	const turns = 8 * output.PathPoints
+	for range turns {
+		log.Append(command.Stdout, []byte("o"))
+		log.Append(command.Stderr, []byte("e"))
+	}
+	for _, limit := range []int{1, 100, turns, 100, 1 << 20} {
+		store.store(t, log, limit)
+		if got := len(walk(t, log, 0)); got != 2*turns {
+			t.Errorf("%d pieces of %d, when the store has %v", got, 2*turns, log.SavedSizes())
+		}
+	}
+}
+
 // What has come since a log was begun anew is told without the store, whichever stream
 // it came on and before any of it took turns; and all of it is where the store has none.
 func TestOrderOfAResumedLogIsInMemory(t *testing.T) {
