@@ -51,28 +51,33 @@ func bearer(r *http.Request) secret.Text {
 // authenticate finds out whose request it is: by bearer token, of a WebSocket
 // also among the subprotocols; else by cookie, else by client certificate. It gives
 // the request with the caller in its context, and with the token in the header,
-// from where it goes on to the gRPC server. The caller is told as far as it is known also with an error.
+// from where it goes on to the gRPC server. The caller is told as far as it is known
+// also with an error.
 func (g *Gateway) authenticate(r *http.Request) (*http.Request, access.Caller, error) {
 	c := g.visit(r)
 	shown := access.Credentials{Token: bearer(r), Client: clientName(r)}
 	if shown.Token.IsZero() {
 		shown.Token = g.socketBearer(r)
 	}
+	var signedIn *session
+	var err error
 	if shown.Token.IsZero() {
-		s, err := g.sessionOf(r)
-		if s != nil || err != nil {
+		signedIn, err = g.sessionOf(r)
+		if signedIn != nil || err != nil {
 			c.Origin = command.OriginWeb
 		}
 		if err != nil {
 			return r, c, g.tooMany(c.Address, err)
 		}
-		if s != nil {
-			shown.Token = s.token
+		if signedIn != nil {
+			shown.Token = signedIn.token
 		}
 	}
-	var err error
 	if c.Principal, err = g.identify(r, c.Address, shown); err != nil {
 		return r, c, err
+	}
+	if signedIn != nil && (c.Expiry.IsZero() || signedIn.end.Before(c.Expiry)) {
+		c.Expiry = signedIn.end
 	}
 	r = r.WithContext(access.WithCaller(r.Context(), c))
 	r.Header.Del("Authorization")

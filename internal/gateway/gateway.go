@@ -301,6 +301,9 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	var err error
 	select {
 	case err = <-failed:
+		now, cancel := context.WithCancel(ctx)
+		cancel()
+		g.sockets.drain(now) // which Close does not know
 	case <-ctx.Done():
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.options.DrainTimeout)
 		var drained sync.WaitGroup

@@ -117,9 +117,11 @@ func (a *reply) Write(p []byte) (written int, err error) {
 	return written + n, err
 }
 
-// Hijack is for WebSockets, which have limits of time of their own.
+// Hijack is for WebSockets, which have limits of time of their own once net/http has
+// written the answer to the handshake.
 func (a *reply) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	a.begun = true
+	_ = a.control.SetWriteDeadline(time.Now().Add(answerTimeout))
 	return a.control.Hijack()
 }
 

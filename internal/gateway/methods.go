@@ -49,8 +49,8 @@ type route struct {
 var variable = regexp.MustCompile(`\\\{[^}]*\\\}`)
 
 // contractRoutes gives the HTTP rules of all methods, and that of sockets, which is
-// like them. grpc-gateway has them too,
-// and tells of a request only that another method would have matched, not which.
+// like them. grpc-gateway has those of the methods too, and tells of a request only
+// that another method would have matched, not which.
 func contractRoutes() []route {
 	var routes []route
 	add := func(method, path string) {

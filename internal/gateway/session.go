@@ -55,6 +55,8 @@ const (
 	maxNext = 2048
 	// loginAudit is how long the audit of a login may take.
 	loginAudit = 5 * time.Second
+
+	signInAgain = "Sign in again, at /login"
 )
 
 // session is what a cookie holds.
@@ -114,21 +116,25 @@ func (g *Gateway) sessionOf(r *http.Request) (*session, error) {
 
 // openCookie gives the session that a cookie holds.
 func (g *Gateway) openCookie(c *http.Cookie) (*session, error) {
-	again := "Sign in again, at /login"
 	sealed, err := base64.RawURLEncoding.DecodeString(c.Value)
 	var plain []byte
 	if err == nil {
 		plain, err = g.options.Sealer.Open(sessionPurpose, sealed, []byte(c.Name))
 	}
 	if err != nil || len(plain) < 8 {
-		return nil, fault.Wrap(err, fault.Unauthenticated, fault.ReasonBadCredentials, "the cookie is not one of this server").WithHint("%s", again)
+		return nil, fault.Wrap(err, fault.Unauthenticated, fault.ReasonBadCredentials, "the cookie is not one of this server").WithHint(signInAgain)
 	}
 	s := &session{token: secret.New(string(plain[8:])), end: time.Unix(int64(binary.BigEndian.Uint64(plain)), 0)}
 	if !time.Now().Before(s.end) {
-		return nil, fault.New(fault.Unauthenticated, fault.ReasonTokenExpired, "the browser was signed in until %s", s.end.UTC().Format(time.RFC3339)).
-			WithHint("%s", again)
+		return nil, signedInUntil(s.end)
 	}
 	return s, nil
+}
+
+// signedInUntil refuses a browser whose session is over.
+func signedInUntil(end time.Time) *fault.Error {
+	return fault.New(fault.Unauthenticated, fault.ReasonTokenExpired, "the browser was signed in until %s", end.UTC().Format(time.RFC3339)).
+		WithHint(signInAgain)
 }
 
 // fromOwnPage reports whether a request was made by a page of this server, or by

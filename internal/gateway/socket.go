@@ -85,11 +85,14 @@ type sockets struct {
 	of       map[string]int // by principal; with those that are being opened
 	all      int
 	draining bool
+	cutting  bool // and those that are left are cut off
 
+	opening sync.WaitGroup // from admit until run
 	running sync.WaitGroup
 }
 
-// admit counts a socket of a principal until release.
+// admit counts a socket of a principal until release, and as opening until the caller
+// says that this is Done.
 func (s *sockets) admit(name string) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,6 +107,7 @@ func (s *sockets) admit(name string) (release func(), err error) {
 	}
 	s.all++
 	s.of[name]++
+	s.opening.Add(1)
 	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -123,12 +127,16 @@ func errSocketDrain() *fault.Error {
 		WithHint("Connect again in a moment, and resume where you were; commands that were started go on").WithRetry(time.Second)
 }
 
-// run runs a socket, unless the gateway drains.
+// run runs a socket. Where the gateway has begun to drain it says only that; it gives
+// false where it is too late for that, too.
 func (s *sockets) run(k *socket, f func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
+	if s.cutting {
 		return false
+	}
+	if s.draining {
+		k.goAway()
 	}
 	s.open[k] = struct{}{}
 	s.running.Go(func() {
@@ -148,22 +156,23 @@ func (s *sockets) drain(ctx context.Context) {
 	s.mu.Lock()
 	s.draining = true
 	for k := range s.open {
-		k.end(websocket.StatusGoingAway, "the service is shutting down", errSocketDrain())
+		k.goAway()
 	}
 	s.mu.Unlock()
 	gone := make(chan struct{}) // closed when none is left
-	go func() { s.running.Wait(); close(gone) }()
+	go func() { s.opening.Wait(); s.running.Wait(); close(gone) }()
 	select {
 	case <-gone:
 		return
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
+	s.cutting = true
 	for k := range s.open {
 		k.cut()
 	}
 	s.mu.Unlock()
-	<-gone
+	s.running.Wait() // what is being opened fails with its connection, or in run
 }
 
 // socketOf gives the path of a socket that a request goes to, as a rule of the
@@ -312,6 +321,7 @@ func (g *Gateway) socket(w http.ResponseWriter, r *http.Request, rule string) {
 		g.refuse(w, r, err)
 		return
 	}
+	defer g.sockets.opening.Done()
 	u := &upgrade{ResponseWriter: w}
 	k := newSocket(g, rule)
 	conn, err := websocket.Accept(u, r, &websocket.AcceptOptions{
@@ -320,6 +330,10 @@ func (g *Gateway) socket(w http.ResponseWriter, r *http.Request, rule string) {
 		CompressionMode:      websocket.CompressionNoContextTakeover,
 		CompressionThreshold: leastDeflated,
 	})
+	if err == nil && r.Context().Err() != nil { // by which net/http tells that it could not write that
+		_ = conn.CloseNow()
+		err = r.Context().Err()
+	}
 	if err != nil { // the client went away; or a defect, as the handshake is checked
 		release()
 		g.options.Logger.DebugContext(r.Context(), "a WebSocket could not be made", "error", err)
@@ -331,6 +345,9 @@ func (g *Gateway) socket(w http.ResponseWriter, r *http.Request, rule string) {
 	conn.SetReadLimit(maxRequest)
 	k.conn, k.wire, k.binary = conn, u.wire, conn.Subprotocol() == protoProtocol
 	k.said = socketMetadata(r, c)
+	if c.Origin == command.OriginWeb { // the gRPC server knows when the token ends, not the cookie
+		k.until = c.Expiry
+	}
 	k.late = func() (func(), error) { return g.options.Limiter.Late(c, 1+maxRequest/lateWeight) }
 	g.options.SocketMeter.SocketOpened()
 	// It outlives the request.

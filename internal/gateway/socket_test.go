@@ -338,6 +338,43 @@ func TestABatch(t *testing.T) {
 	})
 }
 
+// TestTheEndOfText: what is left of a character comes as a chunk without bytes, which
+// has its place in both streams too; and not while the command goes on.
+func TestTheEndOfText(t *testing.T) {
+	for query, want := range map[string][]string{
+		"?text=true&position=11":               {`5 11 "ab\xe2" "ab"`, `8 14 "" "\ufffd"`, "output_complete", "ended"},
+		"?text=true&position=11&limit_bytes=3": {`5 11 "ab\xe2" "ab"`, "output_complete", "ended"},
+	} {
+		svc := &service{stream: func(_ *telexecv1.StreamOutputRequest, ss grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+			for _, e := range []any{
+				running, &telexecv1.OutputChunk{Stream: 1, Offset: 5, Position: 11, Data: []byte("ab\xe2")}, &telexecv1.OutputComplete{StdoutBytes: 8, StderrBytes: 6}, ended,
+			} {
+				if err := ss.Send(event(e)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+		c := open(t, svc).talk(streamPath + query)
+		c.want("command", "stream")
+		var told []string
+		for len(told) == 0 || told[len(told)-1] != "ended" {
+			m, err := c.next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			line := m.GetType()
+			if chunk := m.GetData().GetChunk(); chunk != nil {
+				line = fmt.Sprintf("%d %d %q %+q", chunk.GetOffset(), chunk.GetPosition(), chunk.GetData(), chunk.GetText())
+			}
+			told = append(told, line)
+		}
+		if !slices.Equal(told, want) {
+			t.Errorf("%s: %q", query, told)
+		}
+	}
+}
+
 // TestEmptySockets are closed, and those with a subscription are not; who is there
 // says so when it is asked.
 func TestEmptySockets(t *testing.T) {
@@ -443,7 +480,7 @@ func TestRequestsOnASocket(t *testing.T) {
 	svc := &service{
 		execute: func(ctx context.Context, r *telexecv1.ExecuteRequest) (*telexecv1.ExecuteResponse, error) {
 			md, _ = metadata.FromIncomingContext(ctx)
-			if r.GetHost() != "web1" || r.GetCommand() != "uptime" || r.GetActionType() != "check" || r.GetWait() == nil || r.GetWait().AsDuration() != 0 {
+			if r.GetHost() != "web1" || r.GetCommand() != "uptime" || r.GetActionType() != "check" || r.GetWait() == nil || r.GetWait().AsDuration() != 0 || !r.GetOutput().GetOmit() {
 				return nil, fault.New(fault.Invalid, fault.ReasonInvalidRequest, "no").WithHint("None")
 			}
 			return &telexecv1.ExecuteResponse{Command: running}, nil

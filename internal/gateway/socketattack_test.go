@@ -103,3 +103,43 @@ func TestABomb(t *testing.T) {
 	c.send(`{"id":"` + strings.Repeat("x", 64<<20) + `"}`)
 	c.wantClose(1009)
 }
+
+// TestAClientThatAnswersNoPing, and says something else once, has longer, not for ever.
+func TestAClientThatAnswersNoPing(t *testing.T) {
+	svc := &service{stream: func(_ *telexecv1.StreamOutputRequest, ss grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+		<-ss.Context().Done()
+		return ss.Context().Err()
+	}}
+	inBubble(t, svc, func(t *testing.T, d *door, p *pipes) {
+		conn, gone := p.dial("192.0.2.1")
+		defer conn.Close()
+		go func() { _, _ = io.Copy(io.Discard, conn) }()
+		send(t, conn, handshake)
+		<-time.After(25 * time.Second)                          // it was asked after 20
+		send(t, conn, "\x81\x8a\x00\x00\x00\x00{\"id\":\"a\"}") // a request
+		begun := time.Now()
+		<-gone
+		if took := time.Since(begun); took != 10*time.Minute {
+			t.Errorf("gone after %v", took)
+		}
+		d.stop()
+	})
+}
+
+// TestAHandshakeWhoseAnswerNobodyReads holds its connection no longer than any other.
+func TestAHandshakeWhoseAnswerNobodyReads(t *testing.T) {
+	inBubble(t, &service{}, func(t *testing.T, d *door, p *pipes) {
+		conn, gone := p.dial("192.0.2.1")
+		defer conn.Close()
+		begun := time.Now()
+		send(t, conn, handshake)
+		select {
+		case <-gone:
+		case <-time.After(time.Hour):
+		}
+		if took := time.Since(begun); took != 30*time.Second {
+			t.Errorf("gone after %v", took)
+		}
+		d.stop()
+	})
+}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -185,6 +186,47 @@ func TestSocketsWhenTheServiceStops(t *testing.T) {
 	c.wantClose(websocket.StatusGoingAway)
 }
 
+// TestASocketThatOpensWhenTheServiceStops is told as well.
+func TestASocketThatOpensWhenTheServiceStops(t *testing.T) {
+	inBubble(t, &service{}, func(t *testing.T, d *door, _ *pipes) {
+		c := d.talk("/v1/socket")
+		d.stop()
+		begun := time.Now()
+		if reason, _ := c.wantError(""); reason != fault.ReasonDraining || time.Since(begun) != slowOpening {
+			t.Errorf("%s after %v", reason, time.Since(begun))
+		}
+		c.wantClose(websocket.StatusGoingAway)
+	}, func(o *gateway.Options) { o.SocketMeter = slowMeter{o.SocketMeter} })
+}
+
+// slowMeter is slow where a socket stands and does not run yet.
+type slowMeter struct{ gateway.SocketMeter }
+
+const slowOpening = 500 * time.Millisecond
+
+func (m slowMeter) SocketOpened() {
+	m.SocketMeter.SocketOpened()
+	<-time.After(slowOpening)
+}
+
+// TestSocketsWhenTheListenerFails are closed before Run returns.
+func TestSocketsWhenTheListenerFails(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := openAt(t, l, &http.Transport{}, &service{})
+	c := d.talk("/v1/socket")
+	l.Close()
+	if err := <-d.ended; !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+	d.ended <- nil // which the cleanup waits for
+	for err = nil; err == nil; {
+		_, err = c.next()
+	}
+}
+
 // TestALostSocketEndsNoCall that it has made.
 func TestALostSocketEndsNoCall(t *testing.T) {
 	begun, lost, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
@@ -220,6 +262,23 @@ func TestCredentialsThatAreOver(t *testing.T) {
 		c.wantClose(websocket.StatusPolicyViolation)
 		d.stop()
 	}, func(o *gateway.Options) { o.Authenticator = expiring{o.Authenticator, time.Now().Add(time.Hour)} })
+}
+
+// TestASessionThatIsOver ends the sockets of the browser, though its token is good.
+func TestASessionThatIsOver(t *testing.T) {
+	svc := &service{stream: func(_ *telexecv1.StreamOutputRequest, ss grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+		<-ss.Context().Done()
+		return ss.Context().Err()
+	}}
+	inBubble(t, svc, func(t *testing.T, d *door, _ *pipes) {
+		begun := time.Now()
+		c := d.talk(streamPath, "Authorization", "", "Cookie", d.login(), "Origin", d.url)
+		if reason, _ := c.wantError(""); reason != fault.ReasonTokenExpired || time.Since(begun) != time.Hour {
+			t.Errorf("%s after %v", reason, time.Since(begun))
+		}
+		c.wantClose(websocket.StatusPolicyViolation)
+		d.stop()
+	}, func(o *gateway.Options) { o.SessionLifetime = time.Hour })
 }
 
 // expiring is an authenticator whose principals expire.
@@ -279,6 +338,43 @@ func TestAStalledClient(t *testing.T) {
 		}
 		if got != 2<<20 {
 			t.Errorf("%d bytes", got)
+		}
+		d.stop()
+	})
+}
+
+// TestWhatAStalledClientIsTold of the command: not again what it knows, but all that
+// changes later, though the version stays, as the place in a queue and the watchers do.
+func TestWhatAStalledClientIsTold(t *testing.T) {
+	out := newTape(1<<20, 64<<10)
+	resumed := false
+	svc := &service{stream: func(r *telexecv1.StreamOutputRequest, ss grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error {
+		if resumed {
+			_ = ss.Send(event(running))
+			_ = ss.Send(event(&telexecv1.Command{Id: anID, Version: running.GetVersion(), Watchers: 5}))
+		}
+		resumed = true
+		return out.play(r, ss)
+	}}
+	inBubble(t, svc, func(t *testing.T, d *door, _ *pipes) {
+		c := d.talk(streamPath)
+		c.want("command", "stream")
+		<-time.After(10 * time.Second)
+		var watchers []int32
+		for {
+			m, err := c.next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.GetType() == "ended" {
+				break
+			}
+			if cmd := m.GetData().GetCommand(); cmd != nil {
+				watchers = append(watchers, cmd.GetWatchers())
+			}
+		}
+		if !slices.Equal(watchers, []int32{5, 0}) { // and that with which the tape begins
+			t.Errorf("told of %v watchers", watchers)
 		}
 		d.stop()
 	})

@@ -83,6 +83,10 @@ func (k *socket) take(ctx, watching context.Context, r *telexecv1.SocketRequest)
 		k.unsubscribe(id, q.Unsubscribe.GetSubscription())
 	case *telexecv1.SocketRequest_Execute:
 		q.Execute.Wait = durationpb.New(0)
+		if q.Execute.Output == nil {
+			q.Execute.Output = &telexecv1.OutputOptions{}
+		}
+		q.Execute.Output.Omit = true // the subscription has all of it, and does not wait in memory
 		k.tasks.Go(func() { k.execute(ctx, watching, id, q.Execute) })
 	case *telexecv1.SocketRequest_Cancel:
 		k.tasks.Go(func() {

@@ -42,6 +42,7 @@ type socket struct {
 	wire     *wire
 	binary   bool                               // it speaks the wire format of protobuf
 	said     metadata.MD                        // for each call
+	until    time.Time                          // the end of the session of its browser; zero: it has none
 	late     func() (release func(), err error) // counts a message that is late
 	quiet    time.Duration                      // how long it stays when there is nothing to do
 	farewell string                             // what it is closed with then
@@ -112,6 +113,12 @@ func (k *socket) run(ctx context.Context, first *telexecv1.SocketRequest) {
 		stop()
 	}
 	k.mu.Unlock()
+	if !k.until.IsZero() {
+		over := time.AfterFunc(time.Until(k.until), func() {
+			k.end(websocket.StatusPolicyViolation, "the credentials are over", signedInUntil(k.until))
+		})
+		defer over.Stop()
+	}
 	var writer sync.WaitGroup
 	writer.Go(func() { k.write(watching) })
 	if first != nil && k.owe() {
@@ -202,6 +209,11 @@ func (k *socket) endWith(code websocket.StatusCode, reason string, told *spb.Sta
 	notify(k.answered)
 }
 
+// goAway ends the socket because the service stops.
+func (k *socket) goAway() {
+	k.end(websocket.StatusGoingAway, "the service is shutting down", errSocketDrain())
+}
+
 // cut ends the socket and its calls at once.
 func (k *socket) cut() {
 	k.mu.Lock()
@@ -247,14 +259,14 @@ func (k *socket) look(ctx context.Context) (next time.Time, dead bool) {
 	}
 	if k.asking {
 		next = k.pinged.Add(pongWithin)
-		if k.since > laggingAfter {
+		switch {
+		case !k.heard.Before(k.pinged): // it has said something else meanwhile
+			next = k.heard.Add(laggingWithin)
+		case k.since > laggingAfter:
 			next = k.pinged.Add(laggingWithin)
 		}
-		if dead = !now.Before(next) && k.heard.Before(k.pinged); dead {
+		if !now.Before(next) {
 			return next, true
-		}
-		if !now.Before(next) { // it said something else meanwhile
-			next = k.heard.Add(laggingWithin)
 		}
 	} else if next = k.heard.Add(pingEvery); !now.Before(next) {
 		k.asking, k.pinged = true, now
@@ -403,6 +415,7 @@ func (k *socket) next() (message, bool) {
 	defer k.mu.Unlock()
 	for len(k.urgent) > 0 {
 		m := k.urgent[0]
+		k.urgent[0] = message{} // not to be held while nobody reads
 		if k.urgent = k.urgent[1:]; len(k.urgent) == 0 {
 			k.urgent = nil
 		}
@@ -423,6 +436,7 @@ func (k *socket) next() (message, bool) {
 			continue
 		}
 		m := w.batch[0]
+		w.batch[0] = message{}
 		w.batch = w.batch[1:]
 		w.bytes -= m.size
 		switch {

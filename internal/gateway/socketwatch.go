@@ -304,8 +304,11 @@ type outputTail struct {
 	request *telexecv1.StreamOutputRequest // where it goes on
 	text    bool
 	decoder [telexecv1.Stream_STREAM_STDERR + 1]output.Text // of each stream, where text is wanted
+	behind  [telexecv1.Stream_STREAM_STDERR + 1]int64       // position behind its last byte, likewise
+	over    bool                                            // the command has ended, as far as was told
 	version int64                                           // of the command, as told
 	resumed bool
+	first   bool // nothing of this stream has come
 }
 
 // follow reads to the end. A stream that nobody reads is let go of, and opened anew
@@ -359,6 +362,7 @@ func (t *outputTail) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.first = true
 	patience := stallAfter
 	if t.request.GetLimitBytes() > 0 {
 		patience = 0 // how much is left of the limit would be ours to count
@@ -383,16 +387,18 @@ func (t *outputTail) read(ctx context.Context) error {
 
 // say gives one message of the stream to the writer; done: it was the last.
 func (t *outputTail) say(ctx context.Context, m *telexecv1.StreamOutputResponse, patience time.Duration) (done bool, err error) {
-	at := saidAt(m.GetTime())
+	at, known := saidAt(m.GetTime()), t.first && t.resumed
+	t.first = false
 	offer := func(d *telexecv1.SocketData, final bool) {
 		t.k.offer(t.w, message{data: d, version: t.version, at: at, final: final})
 	}
 	switch e := m.GetEvent().(type) {
 	case *telexecv1.StreamOutputResponse_Command:
-		if t.resumed && e.Command.GetVersion() <= t.version {
-			return false, nil // the client has it
+		if known && e.Command.GetVersion() <= t.version {
+			return false, nil // every stream begins with one
 		}
 		t.version = max(t.version, e.Command.GetVersion())
+		t.over = e.Command.GetState() >= telexecv1.CommandState_COMMAND_STATE_COMPLETED
 		t.k.push(t.w, message{data: &telexecv1.SocketData{Data: &telexecv1.SocketData_Command{Command: e.Command}}, version: t.version, at: at})
 	case *telexecv1.StreamOutputResponse_Chunk:
 		return false, t.cut(ctx, e.Chunk, at, patience)
@@ -401,8 +407,10 @@ func (t *outputTail) say(ctx context.Context, m *telexecv1.StreamOutputResponse,
 		t.advance(e.Gap.GetStream(), e.Gap.GetTo(), 0)
 		offer(&telexecv1.SocketData{Data: &telexecv1.SocketData_Gap{Gap: e.Gap}}, false)
 	case *telexecv1.StreamOutputResponse_OutputComplete:
-		t.release(telexecv1.Stream_STREAM_STDOUT, e.OutputComplete.GetStdoutBytes(), at)
-		t.release(telexecv1.Stream_STREAM_STDERR, e.OutputComplete.GetStderrBytes(), at)
+		if t.over || t.request.GetLimitBytes() == 0 { // else the rest of a character may come yet
+			t.release(telexecv1.Stream_STREAM_STDOUT, e.OutputComplete.GetStdoutBytes(), at)
+			t.release(telexecv1.Stream_STREAM_STDERR, e.OutputComplete.GetStderrBytes(), at)
+		}
 		offer(&telexecv1.SocketData{Data: &telexecv1.SocketData_OutputComplete{OutputComplete: e.OutputComplete}}, false)
 	case *telexecv1.StreamOutputResponse_Heartbeat:
 		offer(&telexecv1.SocketData{Data: &telexecv1.SocketData_Heartbeat{Heartbeat: e.Heartbeat}}, false)
@@ -427,6 +435,7 @@ func (t *outputTail) cut(ctx context.Context, c *telexecv1.OutputChunk, at time.
 		chunk := &telexecv1.OutputChunk{Stream: c.GetStream(), Offset: offset, Position: position, Data: slices.Clip(part)}
 		if d := t.decoderOf(c.GetStream()); d != nil {
 			chunk.Text = d.Next(part)
+			t.behind[c.GetStream()] = position + int64(len(part))
 		}
 		t.k.offer(t.w, message{
 			data:    &telexecv1.SocketData{Data: &telexecv1.SocketData_Chunk{Chunk: chunk}},
@@ -466,7 +475,9 @@ func (t *outputTail) release(s telexecv1.Stream, at int64, when time.Time) {
 	}
 	if text := d.End(); text != "" {
 		t.k.offer(t.w, message{
-			data:    &telexecv1.SocketData{Data: &telexecv1.SocketData_Chunk{Chunk: &telexecv1.OutputChunk{Stream: s, Offset: at, Text: text}}},
+			data: &telexecv1.SocketData{Data: &telexecv1.SocketData_Chunk{Chunk: &telexecv1.OutputChunk{
+				Stream: s, Offset: at, Text: text, Position: t.behind[s],
+			}}},
 			version: t.version, at: when,
 		})
 	}

@@ -83,7 +83,7 @@ var socketNotes = map[string]string{
 	"telexec.v1.SocketData.signal":         "Answer to signal.",
 	"telexec.v1.SocketData.input":          "Answer to input.",
 	"telexec.v1.SocketData.unsubscribed":   "A subscription is over; answer to unsubscribe.",
-	"telexec.v1.SocketData.error":          "A request was refused, or a subscription broke off. Without id it is about the connection, which is then closed.",
+	"telexec.v1.SocketData.error":          "A request was refused, or a subscription broke off. Without id it is about the connection, which is then closed, or about a request whose id could not be read.",
 
 	"telexec.v1.Unsubscribed": "Unsubscribed says that a subscription is over.",
 }
@@ -161,7 +161,7 @@ func addSockets(paths, schemas, asked object) error {
 	paths["/v1/socket"] = object{"get": socket("WebSocket_Open", "Open a WebSocket", nil,
 		fmt.Sprintf(socketIntro, "It begins without a subscription.", sample(requests[0]), sample(answer)))}
 	paths["/v1/commands/{command_id}/stream"] = object{"get": socket("WebSocket_StreamOutput", "Follow a command over a WebSocket",
-		without(list(output["parameters"]), "follow", "limitBytes"),
+		without(list(output["parameters"]), "follow"),
 		fmt.Sprintf(socketIntro, "It begins with a subscription to the output and the changes of the command, whose id is stream.", sample(requests[3]), sample(chunk)),
 		http.StatusNotFound)}
 

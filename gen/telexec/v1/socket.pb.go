@@ -618,7 +618,8 @@ type SocketData_Unsubscribed struct {
 
 type SocketData_Error struct {
 	// A request was refused, or a subscription broke off, as every failure is told.
-	// Without id it is about the connection, which is then closed.
+	// Without id it is about the connection, which is then closed, or about a request
+	// whose id could not be read.
 	Error *status.Status `protobuf:"bytes,14,opt,name=error,proto3,oneof"`
 }
 

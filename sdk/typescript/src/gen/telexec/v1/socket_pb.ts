@@ -315,7 +315,8 @@ export type SocketData = Message<"telexec.v1.SocketData"> & {
   } | {
     /**
      * A request was refused, or a subscription broke off, as every failure is told.
-     * Without id it is about the connection, which is then closed.
+     * Without id it is about the connection, which is then closed, or about a request
+     * whose id could not be read.
      *
      * @generated from field: google.rpc.Status error = 14;
      */
