@@ -6,7 +6,7 @@
 //
 // What is tested is the package as npm would install it: packed, and laid where a
 // program of its user would have it. Everything is made in a directory of the test;
-// nothing is written to the tree. Where there is no node, or no node_modules, the
-// tests are skipped; in continuous integration (CI=true) they fail instead. Those in
-// a browser are skipped where there is none.
+// nothing is written to the tree. Where there is no node, no node_modules, or no
+// Chromium for those in a browser, the tests are skipped; in continuous integration
+// (CI=true) they fail instead.
 package sdk

@@ -63,17 +63,14 @@ func TestReadme(t *testing.T) {
 
 // example runs one of them, without WebSocket and with.
 func (w *workshop) example(t *testing.T, env *testenv.Env, file, text string) {
-	for _, flags := range [][]string{nil, {"--experimental-websocket"}} {
-		if flags != nil && w.major >= 22 {
-			continue
-		}
+	for _, socket := range []bool{false, true} {
 		// One that waits for somebody.
 		if _, err := env.Commands().Execute(t.Context(), &telexecv1.ExecuteRequest{Host: env.Host, Command: "factor 6", Wait: durationpb.New(0)}); err != nil {
 			t.Fatal(err)
 		}
 		out := w.output(t, filepath.Dir(file), "env", append(append([]string{
 			"TELEXEC_URL=http://" + env.HTTPAddr, "TELEXEC_TOKEN=" + env.Token.Reveal(), w.node,
-		}, flags...), file)...)
+		}, w.flags(socket)...), file)...)
 		if strings.Contains(text, "console.log") && out == "" {
 			t.Errorf("this example says nothing:\n%s", text)
 		}

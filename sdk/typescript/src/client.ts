@@ -1,7 +1,7 @@
 import { clone, create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs, type Duration } from "@bufbuild/protobuf/wkt";
 import type { BackoffOptions } from "./backoff.js";
-import { Reason, TelexecError, invalid, unreachable } from "./error.js";
+import { invalid, protocolError, unreachable } from "./error.js";
 import { EventCursor, type CommandEvent, type EventsStart } from "./events.js";
 import { follow, type ConnectionEvent } from "./follow.js";
 import type * as admin from "./gen/telexec/v1/admin_service_pb.js";
@@ -305,7 +305,7 @@ export class Telexec {
         return { command: event.command, stdout: stdout.bytes(), stderr: stderr.bytes(), truncated: stdout.cut || stderr.cut };
       }
     }
-    throw new TelexecError({ code: "INTERNAL", reason: Reason.protocol, message: `the output of ${id} has no end` });
+    throw protocolError(`the output of ${id} has no end`);
   }
 
   /**
@@ -454,6 +454,6 @@ function msOf(d: DurationInit): number {
 
 /** there gives what an answer must have. */
 function there<T>(value: T | undefined, what: string): T {
-  if (value === undefined) throw new TelexecError({ code: "INTERNAL", reason: Reason.protocol, message: `the answer has no ${what}` });
+  if (value === undefined) throw protocolError(`the answer has no ${what}`);
   return value;
 }

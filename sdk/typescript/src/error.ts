@@ -115,6 +115,11 @@ export function invalid(message: string, hint: string): TelexecError {
   return new TelexecError({ code: "INVALID_ARGUMENT", reason: Reason.invalidOptions, message, hint });
 }
 
+/** clientClosed is how all ends that is under way when the client is closed. */
+export function clientClosed(): TelexecError {
+  return new TelexecError({ code: "CANCELLED", reason: Reason.closed, message: "the client was closed" });
+}
+
 /** protocolError tells of something that the contract rules out. */
 export function protocolError(message: string, code: Code = "INTERNAL", cause?: unknown): TelexecError {
   return new TelexecError({ code, reason: Reason.protocol, message, hint: "Check that service and client are of versions that fit", cause });

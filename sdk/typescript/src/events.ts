@@ -102,22 +102,22 @@ export class EventCursor implements Cursor<CommandEvent> {
     return [{ type: "command", command, sequence: at }];
   }
 
-  async poll(signal: AbortSignal, give: (events: CommandEvent[]) => void): Promise<void> {
+  async poll(signal: AbortSignal, give: (events: CommandEvent[]) => void): Promise<boolean> {
     if (this.#polledBefore && !this.#more) await pause(pollEveryMs, signal);
     let bytes = 0;
-    for await (const said of this.#rest.lines(routes.watchEvents, this.#where(), { signal, silenceMs: 25_000 })) {
-      if (signal.aborted) return;
+    for await (const said of this.#rest.lines(routes.watchEvents, this.#where(), { signal, silenceMs: this.silenceMs })) {
+      if (signal.aborted) return false;
       if (said.event.case === "command") {
         const events = this.#changed(said.event.value, said.sequence);
         give(events);
         for (const e of events) bytes += this.size(e);
         // The rest is asked for when these are taken: of a long history there is no end.
-        if ((this.#more = bytes >= pollBytes)) return;
+        if ((this.#more = bytes >= pollBytes)) return true;
       }
       if (said.event.case !== "synced") continue;
       this.#more = false;
       give(this.#synced(said));
-      return;
+      return true;
     }
     throw unreachable("the answer was cut off");
   }

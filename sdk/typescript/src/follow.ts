@@ -26,9 +26,9 @@ export interface Cursor<E> {
   /**
    * poll asks over HTTP for what is new, and waits a while where there is nothing. What it gives, the consumer has when
    * it is over: it neither waits behind that nor gives much more than pollBytes. It may be given up at any time: what it
-   * gave counts.
+   * gave counts. false: it was given up, or has not asked, so that nothing is known of the service.
    */
-  poll(signal: AbortSignal, give: (events: E[]) => void): Promise<void>;
+  poll(signal: AbortSignal, give: (events: E[]) => void): Promise<boolean>;
   /**
    * recover finds out whether another attempt is worth it after a failure that is not temporary, and then goes on;
    * otherwise it gives false.
@@ -162,7 +162,8 @@ class Following<E> implements Follower {
     const poll = new Linked(signal);
     this.#poll = poll;
     try {
-      await this.#cursor.poll(poll.signal, (events) => this.#push(events));
+      const asked = await this.#cursor.poll(poll.signal, (events) => this.#push(events));
+      if (!asked) return;
       this.#backoff.reset();
       link.pollWorked();
     } catch (e) {

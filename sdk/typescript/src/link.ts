@@ -14,7 +14,7 @@
 
 import { create, fromBinary, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { Backoff, type BackoffOptions } from "./backoff.js";
-import { Reason, TelexecError, fromStatus, protocolError } from "./error.js";
+import { TelexecError, clientClosed, fromStatus, protocolError } from "./error.js";
 import type { Status } from "./gen/google/rpc/status_pb.js";
 import { SocketMessageSchema, SocketRequestSchema, type SocketMessage } from "./gen/telexec/v1/socket_pb.js";
 
@@ -114,8 +114,8 @@ export class Link {
   #silentMs = 0;
   /** Nothing was ever heard over the last socket. */
   #mute = false;
-  /** The attempt during which HTTP was answered, behind a mute one: one that began later should have worked. */
-  #answeredAt: number | undefined;
+  /** How many attempts were begun since HTTP was answered behind a mute one: they should have worked. undefined: it was not. */
+  #triedSince: number | undefined;
   /** The service has asked for a pause of so long before the next attempt. */
   #notBeforeMs = 0;
   #nextId = 0;
@@ -156,7 +156,7 @@ export class Link {
   /** attach begins to follow. */
   attach(f: Follower): void {
     if (this.#closed) {
-      f.fail(closedError());
+      f.fail(clientClosed());
       return;
     }
     clearTimeout(this.#idle);
@@ -165,8 +165,8 @@ export class Link {
     if (this.#followers.size > 0) f.stateChanged(this.#state);
     this.#followers.add(f);
     if (this.#polling) {
-      if (this.#state.state === "idle") this.#set({ state: "polling", attempt: 0, ...this.#why() });
       this.#trySocketLater();
+      if (this.#state.state === "idle") this.#set({ state: "polling", attempt: 0, ...this.#why() });
     } else if (this.#socket === undefined && this.#timer === undefined) {
       void this.#connect();
     } else if (this.#opened) {
@@ -214,11 +214,10 @@ export class Link {
 
   /** pollWorked and pollFailed tell how asking went. */
   pollWorked(): void {
-    if (!this.#polling || this.#state.state === "polling") return;
-    const back = this.#state.state === "reconnecting";
-    this.#set({ state: "polling", attempt: 0, ...this.#why() });
+    if (!this.#polling || this.#state.state !== "reconnecting") return;
     // The service was away: that may have been all that the WebSocket lacked.
-    if (back && this.#socket === undefined && this.#timer !== undefined) void this.#connect();
+    this.#trySocketSoon();
+    this.#set({ state: "polling", attempt: 0, ...this.#why() });
   }
 
   pollFailed(error: TelexecError, attempt: number, retryAt: Date): void {
@@ -227,7 +226,7 @@ export class Link {
 
   close(): void {
     this.#closed = true;
-    for (const f of [...this.#followers]) f.fail(closedError());
+    for (const f of [...this.#followers]) f.fail(clientClosed());
     this.#followers.clear();
     this.#rest();
   }
@@ -239,7 +238,7 @@ export class Link {
     this.#drop(1000);
     this.#backoff.reset();
     this.#mute = false;
-    this.#answeredAt = undefined;
+    this.#triedSince = undefined;
     this.#set({ state: "idle", attempt: 0 });
   }
 
@@ -247,6 +246,7 @@ export class Link {
     return { reason: this.#o.WebSocket === undefined ? "there is no WebSocket here" : "WebSockets do not get through to the service" };
   }
 
+  /** set comes behind the timer that goes with a state: who is told may close the client. */
   #set(state: ConnectionState): void {
     const old = this.#state;
     this.#state = state;
@@ -263,9 +263,12 @@ export class Link {
     const Socket = this.#o.WebSocket;
     if (Socket === undefined) return;
     const generation = this.#generation;
+    if (this.#triedSince !== undefined) this.#triedSince++;
     // Before the token is there: nobody else may begin meanwhile.
     this.#timer = setTimeout(() => this.#lost("the handshake took too long"), handshakeMs);
-    if (!this.#polling) {
+    if (this.#polling) {
+      this.#postpone();
+    } else {
       const attempt = this.#backoff.attempts;
       this.#set(attempt === 0 ? { state: "connecting", attempt } : { state: "reconnecting", attempt, ...because(this.#state.reason) });
     }
@@ -327,7 +330,7 @@ export class Link {
     if (!this.#heard) {
       this.#heard = true;
       this.#mute = false;
-      this.#answeredAt = undefined;
+      this.#triedSince = undefined;
       this.#nextSocketMs = retrySocketMs.first;
       this.#timer = setTimeout(() => {
         this.#timer = undefined;
@@ -401,20 +404,18 @@ export class Link {
 
   /** lost makes another attempt, unless nobody needs one. mute: over this socket nothing was heard, though it should. */
   #lost(reason: string, mute = this.#unheard()): void {
-    const polling = this.#polling;
-    const answered = this.#answeredAt !== undefined && this.#answeredAt < this.#generation;
     this.#drop();
     if (this.#followers.size === 0) {
       this.#rest();
       return;
     }
-    if (polling) {
-      this.#postpone();
+    if (this.#polling) {
       this.#trySocketLater();
       return;
     }
     this.#mute = mute;
-    if (mute && answered && !this.#o.socketOnly) {
+    if (!mute) this.#triedSince = undefined;
+    if (this.#triedSince && !this.#o.socketOnly) {
       this.#poll();
       return;
     }
@@ -430,7 +431,7 @@ export class Link {
   /**
    * probe asks by an ordinary call, for a browser does not tell why a handshake failed. The answer counts as long as no
    * socket was better meanwhile: it may take longer than the next attempts. They may have failed because the service was
-   * away until it answered, so that there is one more behind it, at once.
+   * away until it answered, so that there is one more behind it, at once; only one, for it may fail at once as well.
    */
   #probe(): void {
     if (this.#probing) return;
@@ -442,8 +443,8 @@ export class Link {
     this.#o.probe().then(
       () => {
         if (!still()) return;
-        this.#answeredAt ??= this.#generation;
-        if (this.#socket === undefined && this.#timer !== undefined) void this.#connect();
+        this.#triedSince ??= 0;
+        if (this.#triedSince === 0 && this.#socket === undefined && this.#timer !== undefined) void this.#connect();
       },
       (e: unknown) => {
         if (still() && e instanceof TelexecError && !e.temporary && e.reason !== "") this.#failAll(e);
@@ -473,6 +474,17 @@ export class Link {
     this.#timer = setTimeout(() => void this.#connect(), Math.max(0, this.#socketAt - Date.now()));
   }
 
+  /**
+   * trySocketSoon does so after a pause as between attempts, for polls may fail and work in turn. A handshake that began
+   * while the service was away is given up: it may hang for long.
+   */
+  #trySocketSoon(): void {
+    this.#drop();
+    this.#socketAt = Math.min(this.#socketAt, Date.now() + this.#backoff.next());
+    this.#trySocketLater();
+  }
+
+  /** postpone says when a WebSocket is tried behind the present attempt. */
   #postpone(): void {
     this.#socketAt = Date.now() + this.#nextSocketMs;
     this.#nextSocketMs = Math.min(2 * this.#nextSocketMs, retrySocketMs.max);
@@ -513,10 +525,6 @@ function statusOf(status: Status): TelexecError {
   } catch (e) {
     return protocolError("the service tells of a failure that cannot be understood", "UNAVAILABLE", e);
   }
-}
-
-function closedError(): TelexecError {
-  return new TelexecError({ code: "CANCELLED", reason: Reason.closed, message: "the client was closed" });
 }
 
 function closeReason(event: { code: number; reason: string }): string {

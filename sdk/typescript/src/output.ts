@@ -87,7 +87,7 @@ function nameOf(s: Stream): StreamName {
 }
 
 /** streamsOf gives the streams as a request has them. */
-export function streamsOf(names: readonly StreamName[] | undefined): Stream[] {
+function streamsOf(names: readonly StreamName[] | undefined): Stream[] {
   return (names ?? []).map((n) => (n === "stdout" ? Stream.STDOUT : Stream.STDERR));
 }
 
@@ -195,7 +195,7 @@ export class OutputCursor implements Cursor<OutputEvent> {
     return [{ type: "complete", stdoutBytes, stderrBytes }];
   }
 
-  async poll(signal: AbortSignal, give: (events: OutputEvent[]) => void): Promise<void> {
+  async poll(signal: AbortSignal, give: (events: OutputEvent[]) => void): Promise<boolean> {
     if (this.#awaited !== undefined) {
       const known = this.#awaited;
       this.#awaited = undefined;
@@ -206,26 +206,27 @@ export class OutputCursor implements Cursor<OutputEvent> {
     let bytes = 0;
     const request = { ...this.#where(), limitBytes: BigInt(pollBytes) };
     for await (const said of this.#rest.lines(routes.streamOutput, request, { signal, silenceMs: pollWaitMs })) {
-      if (signal.aborted) return;
+      if (signal.aborted) return false;
       if (said.event.case === "ended") now = said.event.value;
       else if (said.event.case === "outputComplete") sent = said.event.value;
       else give(this.#polled(said));
       if (said.event.case === "chunk") bytes += said.event.value.data.length;
     }
-    if (signal.aborted) return;
+    if (signal.aborted) return false;
     if (now === undefined || sent === undefined) throw unreachable("the answer was cut off");
     const cut = bytes >= pollBytes;
     if (!cut && hasEnded(now.state) && this.#hasAll(sent, now)) {
       this.done = true;
       give([...this.#changed(now), ...this.#completed(Number(now.stdoutBytes), Number(now.stderrBytes)), { type: "ended", command: now }]);
-      return;
+      return true;
     }
     give(this.#changed(now));
     if (!cut && !hasEnded(now.state)) this.#awaited = { now, sent }; // otherwise there is more
+    return true;
   }
 
-  /** wait waits for news behind what a poll has found. */
-  async #wait(now: Command, sent: OutputComplete, signal: AbortSignal, give: (events: OutputEvent[]) => void): Promise<void> {
+  /** wait waits for news behind what a poll has found; it gives what poll gives. */
+  async #wait(now: Command, sent: OutputComplete, signal: AbortSignal, give: (events: OutputEvent[]) => void): Promise<boolean> {
     const status = await this.#rest.wait(
       routes.getStatus,
       {
@@ -238,7 +239,9 @@ export class OutputCursor implements Cursor<OutputEvent> {
       signal,
       pollWaitMs,
     );
-    if (!signal.aborted && status?.command && !hasEnded(status.command.state)) give(this.#changed(status.command));
+    if (signal.aborted || status === undefined) return false;
+    if (status.command && !hasEnded(status.command.state)) give(this.#changed(status.command));
+    return true;
   }
 
   /** polled gives the events of a stream that does not follow: its completeness is only that of the moment. */

@@ -5,7 +5,7 @@ import { create, fromJson, toJson } from "@bufbuild/protobuf";
 import type { DescMessage, JsonObject, JsonValue, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { Linked, pause, unless } from "./abort.js";
 import { Backoff, longestTimer, type BackoffOptions } from "./backoff.js";
-import { Reason, TelexecError, fromHttp, fromStatusJson, protocolError, unreachable } from "./error.js";
+import { TelexecError, clientClosed, fromHttp, fromStatusJson, protocolError, unreachable } from "./error.js";
 
 /** How a single call is made. */
 export interface CallOptions {
@@ -84,7 +84,7 @@ export class Rest {
   }
 
   close(): void {
-    this.#closed.abort(new TelexecError({ code: "CANCELLED", reason: Reason.closed, message: "the client was closed" }));
+    this.#closed.abort(clientClosed());
   }
 
   /** call makes a call; waitMs is how long the service was asked to wait before it answers. */

@@ -93,7 +93,10 @@ async function until(condition: () => boolean): Promise<void> {
 
 /** hung is an answer that never comes. */
 const hung = (init: RequestInit): Promise<Response> =>
-  new Promise((_, reject) => init.signal?.addEventListener("abort", () => reject(init.signal?.reason)));
+  new Promise((_, reject) => {
+    if (init.signal?.aborted) reject(init.signal.reason);
+    init.signal?.addEventListener("abort", () => reject(init.signal?.reason));
+  });
 
 const lines = (...messages: object[]): Response => new Response(messages.map((m) => JSON.stringify(m) + "\n").join(""));
 const running = { id: "x", version: "1", state: "COMMAND_STATE_RUNNING", stdoutBytes: "3" };
@@ -198,6 +201,39 @@ describe("polling", () => {
       },
     );
     assert.equal(waiting, 3);
+  });
+
+  it("of many in a browser, that only pauses, does not tell that the service is back", async (t) => {
+    Object.assign(globalThis, { location: { origin: "http://service" } });
+    t.after(() => Reflect.deleteProperty(globalThis, "location"));
+    let gone = (): void => undefined;
+    const away = new Promise<Response>((_, reject) => (gone = () => reject(new TypeError("fetch failed"))));
+    let waiting = 0;
+    await withClient(
+      {
+        transport: "polling",
+        backoff: { firstMs: 1e9, maxMs: 1e9 },
+        answer: (url, init) => {
+          if (url.pathname.endsWith("/output")) return waiting < 4 ? lines({ command: running }, { outputComplete: { stdoutBytes: "3" } }, { ended: running }) : hung(init);
+          waiting++;
+          return away;
+        },
+      },
+      async (c) => {
+        const all = Array.from({ length: 4 }, () => went(drained(c.stream("x"))));
+        await until(() => waiting === 3);
+        await turn();
+        gone();
+        await until(() => c.connection.state === "reconnecting");
+        waiting = 4; // from now on nothing is answered
+        const states: string[] = [];
+        c.onConnection((s) => states.push(s.state));
+        await pause(2_100);
+        assert.deepEqual(states, []);
+        c.close();
+        await Promise.allSettled(all);
+      },
+    );
   });
 
   it("is tried again at once when asked to", async () => {
@@ -457,6 +493,50 @@ describe("a socket", () => {
       await reading.catch(() => undefined);
     });
   });
+
+  it("of a service that is back is made anew, where its handshake began while the service was away", async () => {
+    let there = true;
+    const answer: Answer = async (url, init) => {
+      await pause(2);
+      if (!there) throw new TypeError("fetch failed");
+      if (url.pathname === "/v1/server") return Response.json({});
+      return url.pathname.endsWith("/output") ? lines({ command: running }, { outputComplete: { stdoutBytes: "3" } }, { ended: running }) : hung(init);
+    };
+    await withClient({ answer }, async (c, made) => {
+      const reading = went(drained(c.stream("x")));
+      for (let i = 0; c.connection.state !== "polling"; i++) {
+        await until(() => made.length === i + 1);
+        made[i]!.lose();
+        await pause(5);
+      }
+      const tried = made.length;
+      there = false;
+      const failing = went(drained(c.stream("y")));
+      await until(() => c.connection.state === "reconnecting");
+      c.retryNow();
+      await until(() => made.length === tried + 1); // and is never answered
+      there = true;
+      await until(() => made.length === tried + 2);
+      assert.ok(made[tried]!.closed, "there are two");
+      made[tried + 1]!.open();
+      assert.equal(c.connection.state, "live");
+      c.close();
+      await Promise.allSettled([reading, failing]);
+    });
+  });
+
+  it("that has to be one is not tried without pauses where HTTP works", () =>
+    withClient({ transport: "websocket", backoff: { firstMs: 1e9, maxMs: 1e9 } }, async (c, made) => {
+      const first = went(c.stream("x").next());
+      const refusing = setInterval(() => made.at(-1)?.lose(), 1);
+      await until(() => made.length === 2);
+      await pause(50);
+      clearInterval(refusing);
+      assert.equal(made.length, 2, "one, and one more behind the answer over HTTP");
+      assert.equal(c.connection.state, "reconnecting");
+      c.close();
+      await first.catch(() => undefined);
+    }));
 
   it("is left at once while credentials are being looked at", () =>
     withClient({ answer: (_, init) => hung(init) }, async (c, made) => {

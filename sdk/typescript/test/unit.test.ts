@@ -5,7 +5,7 @@ import { describe, it } from "node:test";
 import { create, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { anyPack, durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Backoff } from "../src/backoff.js";
-import { TelexecError, fromHttp, fromStatus, fromStatusJson, protocolError } from "../src/error.js";
+import { TelexecError, fromHttp, fromStatus, fromStatusJson, protocolError, unreachable } from "../src/error.js";
 import { EventCursor } from "../src/events.js";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../src/gen/google/rpc/status_pb.js";
@@ -231,29 +231,107 @@ describe("a link", () => {
     }
   }
 
+  const follower = {
+    silenceMs: 3_000,
+    subscribe: () => ({ case: "subscribeEvents", value: {} }) as const,
+    receive: () => undefined,
+    fail: () => undefined,
+    stateChanged: () => undefined,
+    hurry: () => undefined,
+  };
+
+  const refuse = async (): Promise<void> => {
+    await new Promise(setImmediate);
+    Socket.made.at(-1)?.onclose?.({ code: 1006, reason: "" } as never);
+    await new Promise(setImmediate);
+  };
+
+  const options = {
+    url: "ws://service/v1/socket",
+    token: async () => "t",
+    WebSocket: Socket,
+    socketOnly: false,
+    backoff: { firstMs: 1e9, maxMs: 1e9 },
+    probe: async () => undefined,
+  };
+
+  /** polling gives a link that has found out that no socket is to be had. */
+  async function polling(changed: (link: Link) => void = () => undefined): Promise<Link> {
+    Socket.made = [];
+    const link: Link = new Link(options, () => changed(link));
+    link.attach(follower);
+    await refuse();
+    await refuse();
+    assert.deepEqual([link.state.state, Socket.made.length], ["polling", 2]);
+    return link;
+  }
+
+  it("that polls tries no socket without pauses, however often a poll fails and the next works", async () => {
+    const link = await polling();
+    for (let i = 0; i < 10; i++) {
+      link.pollFailed(unreachable("away"), 1, new Date());
+      assert.equal(link.state.state, "reconnecting");
+      link.pollWorked();
+      await refuse();
+      assert.equal(link.state.state, "polling");
+    }
+    assert.equal(Socket.made.length, 2);
+    link.close();
+  });
+
+  it("does not poll for want of a token", async () => {
+    Socket.made = [];
+    let there = true;
+    const token = async (): Promise<string> => {
+      if (there) return "t";
+      throw unreachable("away");
+    };
+    const link = new Link({ ...options, token }, () => undefined);
+    link.attach(follower);
+    await new Promise(setImmediate);
+    there = false;
+    await refuse(); // HTTP is answered; the attempt behind that has no token
+    assert.deepEqual([link.state.state, link.state.reason, Socket.made.length], ["reconnecting", "away", 1]);
+    there = true;
+    link.retryNow();
+    await new Promise(setImmediate);
+    assert.equal(Socket.made.length, 2);
+    await refuse(); // that answer is old by now: HTTP is asked again, and one more attempt made
+    assert.deepEqual([link.state.state, Socket.made.length], ["reconnecting", 3]);
+    await refuse();
+    assert.equal(link.state.state, "polling");
+    link.close();
+  });
+
+  it("that is closed by one who is told that it polls stays closed", async (t) => {
+    t.mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"] });
+    t.after(() => t.mock.timers.reset());
+    for (const again of ["asked", "attached"]) {
+      let closing = false;
+      const link = await polling((l) => {
+        if (closing && l.state.state === "polling") l.close();
+      });
+      if (again === "asked") link.pollFailed(unreachable("away"), 1, new Date());
+      else link.detach(follower);
+      closing = true;
+      if (again === "asked") link.pollWorked();
+      else link.attach(follower);
+      assert.equal(link.state.state, "idle", again);
+      t.mock.timers.tick(1e9);
+      await new Promise(setImmediate);
+      assert.equal(Socket.made.length, 2, again);
+    }
+  });
+
   it("is silent no longer than it may be, and counts the steps", async (t) => {
     t.mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"] });
     t.after(() => t.mock.timers.reset());
     Socket.made = [];
     const states: string[] = [];
-    const options = {
-      url: "ws://service/v1/socket",
-      token: async () => "töken",
-      WebSocket: Socket,
-      socketOnly: true,
-      backoff: { firstMs: 1, maxMs: 1 },
-      probe: async () => undefined,
-    };
-    const link: Link = new Link(options, () => states.push(link.state.state));
+    const its = { ...options, token: async () => "töken", socketOnly: true, backoff: { firstMs: 1, maxMs: 1 } };
+    const link: Link = new Link(its, () => states.push(link.state.state));
     let heard = 0;
-    link.attach({
-      silenceMs: 3_000,
-      subscribe: () => ({ case: "subscribeEvents", value: {} }),
-      receive: () => heard++,
-      fail: (e) => assert.equal(e.reason, "CLIENT_CLOSED"),
-      stateChanged: () => undefined,
-      hurry: () => undefined,
-    });
+    link.attach({ ...follower, receive: () => heard++, fail: (e) => assert.equal(e.reason, "CLIENT_CLOSED") });
     await new Promise(setImmediate);
     const first = Socket.made[0];
     assert.ok(first);

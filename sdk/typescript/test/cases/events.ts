@@ -38,7 +38,8 @@ export const events: Case[] = [
           }
           const last = await begin(c, s, "sleep 600");
           await c.cancel(last);
-          await until(() => ids.every((id) => ended.has(id)) && ended.has(last));
+          await until(() => failed !== undefined || (ids.every((id) => ended.has(id)) && ended.has(last)));
+          ok(failed === undefined, String(failed));
           equal([ended.get(ids[0]!), ended.get(last)], [CommandState.COMPLETED, CommandState.CANCELLED], `ends ${failures.join("; ")}`);
           own.abort();
         },
