@@ -6,7 +6,7 @@ import { client, problemOf, useConnection } from "./client.ts";
 import { noteServiceTime } from "./clock.ts";
 import { toDate, toSeconds } from "./format.ts";
 import { useKeys } from "./keys.ts";
-import { listen, useActive } from "./live.ts";
+import { listen, useActive, useAwaiting } from "./live.ts";
 import { CommandPage } from "./pages/command.tsx";
 import { CommandsPage } from "./pages/commands.tsx";
 import { NotFoundPage } from "./pages/notfound.tsx";
@@ -156,8 +156,7 @@ function Header({ session, failed, path, onHelp }: {
 
 // How many approvals wait for this principal: asked again when something awaits one, or does no longer.
 function useWaiting(): number {
-  const { commands } = useActive();
-  const ids = commands.filter((c) => c.awaitedApproval !== undefined).map((c) => `${c.id}/${c.version}`).join();
+  const ids = useAwaiting();
   const [waiting, setWaiting] = useState(0);
   useEffect(() => {
     if (ids === "") {
@@ -167,15 +166,10 @@ function useWaiting(): number {
     let gone = false;
     const soon = setTimeout(() => {
       (async () => {
-        const pages = client.approvals({ mineToDecide: true, states: [ApprovalState.PENDING], pageSize: 100 });
         let found = 0;
-        let token = "";
-        do {
-          // A page may be empty and have a next one all the same.
-          const page = await pages.page(token);
-          found += page.approvals.length;
-          token = page.nextPageToken;
-        } while (token !== "" && found < 100 && !gone);
+        for await (const _ of client.approvals({ mineToDecide: true, states: [ApprovalState.PENDING], pageSize: 100 })) {
+          if (++found >= 100 || gone) break;
+        }
         if (!gone) setWaiting(found);
       })().catch(() => undefined); // the page itself tells what is wrong
     }, 150);

@@ -92,6 +92,12 @@ export function useActive(): { commands: readonly Command[]; synced: boolean; fa
   return { commands: known.active, synced, failed };
 }
 
+/** Changes when a command begins or ceases to await an approval, and with each change of one that does; empty where none does. */
+export function useAwaiting(): string {
+  const { commands } = useActive();
+  return commands.filter((c) => c.awaitedApproval !== undefined).map((c) => `${c.id}/${c.version}`).join();
+}
+
 /** Commands that have ended while this page looked. */
 export function useEnded(): readonly Command[] {
   useSyncExternalStore(subscribe, () => version);

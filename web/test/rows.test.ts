@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Heights } from "../src/output/heights.ts";
 import { CONTINUED, GAP, REWRITES, Rows, SEGMENT, STDERR, firstRowStart, type StreamNumber } from "../src/output/rows.ts";
-import { textOf } from "../src/output/text.ts";
+import { textOf, textOfRows } from "../src/output/text.ts";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
@@ -53,6 +53,11 @@ test("a line that no screen can show is cut between characters", () => {
   }
   assert.equal(rows.flags(1), CONTINUED);
   assert.equal(rows.lineOf(rows.count - 1), 2);
+});
+
+test("a copy has the lines as they were, however they are cut into rows", () => {
+  const long = "0123456789".repeat(1000);
+  assert.equal(textOfRows(rowsOf([0, `a\n${long}\nb\n`], [1, `${long}\n`], [0, "c"], [1, "error\n"], [0, "d\n"])), `a\n${long}\nb\n${long}\nc\nerror\nd`);
 });
 
 test("a line that rewrites itself stays one row", () => {

@@ -57,6 +57,7 @@ func TestWeb(t *testing.T) {
 		{"big", true},
 		{"network", false}, // waits for most of its time, and so goes well beside others
 		{"look", false},
+		{"output", false},
 		{"injection", false},
 		{"tabs", false},
 		{"polling", false},

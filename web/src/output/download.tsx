@@ -7,7 +7,7 @@ import { Menu } from "../parts/menu.tsx";
 import type { OutputLog, Source } from "./log.ts";
 import { PAGE } from "./log.ts";
 import { Rows } from "./rows.ts";
-import { textOf } from "./text.ts";
+import { textOfRows } from "./text.ts";
 
 /** A clipboard is not a file. */
 const MAX_COPY = 8 << 20;
@@ -25,9 +25,7 @@ export async function copyText(log: OutputLog, source: Source): Promise<{ text: 
     for (const chunk of chunks) rows.append(chunk);
     if (next <= rows.end && chunks.length === 0) break;
   }
-  const lines: string[] = [];
-  for (let row = 0; row < rows.count; row++) lines.push(textOf(rows.rowBytes(row)));
-  return { text: lines.join("\n"), whole: end === log.total };
+  return { text: textOfRows(rows), whole: end === log.total };
 }
 
 type Which = "stdout" | "stderr" | "both";

@@ -15,7 +15,10 @@ export type Piece =
 
 /** Where the bytes come from. */
 export interface Source {
-  /** Both streams in the order of arrival; next is the position behind what was given or is missing. */
+  /**
+   * Both streams in the order of arrival; next is the position behind what was given. Bytes that are not stored any more
+   * are passed over and do not count: what is given may lie behind position + limit.
+   */
   page(position: number, limit: number, signal: AbortSignal): Promise<{ chunks: Chunk[]; next: number }>;
   stream(position: number, signal: AbortSignal): AsyncIterable<Piece>;
   /** How many bytes there are by now. */
@@ -46,7 +49,8 @@ export class OutputLog {
   attached = true;
   /** Lines that have come since following stopped. */
   missed = 0;
-  loading: "before" | "behind" | "there" | undefined = "there";
+  /** What is awaited: "there" the first of the stream, the others pages: around the window, or elsewhere for a jump. */
+  loading: "before" | "behind" | "elsewhere" | "there" | undefined = "there";
   error: unknown;
   /** What was jumped to, marked. */
   marked: number | undefined;
@@ -58,6 +62,7 @@ export class OutputLog {
   private pending: Chunk[] = [];
   private pendingBytes = 0;
   private streamed = 0;
+  private broken = false; // the stream has failed
   private recent = 0; // bytes in this second
   private asked = 0; // when
   private drained: (() => void) | undefined;
@@ -103,55 +108,61 @@ export class OutputLog {
     for (const listener of this.listeners) listener();
   }
 
-  // restart reads the stream from a position on, with an empty window there.
+  // restart reads the stream from a position on, with an empty window there; what is read again is not new.
   private async restart(position: number): Promise<void> {
     this.live.abort();
     this.paging.abort();
     const signal = (this.live = new AbortController()).signal;
-    this.rows = new Rows(position);
+    const { rows: before } = this;
+    const again = position === before.base && before.count > 0;
+    const empty = (this.rows = new Rows(position));
+    if (again) empty.linesBefore = before.linesBefore;
     this.pending = [];
     this.pendingBytes = 0;
+    this.frame?.();
+    this.frame = undefined;
     this.drained?.();
     this.streamed = position;
     this.attached = true;
     this.complete = false;
+    this.broken = false;
     this.error = undefined;
     this.loading = "there";
-    let aligned = position === 0;
+    let aligned = position === 0 || again;
     let next = position; // behind what the stream has brought
     try {
       for await (const piece of this.source.stream(position, signal)) {
         if (signal.aborted) return;
         if (piece.type === "complete") {
-          this.schedule();
           this.flush();
           this.complete = true;
-          this.loading = this.loading === "there" ? undefined : this.loading;
+          this.loaded();
           this.changed();
         }
         if (piece.type !== "chunk") {
           // The stream has answered: an output without bytes is loaded too.
           if (this.loading === "there" && this.total === 0) {
-            this.loading = undefined;
+            this.loaded();
             this.changed();
           }
           continue;
         }
         let { data, position: at } = piece;
-        if (at < next && this.attached) {
+        if (at < next && (this.attached || at < this.rows.end)) {
           // The service was killed, and what it had told but not stored has come from the host in another order.
           void this.restart(this.rows.base);
           return;
         }
         next = at + data.length;
-        if (!aligned) {
+        // Where a jump was faster there are rows already.
+        if (!aligned && this.rows === empty) {
           const start = firstRowStart([piece]);
-          aligned = true;
           data = data.subarray(start - at);
           at = start;
           this.rows = new Rows(start);
-          if (data.length === 0) continue;
         }
+        aligned = true;
+        if (data.length === 0) continue;
         this.pending.push({ stream: piece.stream, position: at, data });
         this.pendingBytes += data.length;
         this.recent += data.length;
@@ -164,21 +175,32 @@ export class OutputLog {
       }
       if (!signal.aborted) {
         this.flush();
-        this.loading = undefined;
+        this.loaded();
         this.changed();
       }
     } catch (error) {
       if (signal.aborted) return;
       this.flush();
+      this.broken = true;
       this.error = error;
-      this.loading = undefined;
+      this.loaded();
       this.changed();
     }
   }
 
-  /** Reads the stream again, where it broke off. */
+  // loaded tells that the stream has answered; pages that are under way still are.
+  private loaded(): void {
+    if (this.loading === "there") this.loading = undefined;
+  }
+
+  /** Tries again what has failed: the window and the stream from its beginning on, or a page. */
   retry(): void {
-    void this.restart(this.rows.base);
+    const { rows, wanted } = this;
+    const away = wanted !== undefined && (wanted < rows.base || wanted >= rows.end);
+    if (this.broken) void this.restart(rows.base);
+    this.error = undefined;
+    if (away) void this.jump(wanted, false);
+    this.changed();
   }
 
   // keepUp goes on at the end where a flood has left the follower behind.
@@ -215,11 +237,11 @@ export class OutputLog {
     this.pendingBytes = 0;
     for (const chunk of chunks) {
       this.streamed = chunk.position + chunk.data.length;
-      if (!this.following) this.missed += feeds(chunk.data);
+      if (!this.following) this.missed += feeds(chunk.data.subarray(Math.max(0, this.total - chunk.position)));
       if (this.attached) this.rows.append(chunk);
     }
     this.total = Math.max(this.total, this.streamed);
-    if (this.loading === "there" && this.attached) this.loading = undefined;
+    if (this.attached) this.loaded();
     if (this.following) {
       // In quarters, so that rows are not moved with every frame.
       if (this.rows.bytes > WINDOW || this.rows.count > MAX_ROWS) this.rows.trimFront((WINDOW * 3) / 4, (MAX_ROWS * 3) / 4);
@@ -260,7 +282,7 @@ export class OutputLog {
     this.wanted = position;
     if (position >= this.rows.base && position < this.rows.end) {
       // A jump that is under way goes elsewhere.
-      if (this.loading === "there") {
+      if (this.loading === "elsewhere") {
         this.paging.abort();
         this.loading = undefined;
       }
@@ -269,13 +291,13 @@ export class OutputLog {
     }
     this.paging.abort();
     const signal = (this.paging = new AbortController()).signal;
-    this.loading = "there";
+    this.loading = "elsewhere";
     this.changed();
     try {
       const from = Math.max(0, position - PAGE / 2);
       const rows = new Rows(from);
       const end = Math.min(this.total, position + PAGE / 2);
-      await this.fill(rows, end, signal);
+      await this.fill(rows, end, position, signal);
       if (signal.aborted) return;
       this.rows = rows;
       this.attached = rows.end >= this.streamed;
@@ -289,21 +311,24 @@ export class OutputLog {
     this.changed();
   }
 
-  // fill reads pages into rows up to an end.
-  private async fill(rows: Rows, end: number, signal: AbortSignal): Promise<void> {
+  // fill reads pages into rows up to an end. They begin with a whole row, unless a byte that must be in them lies before it.
+  private async fill(rows: Rows, end: number, must: number, signal: AbortSignal): Promise<void> {
     let at = rows.end;
     let aligned = rows.base === 0 || rows.count > 0;
     while (at < end) {
       const { chunks, next } = await this.source.page(at, Math.min(PAGE, end - at), signal);
-      if (!aligned && chunks.length > 0) {
-        aligned = true;
-        rows.base = rows.end = Math.min(firstRowStart(chunks), end);
+      const first = chunks[0];
+      if (!aligned && first !== undefined && first.position <= must) {
+        const start = firstRowStart(chunks);
+        rows.base = rows.end = start <= must ? start : first.position;
       }
-      for (const chunk of chunks) rows.append(cut(chunk, rows.end));
+      if (first !== undefined) aligned = true;
+      // What retention has removed shows as a gap where something follows.
+      for (const { stream, position, data } of chunks) {
+        if (position < end) rows.append({ stream, position, data: data.subarray(0, end - position) });
+      }
       if (next <= at) return;
       at = next;
-      // What retention has removed shows as a gap where something follows, and at the end here.
-      if (chunks.length === 0 && aligned) rows.gap(Math.min(at, end));
     }
   }
 
@@ -316,7 +341,7 @@ export class OutputLog {
     this.changed();
     try {
       const front = new Rows(Math.max(0, rows.base - PAGE));
-      await this.fill(front, rows.base, signal);
+      await this.fill(front, rows.base, rows.base - 1, signal);
       if (signal.aborted || this.rows !== rows) return;
       if (front.end < rows.base) front.gap(rows.base);
       rows.prepend(front);
@@ -345,7 +370,7 @@ export class OutputLog {
     this.loading = "behind";
     this.changed();
     try {
-      await this.fill(rows, Math.min(rows.end + PAGE, Math.max(this.total, this.streamed)), signal);
+      await this.fill(rows, Math.min(rows.end + PAGE, this.total), rows.end, signal);
       if (signal.aborted || this.rows !== rows) return;
       rows.trimFront(WINDOW, MAX_ROWS);
       this.attached = rows.end >= this.streamed;
@@ -357,12 +382,6 @@ export class OutputLog {
     }
     this.changed();
   }
-}
-
-function cut(chunk: Chunk, from: number): Chunk {
-  if (chunk.position >= from) return chunk;
-  const skip = Math.min(chunk.data.length, from - chunk.position);
-  return { stream: chunk.stream, position: chunk.position + skip, data: chunk.data.subarray(skip) };
 }
 
 function feeds(data: Uint8Array): number {

@@ -68,6 +68,11 @@ export class Scanner {
     return this.matches.length >= this.max;
   }
 
+  /** The last row has not been looked at, for it may still grow. */
+  get unfinished(): boolean {
+    return this.rows.count > 0;
+  }
+
   feed(chunks: readonly Chunk[], next: number): void {
     for (const chunk of chunks) this.rows.append(chunk);
     // The last row may still grow.

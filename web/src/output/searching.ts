@@ -21,7 +21,7 @@ export class Searching {
     this.changed = changed;
     this.scanner = new Scanner(find, 0, max);
     this.unsubscribe = log.subscribe(() => {
-      if (!this.running && this.scanner.scanned < this.log.total) void this.run();
+      if (!this.running && this.more) void this.run();
     });
     void this.run();
   }
@@ -30,11 +30,14 @@ export class Searching {
     return this.scanner.matches;
   }
 
+  private get more(): boolean {
+    const { full, scanned, unfinished } = this.scanner;
+    return !full && (scanned < this.log.total || (this.log.complete && unfinished));
+  }
+
   halt(): void {
-    this.stopped = true;
+    this.close();
     this.running = false;
-    this.unsubscribe();
-    this.stop.abort();
     this.changed();
   }
 

@@ -1,5 +1,6 @@
 // The bytes of one row as text with looks: what a terminal would leave on the line.
 
+import { CONTINUED, STDERR, type Rows } from "./rows.ts";
 import { applySGR, type Look } from "./sgr.ts";
 
 export interface Run {
@@ -43,6 +44,17 @@ export function textOf(bytes: Uint8Array): string {
   return runsOf(bytes, NOBODY)
     .map((run) => run.text)
     .join("");
+}
+
+/** Gives the text of all rows, line by line: a line that was cut into rows is whole again. */
+export function textOfRows(rows: Rows): string {
+  let text = "";
+  for (let row = 0; row < rows.count; row++) {
+    const goesOn = row > 0 && (rows.flags(row) & CONTINUED) !== 0 && ((rows.flags(row) ^ rows.flags(row - 1)) & STDERR) === 0;
+    if (row > 0 && !goesOn) text += "\n";
+    text += textOf(rows.rowBytes(row));
+  }
+  return text;
 }
 
 /** Gives the text of many rows where all of it is shown as it is; undefined where it has to be looked at row by row. */

@@ -11,6 +11,7 @@ import { Downloads, copyText } from "./download.tsx";
 import { Heights } from "./heights.ts";
 import { OutputLog, WINDOW, type Source } from "./log.ts";
 import { Row } from "./row.tsx";
+import { CONTINUED } from "./rows.ts";
 import { findTrouble, findText } from "./search.ts";
 import { Searching } from "./searching.ts";
 
@@ -23,7 +24,7 @@ const NEAR = 1200;
 
 export function OutputView({ command, source, ending }: { command: Command; source: Source; ending: string }) {
   const place = usePlace();
-  const at = place.query.get("at");
+  const at = positionOf(place.query.get("at"));
   const log = useMemo(() => new OutputLog(source), [source]);
   const version = useSyncExternalStore(log.subscribe, log.snapshot);
   const began = useRef(performance.now());
@@ -31,7 +32,7 @@ export function OutputView({ command, source, ending }: { command: Command; sour
 
   useEffect(() => {
     const total = Number(command.stdoutBytes + command.stderrBytes);
-    log.open(total, at === null || !/^\d{1,15}$/.test(at) ? undefined : Number(at));
+    log.open(total, at);
     return () => log.close();
   }, [log]);
 
@@ -40,8 +41,8 @@ export function OutputView({ command, source, ending }: { command: Command; sour
   useEffect(() => {
     if (seen.current === at) return;
     seen.current = at;
-    if (at !== null && /^\d{1,15}$/.test(at) && log.marked !== Number(at)) void log.jump(Number(at));
-    if (at === null) log.marked = undefined;
+    if (at === undefined) log.marked = undefined;
+    else if (log.marked !== at) void log.jump(at);
   }, [at, log]);
 
   useEffect(() => {
@@ -74,6 +75,7 @@ export function OutputView({ command, source, ending }: { command: Command; sour
   // What is read stays where it is, whatever comes or goes around it: the row at the top is held by its position.
   const anchor = useRef({ position: 0, offset: 0 });
   const expected = useRef(0);
+  const short = useRef(false); // the rows do not reach as far as one reads: those of a window that is read again
   const hold = (): void => {
     const element = scroller.current;
     if (element === null || rows.count === 0) return;
@@ -96,9 +98,11 @@ export function OutputView({ command, source, ending }: { command: Command; sour
     } else if (rows.count > 0) {
       const row = rows.rowAt(anchor.current.position);
       if (rows.start(row) === anchor.current.position) target = heights.above(row) * LINE + anchor.current.offset;
+      else if (log.attached && anchor.current.position >= rows.end) target = element.scrollHeight;
     }
     if (Math.abs(target - element.scrollTop) >= 1) element.scrollTop = target;
     expected.current = element.scrollTop;
+    short.current = target - element.scrollTop >= 1;
     setTop(element.scrollTop);
     if (log.following) hold();
     fetchNear(element);
@@ -122,15 +126,15 @@ export function OutputView({ command, source, ending }: { command: Command; sour
       else if (!log.following && left < 4 && log.attached) log.follow();
     }
     expected.current = element.scrollTop;
-    hold();
+    if (!ownMove || !short.current) hold();
     setTop(element.scrollTop);
     fetchNear(element);
   };
 
   const mark = (position: number): void => {
-    log.marked = log.marked === position ? undefined : position;
+    log.marked = at === position ? undefined : position; // what a search has marked is not in the address yet
     log.pause();
-    seen.current = log.marked === undefined ? null : String(position);
+    seen.current = log.marked;
     navigate(withQuery(place, { at: log.marked === undefined ? "" : String(position) }), { replace: true });
   };
 
@@ -170,7 +174,7 @@ export function OutputView({ command, source, ending }: { command: Command; sour
   for (let row = firstRow; row < lastRow; row++) {
     const start = rows.start(row);
     const end = rows.start(row + 1);
-    const continued = (rows.flags(row) & 2) !== 0;
+    const continued = (rows.flags(row) & CONTINUED) !== 0;
     if (row > firstRow && !continued && line !== undefined) line++;
     widest.current = Math.max(widest.current, rows.width(row));
     shown.push(
@@ -321,6 +325,11 @@ export function OutputView({ command, source, ending }: { command: Command; sour
       </div>
     </section>
   );
+}
+
+// Addresses come from outside.
+function positionOf(text: string | null): number | undefined {
+  return text !== null && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
 }
 
 function CopyButton({ log, source, scroller }: { log: OutputLog; source: Source; scroller: RefObject<HTMLDivElement | null> }) {

@@ -3,10 +3,10 @@
 
 import { useEffect, useRef, useState } from "react";
 import { ApprovalState, Verdict, type Approval, type DecisionInit } from "@telexec/client";
-import { client, problemOf, reasonOf, sentence, type Problem } from "../client.ts";
+import { client, reasonOf, sentence } from "../client.ts";
 import { bytes, originWord, pairsText, spoken, toDate, toSeconds } from "../format.ts";
 import { useListKeys } from "../keys.ts";
-import { learn, useActive } from "../live.ts";
+import { learn, useAwaiting } from "../live.ts";
 import { PolicyHint } from "../parts/run.tsx";
 import { Deadline, Empty, Failed, Labels, Line, Skeleton, Time, useTitle } from "../parts/small.tsx";
 import { Link, navigate, usePlace, withQuery } from "../router.ts";
@@ -21,7 +21,7 @@ export default function ApprovalsPage() {
   // By the id, the hash of the request as it was when it was chosen.
   const [chosen, setChosen] = useState<ReadonlyMap<string, string>>(new Map());
   const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState<Problem>();
+  const [refused, setRefused] = useState<unknown>();
   const [said, setSaid] = useState("");
 
   // Mine first; then by what ends soonest.
@@ -36,7 +36,7 @@ export default function ApprovalsPage() {
 
   const decide = async (decisions: DecisionInit[], words: string): Promise<boolean> => {
     setBusy(true);
-    setProblem(undefined);
+    setRefused(undefined);
     setSaid("");
     try {
       for (const approval of await client.decide(decisions)) put(approval);
@@ -44,8 +44,7 @@ export default function ApprovalsPage() {
       setSaid(words);
       return true;
     } catch (failed) {
-      const told = problemOf(failed);
-      setProblem(told);
+      setRefused(failed);
       // It is another request by now, or somebody was faster: what is shown must be what is.
       if (["REQUEST_CHANGED", "ALREADY_DECIDED"].includes(reasonOf(failed))) retry();
       return false;
@@ -80,15 +79,7 @@ export default function ApprovalsPage() {
       <p role="status" className="quiet-line">
         {said}
       </p>
-      {problem !== undefined && (
-        <div className="problem" role="alert">
-          <p>
-            {problem.message}
-            {problem.reason !== "" && <code className="reason">{problem.reason}</code>}
-          </p>
-          {problem.hint !== "" && <p className="hint">{problem.hint}</p>}
-        </div>
-      )}
+      {refused !== undefined && <Failed error={refused} />}
       {error !== undefined && <Failed error={error} retry={retry} />}
       {approvals === undefined && error === undefined && <Skeleton rows={3} />}
       {shown?.length === 0 && (
@@ -359,8 +350,7 @@ function useApprovals(all: boolean, only: string) {
   const [approvals, setApprovals] = useState<Approval[]>();
   const [error, setError] = useState<unknown>();
   const [turn, setTurn] = useState(0);
-  const { commands } = useActive();
-  const awaiting = commands.filter((c) => c.awaitedApproval !== undefined).map((c) => `${c.id}/${c.version}`).join();
+  const awaiting = useAwaiting();
   const asked = useRef("");
   useEffect(() => {
     const stop = new AbortController();
@@ -374,13 +364,9 @@ function useApprovals(all: boolean, only: string) {
           else {
             const states = all ? [] : [ApprovalState.PENDING];
             found = [];
-            let token = "";
-            do {
-              // A page may be empty and have a next one all the same.
-              const page = await client.approvals({ states, pageSize: 100 }, { signal: stop.signal }).page(token);
-              found.push(...page.approvals);
-              token = page.nextPageToken;
-            } while (token !== "" && found.length < 200);
+            for await (const approval of client.approvals({ states, pageSize: 100 }, { signal: stop.signal })) {
+              if (found.push(approval) >= 200) break;
+            }
           }
           if (stop.signal.aborted) return;
           setApprovals(found);

@@ -5,10 +5,10 @@ import type { AuditEntry, VerifyAuditResponse } from "@telexec/client";
 import { aborted, client } from "../client.ts";
 import { bytes, count, dateOf, originWord, toDate, toStamp } from "../format.ts";
 import { useListKeys } from "../keys.ts";
+import { FilterForm, TextFilter, TimeFilter } from "../parts/filters.tsx";
 import { Empty, Failed, Line, Skeleton, Time, useTitle } from "../parts/small.tsx";
 import { Link, navigate, usePlace, withQuery } from "../router.ts";
 import { hasRole, useSession } from "../session.ts";
-import { TextFilter, TimeFilter } from "./commands.tsx";
 
 const KINDS = [
   "command.accepted", "command.ended", "command.cancel", "command.signal", "command.input", "approval.decided", "refused", "login", "logout",
@@ -39,17 +39,16 @@ function Audit() {
   const value = (name: string): string => place.query.get(name) ?? "";
   const key = PARAMS.map(value).join("\n");
   const [entries, setEntries] = useState<AuditEntry[]>();
-  const [open, setOpen] = useState(false);
   const [next, setNext] = useState("");
   const [loading, setLoading] = useState(true);
-  const [error, setError] = useState<unknown>();
+  const [failed, setFailed] = useState<{ token: string; error: unknown }>(); // and the page that was asked for
   const stop = useRef<AbortController>(undefined);
 
   const load = async (token: string): Promise<void> => {
     stop.current?.abort();
     const { signal } = (stop.current = new AbortController());
     setLoading(true);
-    setError(undefined);
+    setFailed(undefined);
     try {
       const from = dateOf(value("from"));
       const to = dateOf(value("to"));
@@ -67,9 +66,9 @@ function Audit() {
       setEntries((before) => (token === "" ? page.entries : [...(before ?? []), ...page.entries]));
       setNext(page.nextPageToken);
       setLoading(false);
-    } catch (failed) {
-      if (aborted(failed) || signal.aborted) return;
-      setError(failed);
+    } catch (error) {
+      if (aborted(error) || signal.aborted) return;
+      setFailed({ token, error });
       setLoading(false);
     }
   };
@@ -84,10 +83,15 @@ function Audit() {
         <h1>Audit</h1>
         <Verify />
       </div>
-      <form className={open ? "filters open" : "filters"} role="search" aria-label="Filter the audit" onSubmit={(event) => event.preventDefault()}>
-        <button type="button" className="filters-open" aria-expanded={open} onClick={() => setOpen(!open)}>
-          Filter
-        </button>
+      <FilterForm
+        of="the audit"
+        params={PARAMS}
+        acts={
+          <button type="button" className="quiet" onClick={() => void load("")}>
+            Refresh
+          </button>
+        }
+      >
         <label>
           Kind
           <select value={value("kind")} data-testid="filter-kind" onChange={(event) => navigate(withQuery(place, { kind: event.target.value }), { replace: true })}>
@@ -102,15 +106,9 @@ function Audit() {
         <TextFilter name="Command" param="command" hint="id" />
         <TimeFilter name="From" param="from" />
         <TimeFilter name="To" param="to" />
-        <button type="button" className="quiet" disabled={key.trim() === ""} onClick={() => navigate("/audit")}>
-          Clear
-        </button>
-        <button type="button" className="quiet" onClick={() => void load("")}>
-          Refresh
-        </button>
-      </form>
-      {error !== undefined && <Failed error={error} retry={() => void load(entries === undefined ? "" : next)} />}
-      {entries === undefined && error === undefined && <Skeleton rows={8} />}
+      </FilterForm>
+      {failed !== undefined && <Failed error={failed.error} retry={() => void load(failed.token)} />}
+      {entries === undefined && failed === undefined && <Skeleton rows={8} />}
       {entries?.length === 0 && <Empty title="No entry matches the filters." />}
       {entries !== undefined && entries.length > 0 && (
         <div className="rows">
@@ -119,7 +117,7 @@ function Audit() {
           ))}
         </div>
       )}
-      {next !== "" && error === undefined && (
+      {next !== "" && failed === undefined && (
         <button type="button" className="more-button" disabled={loading} onClick={() => void load(next)}>
           {loading ? "Loading…" : "Load more"}
         </button>
@@ -155,7 +153,7 @@ function Entry({ entry }: { entry: AuditEntry }) {
         <span className="a-time">
           <Time at={toDate(entry.time)} />
         </span>
-        <span className={entry.kind === "refused" ? "a-kind bad" : "a-kind"}>{entry.kind}</span>
+        <span className={entry.kind === "refused" ? "bad" : undefined}>{entry.kind}</span>
         <span className="a-who cut">
           <Line text={entry.by?.principal ?? ""} /> <span className="faint">{originWord(entry.by?.origin)}</span>
         </span>

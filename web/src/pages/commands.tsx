@@ -8,10 +8,13 @@ import {
 } from "../format.ts";
 import { useListKeys } from "../keys.ts";
 import { learn, listen, useActive, useEnded } from "../live.ts";
+import { FilterForm, TextFilter, TimeFilter } from "../parts/filters.tsx";
 import { RunForm } from "../parts/run.tsx";
 import { Elapsed, Empty, Exit, Failed, Labels, Line, ProgressBar, Skeleton, started, State, Time, useTitle } from "../parts/small.tsx";
-import { Link, navigate, placeNow, usePlace, withQuery } from "../router.ts";
+import { Link, navigate, usePlace, withQuery } from "../router.ts";
 import { lacks, useSession } from "../session.ts";
+
+const PARAMS = ["state", "host", "origin", "principal", "label", "from", "to"];
 
 interface Filter {
   state: CommandState | undefined;
@@ -65,7 +68,7 @@ export function CommandsPage() {
   const place = usePlace();
   const session = useSession();
   const running = place.query.has("run");
-  const filterKey = ["state", "host", "origin", "principal", "label", "from", "to"].map((name) => place.query.get(name) ?? "").join("\n");
+  const filterKey = PARAMS.map((name) => place.query.get(name) ?? "").join("\n");
   const filter = useMemo(() => filterOf(place.query), [filterKey]);
   const filtered = filterKey.trim() !== "";
   const { commands, synced, failed } = useActive();
@@ -242,13 +245,8 @@ function Filters() {
   const place = usePlace();
   const value = (name: string): string => place.query.get(name) ?? "";
   const set = (name: string, text: string): void => navigate(withQuery(place, { [name]: text }), { replace: true });
-  const [open, setOpen] = useState(false); // on a phone, where they would fill the screen
-  const used = ["state", "host", "origin", "principal", "label", "from", "to"].filter((name) => value(name) !== "");
   return (
-    <form className={open ? "filters open" : "filters"} role="search" aria-label="Filter commands" onSubmit={(event) => event.preventDefault()}>
-      <button type="button" className="filters-open" aria-expanded={open} onClick={() => setOpen(!open)}>
-        Filter{used.length > 0 && ` · ${used.length}`}
-      </button>
+    <FilterForm of="commands" params={PARAMS}>
       <label>
         State
         <select value={value("state")} data-testid="filter-state" onChange={(event) => set("state", event.target.value)}>
@@ -276,56 +274,6 @@ function Filters() {
       <TextFilter name="Label" param="label" hint="key=value" />
       <TimeFilter name="From" param="from" />
       <TimeFilter name="To" param="to" />
-      <button type="button" className="quiet" disabled={used.length === 0} onClick={() => navigate("/")}>
-        Clear
-      </button>
-    </form>
+    </FilterForm>
   );
 }
-
-// TextFilter changes the URL when the typing pauses.
-export function TextFilter({ name, param, hint = "" }: { name: string; param: string; hint?: string }) {
-  const place = usePlace();
-  const current = place.query.get(param) ?? "";
-  const [text, setText] = useState(current);
-  const [seen, setSeen] = useState(current);
-  if (seen !== current) {
-    setSeen(current);
-    if (text.trim() !== current) setText(current);
-  }
-  useEffect(() => {
-    if (text.trim() === current) return undefined;
-    // The other filters may have changed by then.
-    const later = setTimeout(() => navigate(withQuery(placeNow(), { [param]: text.trim() }), { replace: true }), 300);
-    return () => clearTimeout(later);
-  }, [text, current, param]);
-  return (
-    <label>
-      {name}
-      <input value={text} placeholder={hint === "" ? "any" : hint} spellCheck={false} autoCapitalize="none" data-testid={`filter-${param}`} onChange={(event) => setText(event.target.value)} />
-    </label>
-  );
-}
-
-// The URL has the time with its zone, so that a link means the same everywhere.
-export function TimeFilter({ name, param }: { name: string; param: string }) {
-  const place = usePlace();
-  const text = place.query.get(param) ?? "";
-  const at = text === "" ? undefined : dateOf(text);
-  const local = at === undefined ? "" : new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
-  return (
-    <label>
-      {name}
-      <input
-        type="datetime-local"
-        value={local}
-        onChange={(event) => {
-          // A year is typed digit by digit: 0002 is none yet.
-          const chosen = event.target.value === "" ? undefined : dateOf(event.target.value);
-          if (chosen !== undefined || event.target.value === "") navigate(withQuery(place, { [param]: chosen?.toISOString() ?? "" }), { replace: true });
-        }}
-      />
-    </label>
-  );
-}
-

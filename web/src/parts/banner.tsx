@@ -27,7 +27,7 @@ export function ConnectionBanner() {
     <div
       className={shown ? "banner shown" : "banner"}
       data-testid="connection-banner"
-      data-state={state === "reconnecting" || state === "polling" ? state : "live"}
+      data-state={troubled ? state : "live"}
     >
       {/* What is spoken does not count the seconds. */}
       <p role="status">

@@ -16,7 +16,7 @@ export function RunForm({ host: wanted, onClose }: { host: string; onClose: () =
   const session = useSession();
   const barred = lacks(session, "operator");
   const { hosts, failed } = useHosts();
-  const [host, setHost] = useState(wanted);
+  const [picked, pick] = useState(wanted);
   const [command, setCommand] = useState(draft);
   const [more, setMore] = useState({
     directory: "", timeout: "", sudo: "", env: "", labels: "", action: "", pty: false, stdin: false, login: false,
@@ -27,13 +27,8 @@ export function RunForm({ host: wanted, onClose }: { host: string; onClose: () =
   const id = useId();
 
   useEffect(() => input.current?.focus(), []);
-  // The host that was used last, or else the first that works.
-  useEffect(() => {
-    if (host !== "" || hosts?.[0] === undefined) return;
-    const last = preferred("telexec.host");
-    setHost((hosts.find((h) => h.name === last) ?? hosts.find((h) => h.lastFailure === undefined) ?? hosts[0]).name);
-  }, [hosts, host]);
 
+  const host = picked === "" ? usual(hosts) : picked;
   const chosen = hosts?.find((h) => h.name === host);
   const timeout = more.timeout.trim() === "" ? undefined : parseDuration(more.timeout);
   const env = parsePairs(more.env, /\n/);
@@ -116,7 +111,7 @@ export function RunForm({ host: wanted, onClose }: { host: string; onClose: () =
             value={host}
             disabled={barred !== undefined}
             aria-describedby={`${id}-host-note`}
-            onChange={(event) => setHost(event.target.value)}
+            onChange={(event) => pick(event.target.value)}
           >
             {hosts === undefined && <option value={host}>{host === "" ? "…" : host}</option>}
             {hosts?.map((h) => (
@@ -216,6 +211,12 @@ export function RunForm({ host: wanted, onClose }: { host: string; onClose: () =
       </div>
     </form>
   );
+}
+
+/** The host that was used last, or else the first that works. */
+function usual(hosts: readonly Host[] = []): string {
+  const last = preferred("telexec.host");
+  return (hosts.find((h) => h.name === last) ?? hosts.find((h) => h.lastFailure === undefined) ?? hosts[0])?.name ?? "";
 }
 
 function Field({ id, name, value, set, hint, bad = false, mono = false }: {

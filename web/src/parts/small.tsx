@@ -1,6 +1,6 @@
 // Small things that stand in many places.
 
-import { useEffect, useState, type ReactNode } from "react";
+import { useEffect, useMemo, type ReactNode } from "react";
 import { CommandState, type Command, type Progress as ProgressMessage } from "@telexec/client";
 import { problemOf } from "../client.ts";
 import { useServiceNow } from "../clock.ts";
@@ -79,7 +79,7 @@ export function ProgressBar({ progress, quiet = false }: { progress: ProgressMes
 
 /** A failure: what it is, what to do, and another try. */
 export function Failed({ error, retry }: { error: unknown; retry?: (() => void) | undefined }) {
-  const [problem] = useProblem(error);
+  const problem = useMemo(() => (error === undefined ? undefined : problemOf(error)), [error]);
   if (problem === undefined) return null;
   return (
     <div className="problem" role="alert">
@@ -95,12 +95,6 @@ export function Failed({ error, retry }: { error: unknown; retry?: (() => void) 
       )}
     </div>
   );
-}
-
-function useProblem(error: unknown) {
-  const [problem, setProblem] = useState(() => (error === undefined ? undefined : problemOf(error)));
-  useEffect(() => setProblem(error === undefined ? undefined : problemOf(error)), [error]);
-  return [problem];
 }
 
 export function Empty({ title, children }: { title: string; children?: ReactNode }) {

@@ -81,7 +81,7 @@ test(`an output of ${bigBytes / 1e6} MB`, { timeout: strict ? 1_200_000 : 240_00
   await page.getByTestId("search-input").fill(needle);
   await page.getByTestId("search-input").press("Enter");
   await page.getByTestId("output").getByText(needle).first().waitFor({ timeout: strict ? 600_000 : 120_000 });
-  await page.getByTestId("search-count").filter({ hasText: /1/ }).waitFor();
+  await page.getByTestId("search-count").filter({ hasText: /^1 of 1$/ }).waitFor({ timeout: strict ? 600_000 : 120_000 }); // it has come to the end
   heaps.push(await memory(session));
   frames.push(await worstFrame(page));
 

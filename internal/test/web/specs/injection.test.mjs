@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { ended, execute, facts, rest } from "./service.mjs";
-import { leave, open, settled, signIn, visit } from "./visitor.mjs";
+import { leave, open, settled, visit } from "./visitor.mjs";
 
 after(leave);
 
@@ -77,9 +77,13 @@ test("nothing runs that should be shown", async (t) => {
     const text = await page.locator("main").innerText();
     assert.equal(text.match(unseen)?.[0].codePointAt(0)?.toString(16), undefined, `${path} has a character that nobody sees`);
   }
-  // What was printed is there to be read.
+  // It was shown, after all.
   await open(page, String(ids[0]));
   for (const trick of tricks.slice(0, 3)) await page.getByTestId("output").getByText(trick).first().waitFor();
+  await page.goto("/hosts");
+  for (const label of ["label", "user"]) await page.getByText(`canary="${label}"`).first().waitFor();
+  await page.goto("/audit");
+  await page.getByTestId("audit-row").filter({ hasText: facts.oddName }).first().waitFor();
 });
 
 test("the pages of who is named oddly", async (t) => {
@@ -87,6 +91,7 @@ test("the pages of who is named oddly", async (t) => {
   for (const path of ["/", "/approvals", "/hosts", "/audit"]) {
     await page.goto(path);
     await settled(page);
+    await page.getByTestId("account").getByText(facts.oddName).first().waitFor();
     assert.equal(await page.evaluate(() => /** @type {any} */ (window).canary), undefined, path);
   }
 });
@@ -97,7 +102,10 @@ test("the login page and the reference", async (t) => {
   await page.getByLabel("Token").fill(short);
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByRole("alert").waitFor();
-  await signIn(page, "odd");
+  await page.getByLabel("Token").fill(facts.tokens.odd);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForURL((url) => url.pathname !== "/login");
+  assert.equal(new URL(page.url()).origin, facts.url, "next leads elsewhere");
   await page.goto("/docs");
   await page.getByRole("heading").first().waitFor();
   assert.equal(await page.evaluate(() => /** @type {any} */ (window).canary), undefined);

@@ -1,7 +1,7 @@
 // Without a mouse.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { execute, facts } from "./service.mjs";
+import { ended, execute, facts } from "./service.mjs";
 import { leave, open, settled, visit } from "./visitor.mjs";
 import { waitForState } from "./ui.mjs";
 
@@ -69,7 +69,7 @@ test("open from the list, and go back", async (t) => {
 
 test("approve", async (t) => {
   const { page } = await visit(t, { as: "approver" });
-  await execute({ command: "factor 2021" }, "asker");
+  const { id } = await execute({ command: "factor 2021" }, "asker");
   await page.goto("/");
   await settled(page);
   await page.keyboard.press("g");
@@ -79,6 +79,7 @@ test("approve", async (t) => {
   await tabTo(page, row.getByTestId("approve-button"));
   await page.keyboard.press("Enter");
   await row.waitFor({ state: "detached" });
+  assert.equal((await ended(id)).state, "COMMAND_STATE_COMPLETED");
 });
 
 test("over the frame to the content", async (t) => {
@@ -109,6 +110,27 @@ test("a terminal can be left, and a menu closed, by keyboard", async (t) => {
   assert.equal(await page.evaluate(() => /** @type {HTMLElement} */ (document.activeElement).dataset.testid), "signal-menu");
 });
 
+test("the host that is picked as soon as it can be is the one that is asked", async (t) => {
+  const { page } = await visit(t);
+  await page.addInitScript((host) => {
+    // Before the page has come to anything else.
+    const watching = new MutationObserver(() => {
+      const select = /** @type {HTMLSelectElement | null} */ (document.querySelector("[data-testid=host-select]"));
+      if (!select || ![...select.options].some((o) => o.value === host)) return;
+      watching.disconnect();
+      select.value = host;
+      select.dispatchEvent(new Event("change", { bubbles: true }));
+      (/** @type {any} */ (window)).__picked = true;
+    });
+    watching.observe(document, { subtree: true, childList: true });
+  }, facts.host);
+  await page.goto("/?run");
+  await page.waitForFunction(() => (/** @type {any} */ (window)).__picked);
+  await page.getByTestId("command-input").fill("true");
+  await page.getByTestId("policy-hint").getByText("Allowed").waitFor(); // all that the choice leads to is done
+  assert.equal(await page.getByTestId("host-select").inputValue(), facts.host);
+});
+
 test("a part of the page that is not there any more does not take the rest with it", async (t) => {
   const { page } = await visit(t, { excused: /404|dynamically imported/ });
   await page.goto("/");
@@ -128,8 +150,6 @@ test("durations go by the clock of the service", async (t) => {
     }, ahead);
     const { id } = await execute({ command: "exec sleep 60" });
     await open(page, id);
-    const duration = page.getByTestId("duration");
     await page.waitForFunction(() => /^[1-9]\d?(\.\d)? s$/.test(document.querySelector("[data-testid=duration]")?.textContent ?? ""));
-    assert.match(String(await duration.textContent()), / s$/);
   }
 });

@@ -118,8 +118,12 @@ test("nothing jumps while output flows", async (t) => {
       }).observe({ type: "layout-shift", buffered: true });
     },
   });
-  const { id } = await execute({ command: "for i in $(seq 300); do echo line $i of three hundred; echo error $i >&2; echo \"[###  ] $((i / 3))%\"; sleep 0.01; done" });
+  // It waits for the page, in which it is to flow.
+  const { id } = await execute({ command: "trap 'on=yes' USR1; echo ready; until [ \"$on\" ]; do sleep 0.05; done; for i in $(seq 300); do echo line $i of three hundred; echo error $i >&2; echo \"[###  ] $((i / 3))%\"; sleep 0.01; done" });
   await open(page, id);
+  await page.getByTestId("output").getByText("ready", { exact: true }).waitFor();
+  await rest(`/v1/commands/${id}:signal`, { body: { signal: "USR1" } });
+  await page.getByTestId("output").getByText("line 300 of three hundred").waitFor();
   await waitForState(page, "COMPLETED");
   const shifts = await page.evaluate(() => /** @type {any} */ (window).__shifts);
   const sum = shifts.reduce((/** @type {number} */ all, /** @type {any} */ s) => all + s.value, 0);

@@ -1,7 +1,7 @@
 // Where WebSockets do not get through, a page polls, and goes back when they do.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { ended, execute, network, output, rest, rows } from "./service.mjs";
+import { allTicks, ended, execute, network, output, rest, rows, ticking } from "./service.mjs";
 import { leave, open, visit } from "./visitor.mjs";
 import { cancel, readOutput, sameRows, waitForConnection, waitForState } from "./ui.mjs";
 
@@ -9,13 +9,12 @@ after(leave);
 
 /** What the browser says about a WebSocket that is refused. */
 const excused = /WebSocket/;
-const ticking = `trap 'echo done; exit 0' USR1; i=0; while :; do i=$((i+1)); echo "tick $i"; [ $((i%7)) = 0 ] && echo "tock $i" >&2; sleep 0.05; done`;
 
 test("blocked, and let through again", { timeout: 120_000 }, async (t) => {
   await network("no-websockets");
   t.after(() => network("open"));
   const { page } = await visit(t, { excused });
-  const { id } = await execute({ command: ticking });
+  const { id } = await execute({ command: ticking(0.05) });
   await open(page, id);
   await waitForConnection(page, "polling");
   await page.getByTestId("connection-banner").getByText("WebSocket is blocked").waitFor();
@@ -32,8 +31,9 @@ test("blocked, and let through again", { timeout: 120_000 }, async (t) => {
   await rest(`/v1/commands/${id}:signal`, { body: { signal: "USR1" } });
   await ended(id);
   await waitForState(page, "COMPLETED");
-  const expected = rows(await output(id));
-  sameRows(await readOutput(page), expected);
+  const chunks = await output(id);
+  allTicks(chunks);
+  sameRows(await readOutput(page), rows(chunks));
 });
 
 test("blocked from beginning to end", async (t) => {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { ended, execute, facts, output, rest, text } from "./service.mjs";
-import { leave, open, settled, visit } from "./visitor.mjs";
+import { leave, open, settled, signIn, visit } from "./visitor.mjs";
 import { runCommand, waitForState } from "./ui.mjs";
 
 after(leave);
@@ -15,7 +15,7 @@ test("a viewer looks, and is told what that leaves out", async (t) => {
   await page.getByText(/operator/).first().waitFor();
   assert.equal(await page.getByTestId("run-button").and(page.locator(":enabled")).count(), 0);
   await page.goto("/audit");
-  await page.getByText(/admin/).first().waitFor();
+  await page.getByTestId("audit-barred").getByText(/admin/).first().waitFor();
   assert.equal(await page.getByTestId("audit-row").count(), 0);
   assert.equal(await page.getByRole("link", { name: "Audit" }).count(), 0);
   // Another's command: the service says who may see it.
@@ -68,6 +68,42 @@ test("a rejection tells why", async (t) => {
   await rest("/v1/approvals:decide", { as: "approver", body: { decisions: [{ commandId: id, verdict: "VERDICT_REJECT", reason: "not on a Friday" }] } });
   await waitForState(asks, "REJECTED");
   await asks.getByText("not on a Friday").first().waitFor();
+});
+
+test("an approver rejects with a reason, and lets less run than was asked for", async (t) => {
+  const { page } = await visit(t, { as: "approver" });
+  const [rejected, modified] = await Promise.all([execute({ command: "factor 1019" }, "asker"), execute({ command: "factor 1021; factor 1023" }, "asker")]);
+  await page.goto("/approvals");
+  const row = (/** @type {string} */ line) => page.getByTestId("approvals-row").filter({ hasText: line });
+  await row("factor 1019").getByTestId("reject-button").click();
+  await row("factor 1019").getByTestId("reason-input").fill("not today");
+  await row("factor 1019").getByTestId("decide-confirm").click();
+  const refused = await ended(rejected.id);
+  assert.equal(refused.state, "COMMAND_STATE_REJECTED");
+  assert.match(JSON.stringify(refused), /not today/);
+  await row("factor 1021").getByTestId("modify-button").click();
+  await row("factor 1021").getByTestId("modify-input").fill("factor 1023");
+  await row("factor 1021").getByTestId("decide-confirm").click();
+  await ended(modified.id);
+  assert.equal(text(await output(modified.id)), "1023: 3 11 31\n");
+});
+
+test("an admin has the audit verified", async (t) => {
+  const { page } = await visit(t);
+  await page.goto("/audit");
+  await page.getByTestId("audit-row").first().waitFor();
+  await page.getByTestId("verify-button").click();
+  await page.getByTestId("verify-result").getByText(/Intact: [1-9]/).waitFor();
+});
+
+test("who has signed out is asked for a token", async (t) => {
+  const { page } = await visit(t, { as: null });
+  await signIn(page, "viewer");
+  await page.getByTestId("account").click();
+  await page.getByTestId("sign-out").click();
+  await page.waitForURL(/\/login/);
+  await page.goto("/");
+  await page.waitForURL(/\/login/);
 });
 
 test("a rule refuses before anything is run", async (t) => {

@@ -91,6 +91,27 @@ export async function output(id, { follow = true } = {}) {
     }));
 }
 
+/** A command that prints on both streams until it is sent USR1. @param {number} pause between two lines, in seconds */
+export const ticking = (pause) =>
+  `trap 'echo done; exit 0' USR1; i=0; while :; do i=$((i+1)); echo "tick $i"; [ $((i%7)) = 0 ] && echo "tock $i" >&2; sleep ${pause}; done`;
+
+/**
+ * Sees to it that this is all that such a command has printed: whatever the service has
+ * been through, it has each byte once.
+ * @param {Chunk[]} chunks
+ */
+export function allTicks(chunks) {
+  const out = text(chunks, "stdout");
+  // The signal is for all of its processes, and the shell tells what became of its sleep.
+  const err = text(chunks, "stderr").replace(/User defined signal 1\n$/, "");
+  const count = (out.match(/tick/g) ?? []).length;
+  const lines = Array.from({ length: count }, (_, i) => i + 1);
+  assert.equal(out, lines.map((i) => `tick ${i}\n`).join("") + "done\n");
+  const tocks = lines.filter((i) => i % 7 === 0).map((i) => `tock ${i}\n`);
+  // It may be told to stop between the last two lines.
+  if (err !== tocks.slice(0, -1).join("") || count % 7 !== 0) assert.equal(err, tocks.join(""));
+}
+
 /** The text of one stream, or of both in order of arrival. @param {Chunk[]} chunks @param {Chunk["stream"]} [stream] */
 export const text = (chunks, stream) => Buffer.concat(chunks.filter((c) => !stream || c.stream === stream).map((c) => c.data)).toString();
 

@@ -46,8 +46,11 @@ export async function readOutput(page) {
     view.scrollTop = 0;
     for (let steps = 0; ; steps++) {
       await drawn();
+      let above = -1;
       for (const line of /** @type {NodeListOf<HTMLElement>} */ (view.querySelectorAll("[data-testid=output-line]"))) {
         const position = Number(line.dataset.position);
+        if (!(position > above)) throw new Error(`the row of byte ${line.dataset.position} stands below that of ${above}`);
+        above = position;
         found.set(position, { position, stream: /** @type {"stdout" | "stderr"} */ (line.dataset.stream), text: line.textContent ?? "" });
       }
       if (view.scrollTop + view.clientHeight >= view.scrollHeight - 1) break;
