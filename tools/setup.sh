@@ -2,7 +2,7 @@
 # Sees to what the tests need of the system: a real OpenSSH server and client, curl, node, and a C compiler for the race detector.
 # As root on Debian it installs what is missing; otherwise it says in one line what is missing and how to get it. What only
 # some tests want (other SSH servers, other login shells, sudo, a browser) it tries to get in the same way; those tests skip, and say so,
-# where it cannot be had.
+# where it cannot be had. Where CI=true most of them fail instead.
 # The tests start their own servers on loopback; the package's own sshd is not started.
 set -euo pipefail
 

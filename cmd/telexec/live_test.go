@@ -378,7 +378,7 @@ func openTerminal(t *testing.T) (keyboard, tty *os.File) {
 	t.Helper()
 	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skip("no pseudo-terminals here:", err)
+		testenv.Missing(t, "no pseudo-terminals here: "+err.Error())
 	}
 	t.Cleanup(func() { keyboard.Close() })
 	// Not through Fd, which would make reads block beyond their deadline.

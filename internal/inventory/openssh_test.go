@@ -16,6 +16,7 @@ import (
 
 	"github.com/telexec/telexec/internal/config"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/test/testenv"
 )
 
 // TestAsOpenSSH reads each file with the real ssh and with this package, and
@@ -23,7 +24,7 @@ import (
 func TestAsOpenSSH(t *testing.T) {
 	ssh, err := exec.LookPath("ssh")
 	if err != nil {
-		t.Skip("the OpenSSH client is not installed")
+		testenv.Missing(t, "no ssh; tools/setup.sh gets it")
 	}
 	me, err := user.Current()
 	if err != nil {
@@ -322,7 +323,7 @@ func exists(path string) bool {
 func TestRefusedAsOpenSSH(t *testing.T) {
 	ssh, err := exec.LookPath("ssh")
 	if err != nil {
-		t.Skip("the OpenSSH client is not installed")
+		testenv.Missing(t, "no ssh; tools/setup.sh gets it")
 	}
 	for _, line := range []string{
 		"Port", "Port x", "Port 0", "Port 65536", "Port 1 2", "User", `User ""`, "User a b", `HostName "x`, "HostName 'x",

@@ -15,6 +15,7 @@ import (
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/test/sshtest"
+	"github.com/telexec/telexec/internal/test/testenv"
 )
 
 const grace = 500 * time.Millisecond
@@ -226,11 +227,11 @@ func TestCancelLeavesWhatItMayNotSignal(t *testing.T) {
 	// A setuid copy of dash that becomes root altogether and then sleeps.
 	perl, err := exec.LookPath("perl")
 	if err != nil {
-		t.Skip("needs perl")
+		testenv.Missing(t, "needs perl")
 	}
 	b, err := os.ReadFile("/bin/dash")
 	if err != nil {
-		t.Skip("needs dash")
+		testenv.Missing(t, "needs dash")
 	}
 	rootly := filepath.Join(h.server.Dir, "rootly")
 	if err := os.WriteFile(rootly, b, 0o755); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/test/sshtest"
+	"github.com/telexec/telexec/internal/test/testenv"
 )
 
 // Without setsid, perl and python do as well; without GNU tail the spools are
@@ -32,7 +33,7 @@ func TestPoorHosts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := exec.LookPath(strings.Fields(words)[0]); err != nil {
-				t.Skip(err)
+				testenv.Missing(t, err.Error())
 			}
 			t.Parallel()
 			h := *h
@@ -168,7 +169,7 @@ func TestInputThatEndsWhileItIsLookedFor(t *testing.T) {
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
-		t.Skip(err)
+		testenv.Missing(t, err.Error())
 	}
 	_, records, _ := strings.Cut(startingScript, "\nput() {")
 	records, _, _ = strings.Cut("put() {"+records, "\n# make FILE")

@@ -14,6 +14,7 @@ import (
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
 	"github.com/telexec/telexec/internal/test/sshtest"
+	"github.com/telexec/telexec/internal/test/testenv"
 )
 
 // otherShell is a dialer to hosts on which another shell takes the place of
@@ -70,7 +71,7 @@ func TestDurableInEveryShell(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if _, err := exec.LookPath(name); err != nil {
-				t.Skip("no " + name)
+				testenv.Missing(t, "no "+name+"; tools/setup.sh gets it")
 			}
 			h := start(t, sshtest.Options{User: sshtest.PlainUser(t)})
 			d := newDialer(t)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/telexec/telexec/internal/test/loopback"
+	"github.com/telexec/telexec/internal/test/testenv"
 )
 
 // TestAuditPage runs what docs/audit.md tells to run, in order, and its check by
@@ -16,7 +17,7 @@ import (
 func TestAuditPage(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err != nil {
-		t.Skip("the check on the page is in Python, which is not installed")
+		testenv.Missing(t, "no python3, in which the check on the page is")
 	}
 	bins := programs(t)
 	page, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "audit.md"))

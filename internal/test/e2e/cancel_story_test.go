@@ -11,6 +11,7 @@ import (
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/secret"
 	"github.com/telexec/telexec/internal/test/sshtest"
+	"github.com/telexec/telexec/internal/test/testenv"
 )
 
 // tree is something that a cancel must end. WORD in the command is the time to
@@ -161,7 +162,7 @@ func TestCancelOneOfTen(t *testing.T) {
 func TestCancelWhileStarting(t *testing.T) {
 	t.Parallel()
 	if !sshtest.HasShell("bash") {
-		t.Skip("no bash here, whose .bashrc is read by sshd's commands")
+		testenv.Missing(t, "no bash here, whose .bashrc is read by sshd's commands")
 	}
 	s := newStage(t, sshtest.MachineOptions{Accounts: []sshtest.Account{{Name: asRoot, Root: true, Shell: "bash"}, {Name: asPlain, Shell: "bash"}}})
 	for _, login := range logins {

@@ -235,7 +235,7 @@ func (s stage) cancel(t testing.TB, id string) *telexecv1.CancelResponse {
 func needSudo(t testing.TB) {
 	t.Helper()
 	if _, err := exec.LookPath("sudo"); err != nil {
-		t.Skip("no sudo here: apt-get install sudo")
+		testenv.Missing(t, "no sudo; tools/setup.sh gets it")
 	}
 }
 

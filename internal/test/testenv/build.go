@@ -67,13 +67,13 @@ func coverDir() string {
 	return os.Getenv("GOCOVERDIR")
 }
 
-// Tool gives the path of a tool that make has built into bin/tools, and skips
-// the test where it is not there.
+// Tool gives the path of a tool that make has built into bin/tools; where it is not
+// there, it is Missing.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
 	path := filepath.Join(moduleRoot(t), "bin", "tools", name)
 	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no bin/tools/%s; make bin/tools/%s builds it", name, name)
+		Missing(t, "no bin/tools/"+name+"; make bin/tools/"+name+" builds it")
 	}
 	return path
 }
