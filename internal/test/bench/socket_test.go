@@ -9,6 +9,8 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -253,6 +255,24 @@ func manyWatchers(t *testing.T, env *testenv.Env) {
 	t.Logf("telexecd: %.0f MiB before, at most %.0f MiB with them: %.0f KiB each", float64(before)/mib, float64(peak)/mib, float64(peak-before)/1024/float64(len(all)+1))
 }
 
+// openSockets is how many the service has by its own account.
+func openSockets(t *testing.T, env *testenv.Env) int {
+	t.Helper()
+	resp := env.REST(t.Context(), http.MethodGet, "/metrics", "")
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, number, _ := strings.Cut(string(text), "\ntelexec_websockets ")
+	number, _, _ = strings.Cut(number, "\n")
+	open, err := strconv.Atoi(number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return open
+}
+
 // hold measures what telexecd has for sockets that only stand there: that watch a
 // command, or without a line nothing.
 func hold(t *testing.T, env *testenv.Env, n int, line string, stalled bool) {
@@ -304,14 +324,18 @@ func hold(t *testing.T, env *testenv.Env, n int, line string, stalled bool) {
 	}
 	// A service that does nothing collects its garbage every two minutes only, and with it
 	// what goroutines needed of their stacks to begin with. So it has a little to do.
-	for begun := time.Now(); time.Since(begun) < *socketSettle; peak = max(peak, rss(t, env)) {
-		resp := env.REST(t.Context(), http.MethodGet, "/metrics", "")
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
+	settle := *socketSettle
+	if stalled {
+		settle = min(settle, time.Minute) // the service lets go of them after two
+	}
+	open := 0
+	for begun := time.Now(); time.Since(begun) < settle; peak = max(peak, rss(t, env)) {
+		open = openSockets(t, env)
 	}
 	after := rss(t, env)
+	if open < n {
+		t.Errorf("only %d of %d sockets stand", open, n)
+	}
 	t.Logf("%d sockets: telexecd has %.0f MiB instead of %.0f, %.1f KiB each; at most %.0f MiB",
 		n, float64(after)/mib, float64(before)/mib, float64(after-before)/1024/float64(n), float64(peak)/mib)
 }

@@ -233,6 +233,7 @@ func TestASocketIsToldOfTheEnd(t *testing.T) {
 	s.until("command", "stream")
 	stopped := make(chan struct{})
 	go func() { env.Stop(); close(stopped) }()
+	told := false
 	for {
 		m, err := s.next()
 		if err != nil {
@@ -241,9 +242,14 @@ func TestASocketIsToldOfTheEnd(t *testing.T) {
 			}
 			break
 		}
-		if e := m.GetData().GetError(); e != nil && m.GetId() == "" && !strings.Contains(e.GetMessage(), "shutting down") {
-			t.Errorf("%v", m)
+		if e := m.GetData().GetError(); e != nil && m.GetId() == "" {
+			if told = true; !strings.Contains(e.GetMessage(), "shutting down") {
+				t.Errorf("%v", m)
+			}
 		}
+	}
+	if !told {
+		t.Error("closed without a word")
 	}
 	<-stopped
 }
