@@ -70,7 +70,7 @@ var refusals = []struct {
 	},
 	{
 		"This build or this host cannot do it.",
-		fault.New(fault.Unsupported, fault.ReasonNotSupported, "this build has no sessions").WithHint("Give host instead of session"),
+		fault.New(fault.Unsupported, fault.ReasonNotSupported, "switch1 has no shell, which sudo needs").WithHint("Leave out sudo, or choose another host"),
 	},
 	{
 		"The service shuts down or its store fails; try again.",

@@ -19,6 +19,8 @@ import (
 const (
 	exampleID  = "01KAJ2QZ5V8W3M4N6P7R9STVXY"
 	streamType = "application/x-ndjson"
+	// recordingType is that of a recording as a file.
+	recordingType = "application/x-asciicast"
 )
 
 var exampleStart = time.Date(2026, 1, 15, 9, 30, 0, 0, time.UTC)
@@ -62,6 +64,17 @@ func requests() map[string]proto.Message {
 		"HostService_GetHost":         &pb.GetHostRequest{Host: "web1"},
 		"HostService_CheckHost":       &pb.CheckHostRequest{Host: "web1", Timeout: durationpb.New(5 * time.Second)},
 		"AdminService_GetServerInfo":  &pb.GetServerInfoRequest{},
+
+		"SessionService_OpenSession":    &pb.OpenSessionRequest{Host: "web1", Name: "deploy", Columns: 120, Rows: 40, Labels: map[string]string{"app": "shop"}},
+		"SessionService_GetSession":     &pb.GetSessionRequest{Session: "deploy"},
+		"SessionService_ListSessions":   &pb.ListSessionsRequest{PageSize: 20, Host: "web1"},
+		"SessionService_CloseSession":   &pb.CloseSessionRequest{Session: "deploy", Reason: "done"},
+		"SessionService_CloseSession_1": &pb.CloseSessionRequest{Session: "deploy", Reason: "done"},
+		"SessionService_ReadScreen":     &pb.ReadScreenRequest{Session: "deploy", ScrollbackLines: 100},
+		"SessionService_SendKeys": &pb.SendKeysRequest{Session: "deploy", Keys: []*pb.Key{
+			{Key: &pb.Key_Text{Text: "cd /srv/shop"}}, {Key: &pb.Key_Name{Name: "Enter"}},
+		}},
+		"SessionService_ReadRecording": &pb.ReadRecordingRequest{Session: "deploy"},
 
 		"ApprovalService_ListApprovals": &pb.ListApprovalsRequest{MineToDecide: true},
 		"ApprovalService_GetApproval":   &pb.GetApprovalRequest{CommandId: exampleID},
@@ -139,6 +152,16 @@ func responses() map[string]proto.Message {
 	revoked := proto.CloneOf(token)
 	revoked.RevokeTime = timestamppb.New(exampleStart.Add(time.Hour))
 
+	open := exampleSession()
+	closed := exampleSession()
+	closed.State, closed.Version, closed.Connection = pb.SessionState_SESSION_STATE_ENDED, 9, pb.Connection_CONNECTION_UNSPECIFIED
+	closed.EndTime = timestamppb.New(exampleStart.Add(time.Hour))
+	closed.End = &pb.Failure{Reason: "SESSION_CLOSED", Message: "admin closed it: done"}
+	closed.Viewers, closed.Keyboard, closed.MayType = nil, "", false
+	screen := &pb.ReadScreenResponse{
+		Lines: []string{"deploy@web1:~$ cd /srv/shop", "deploy@web1:/srv/shop$"}, CursorRow: 1, CursorColumn: 23, Session: open,
+	}
+
 	return map[string]proto.Message{
 		"CommandService_Execute": &pb.ExecuteResponse{Command: done, Stdout: stdout, Stderr: stderr},
 		"CommandService_StreamOutput": &pb.StreamOutputResponse{
@@ -170,6 +193,15 @@ func responses() map[string]proto.Message {
 			StartTime: timestamppb.New(exampleStart), Uptime: durationpb.New(time.Hour), RunningCommands: 2, Principal: "admin",
 			Limits: &pb.Limits{MaxCommands: 200, MaxCommandsPerHost: 10, MaxQueued: 1000}, Roles: []string{"admin"},
 		},
+
+		"SessionService_OpenSession":    &pb.OpenSessionResponse{Session: open},
+		"SessionService_GetSession":     &pb.GetSessionResponse{Session: open},
+		"SessionService_ListSessions":   &pb.ListSessionsResponse{Sessions: []*pb.Session{open}},
+		"SessionService_CloseSession":   &pb.CloseSessionResponse{Session: closed, Report: report},
+		"SessionService_CloseSession_1": &pb.CloseSessionResponse{Session: closed, Report: report},
+		"SessionService_ReadScreen":     screen,
+		"SessionService_SendKeys":       &pb.SendKeysResponse{Screen: screen, Settled: true},
+		"SessionService_ReadRecording":  &pb.ReadRecordingResponse{Data: []byte(exampleRecording)},
 
 		"ApprovalService_ListApprovals":   &pb.ListApprovalsResponse{Approvals: []*pb.Approval{waits}},
 		"ApprovalService_GetApproval":     &pb.GetApprovalResponse{Approval: waits},
@@ -218,23 +250,55 @@ func exampleCommand() *pb.Command {
 	}
 }
 
+const exampleSessionID = "01KAJ2R4T0B1C2D3E4F5G6H7J8"
+
+// exampleRecording is how a recording begins.
+const exampleRecording = `{"version":2,"width":120,"height":40,"timestamp":1768469400,"title":"deploy"}
+[0.041,"o","deploy@web1:~$ "]
+`
+
+func exampleSession() *pb.Session {
+	by := &pb.Actor{Principal: "admin", Origin: pb.Origin_ORIGIN_WEB}
+	return &pb.Session{
+		Name: "deploy", Id: exampleSessionID, Version: 4, State: pb.SessionState_SESSION_STATE_OPEN, Host: "web1", Shell: "bash",
+		Completion: pb.Completion_COMPLETION_MARK, Keeper: pb.Keeper_KEEPER_TMUX, Connection: pb.Connection_CONNECTION_CONNECTED,
+		Columns: 120, Rows: 40, Title: "deploy@web1: ~", CreatedBy: by,
+		CreateTime: timestamppb.New(exampleStart), OpenTime: timestamppb.New(exampleStart.Add(120 * time.Millisecond)),
+		LastActivityTime: timestamppb.New(exampleStart.Add(4 * time.Second)), OutputBytes: 1840, Recorded: true,
+		Viewers: []*pb.Viewer{{
+			Id: "v1", Actor: by, Role: pb.ViewerRole_VIEWER_ROLE_WRITER, Label: "Firefox",
+			Since: timestamppb.New(exampleStart.Add(time.Second)), LastInputTime: timestamppb.New(exampleStart.Add(4 * time.Second)),
+		}},
+		Keyboard: "v1", IdleTimeout: durationpb.New(24 * time.Hour), Labels: map[string]string{"app": "shop"}, MayType: true,
+	}
+}
+
 // operations gives what Merge adds to each operation of the contract.
 func operations() map[string]operation {
 	ops := map[string]operation{
 		"CommandService_Execute":      {tag: tagCommands, summary: "Run a command", asks: "telexec.v1.ExecuteRequest", errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusNotImplemented}},
 		"CommandService_StreamOutput": {tag: tagCommands, summary: "Stream the output of a command", asks: "telexec.v1.StreamOutputRequest", stream: true, errors: []int{http.StatusNotFound}},
 		"CommandService_GetStatus":    {tag: tagCommands, summary: "Get a command, with output on request", without: []string{"session"}, errors: []int{http.StatusNotFound}},
-		"CommandService_GetStatus_1":  {tag: tagCommands, summary: "Get the command of a session", id: "CommandService_GetStatusBySession", without: []string{"commandId"}, errors: []int{http.StatusNotFound, http.StatusNotImplemented}},
+		"CommandService_GetStatus_1":  {tag: tagCommands, summary: "Get the command of a session", id: "CommandService_GetStatusBySession", without: []string{"commandId"}, errors: []int{http.StatusNotFound}},
 		"CommandService_Cancel":       {tag: tagCommands, summary: "Cancel a command and all its processes", asks: "telexec.v1.CancelRequest", without: []string{"session"}, errors: []int{http.StatusNotFound}},
-		"CommandService_Cancel_1":     {tag: tagCommands, summary: "Cancel the command of a session", id: "CommandService_CancelBySession", without: []string{"commandId"}, errors: []int{http.StatusNotFound, http.StatusNotImplemented}},
+		"CommandService_Cancel_1":     {tag: tagCommands, summary: "Cancel the command of a session", id: "CommandService_CancelBySession", without: []string{"commandId"}, errors: []int{http.StatusNotFound}},
 		"CommandService_Signal":       {tag: tagCommands, summary: "Send a signal to a command", asks: "telexec.v1.SignalRequest", errors: []int{http.StatusNotFound}},
 		"CommandService_SendInput":    {tag: tagCommands, summary: "Write to the standard input of a command", asks: "telexec.v1.SendInputRequest", errors: []int{http.StatusNotFound}},
 		"CommandService_ListCommands": {tag: tagCommands, summary: "List commands"},
-		"EventService_WatchEvents":    {tag: tagEvents, summary: "Watch commands change", asks: "telexec.v1.WatchEventsRequest", stream: true},
+		"EventService_WatchEvents":    {tag: tagEvents, summary: "Watch commands and sessions change", asks: "telexec.v1.WatchEventsRequest", stream: true},
 		"HostService_ListHosts":       {tag: tagHosts, summary: "List hosts"},
 		"HostService_GetHost":         {tag: tagHosts, summary: "Get a host", errors: []int{http.StatusNotFound}},
 		"HostService_CheckHost":       {tag: tagHosts, summary: "Check that a host can be used", errors: []int{http.StatusNotFound}},
 		"AdminService_GetServerInfo":  {tag: tagService, summary: "Get what the service is, and who the caller is"},
+
+		"SessionService_OpenSession":    {tag: tagSessions, summary: "Open a session", errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusNotImplemented}},
+		"SessionService_GetSession":     {tag: tagSessions, summary: "Get a session, and who is there", errors: []int{http.StatusNotFound}},
+		"SessionService_ListSessions":   {tag: tagSessions, summary: "List sessions"},
+		"SessionService_CloseSession":   {tag: tagSessions, summary: "Close a session", errors: []int{http.StatusNotFound}},
+		"SessionService_CloseSession_1": {tag: tagSessions, summary: "Close a session", id: "SessionService_DeleteSession", errors: []int{http.StatusNotFound}},
+		"SessionService_ReadScreen":     {tag: tagSessions, summary: "Read the screen as text", errors: []int{http.StatusNotFound}},
+		"SessionService_SendKeys":       {tag: tagSessions, summary: "Type, and get the screen that follows", errors: []int{http.StatusNotFound}},
+		"SessionService_ReadRecording":  {tag: tagSessions, summary: "Read the recording", stream: true, file: exampleRecording, errors: []int{http.StatusNotFound}},
 
 		"ApprovalService_ListApprovals":   {tag: tagApprovals, summary: "List approvals"},
 		"ApprovalService_GetApproval":     {tag: tagApprovals, summary: "Get an approval", errors: []int{http.StatusNotFound}},
@@ -278,7 +342,7 @@ func parameters(m proto.Message) map[string]any {
 // such a name in the body.
 func bodyOf(m proto.Message) any {
 	switch m.(type) {
-	case *pb.ExecuteRequest, *pb.ExplainPolicyRequest, *pb.CreateTokenRequest:
+	case *pb.ExecuteRequest, *pb.ExplainPolicyRequest, *pb.CreateTokenRequest, *pb.OpenSessionRequest:
 		return example(m)
 	}
 	body := proto.Clone(m)

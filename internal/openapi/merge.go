@@ -26,6 +26,7 @@ type operation struct {
 	request  any            // example of the request body; nil: it has none
 	response any            // example of the answer
 	stream   bool           // the answer is newline-delimited JSON
+	file     string         // example of the recording that the answer is where that is accepted; empty: it is none
 	errors   []int          // statuses besides those that every operation can give
 }
 
@@ -173,6 +174,10 @@ func complete(op object, add operation) error {
 			"properties": object{"error": object{"$ref": "#/components/schemas/" + statusSchema}},
 		}}}
 		answer["content"] = object{streamType: content}
+	}
+	if add.file != "" {
+		answer["description"] = answer["description"].(string) + " Where " + recordingType + " is accepted, the bytes of the file alone; it breaks off with the connection."
+		answer["content"].(object)[recordingType] = object{"schema": object{"type": "string", "format": "binary"}, "example": add.file}
 	}
 	refer(responses, append(slices.Clone(everywhere), add.errors...)...)
 	responses["default"] = object{"$ref": "#/components/responses/" + otherResponse}

@@ -24,7 +24,7 @@ import (
 
 // beside are the paths of the document that are not of the contract: the gateway's
 // own, and WebSockets.
-var beside = []string{"GET /healthz", "GET /metrics", "GET /readyz", "GET /v1/commands/{command_id}/stream", "GET /v1/socket"}
+var beside = []string{"GET /healthz", "GET /metrics", "GET /readyz", "GET /v1/commands/{command_id}/stream", "GET /v1/sessions/{session}/terminal", "GET /v1/socket"}
 
 // The committed document says for every HTTP rule of the contract what a caller
 // needs, and has what the gateway does beside it.
@@ -222,6 +222,11 @@ const streams = `{"paths": {
       {"name": "follow", "in": "query", "schema": {"type": "boolean"}},
       {"name": "labels[string]", "in": "query", "description": "Labels.", "schema": {"type": "string"}}],
     "responses": {"200": {"content": {"application/json": {"schema": {"type": "object"}}}}}}},
+  "/v1/sessions/{session}/screen": {"get": {"operationId": "Screen", "summary": "Screen shows.",
+    "parameters": [
+      {"name": "session", "in": "path", "required": true, "description": "The session.", "schema": {"type": "string"}},
+      {"name": "scrollbackLines", "in": "query", "schema": {"type": "integer"}}],
+    "responses": {"200": {"content": {"application/json": {"schema": {"type": "object"}}}}}}},
   "/v1/events": {"get": {"operationId": "Events", "summary": "Events tell.",
     "responses": {"200": {"content": {"application/json": {"schema": {"type": "object"}}}}}}}}}`
 
@@ -241,6 +246,7 @@ func TestMerge(t *testing.T) {
 	all := fixture()
 	all["Output"] = operation{asks: "telexec.v1.StreamOutputRequest", params: map[string]any{"command_id": "c1"}, response: object{}}
 	all["Events"] = operation{response: object{}}
+	all["Screen"] = operation{params: map[string]any{"session": "deploy"}, response: object{}}
 	raw, err := Merge([][]byte{[]byte(part), []byte(streams)}, all, errorsPage)
 	if err != nil {
 		t.Fatal(err)
@@ -275,6 +281,10 @@ func TestMerge(t *testing.T) {
 	}
 	if !slices.Equal(names, []any{"command_id", "labels"}) || socket["responses"].(object)["101"] == nil || socket["responses"].(object)["426"] == nil {
 		t.Errorf("parameters %v, responses %v", names, socket["responses"])
+	}
+	terminal := paths["/v1/sessions/{session}/terminal"].(object)["get"].(object)
+	if params := list(terminal["parameters"]); len(params) != 1 || params[0].(object)["name"] != "session" || terminal["responses"].(object)["101"] == nil {
+		t.Errorf("parameters %v, responses %v", params, terminal["responses"])
 	}
 	if events := paths["/v1/events"].(object)["get"].(object); events["responses"].(object)["101"] == nil || !strings.Contains(events["description"].(string), "WebSocket") {
 		t.Errorf("events %v", events)

@@ -45,12 +45,15 @@ The service pings; a client that does not answer is gone. It closes with 1000 wh
 a message cannot be read at all, 1008 when credentials end, 1009 for a message that is too large and 1013 where a limit is
 reached. Losing the connection never touches a command: connect again, and begin at the last offset or sequence that arrived.`
 
+// socketMessages are the envelope, and what is in it alone.
+var socketMessages = []proto.Message{&pb.SocketRequest{}, &pb.SocketMessage{}, &pb.SocketData{}, &pb.Unsubscribe{}, &pb.Unsubscribed{}}
+
 // socketNotes say what the fields of the envelope mean.
 var socketNotes = map[string]string{
 	"telexec.v1.SocketRequest":                 "SocketRequest is what a client says: an id, and exactly one request.",
 	"telexec.v1.SocketRequest.id":              "Chosen by the client, at most 64 bytes; what the service says about this request has it. A subscription is named by it until it is over, so that no other may have it.",
 	"telexec.v1.SocketRequest.subscribeOutput": "Send the output and the changes of a command. follow is implied.",
-	"telexec.v1.SocketRequest.subscribeEvents": "Send the changes of commands.",
+	"telexec.v1.SocketRequest.subscribeEvents": "Send the changes of commands and of sessions.",
 	"telexec.v1.SocketRequest.unsubscribe":     "End a subscription.",
 	"telexec.v1.SocketRequest.execute":         "Start a command. The answer comes at once whatever wait says, and the output follows as for subscribeOutput.",
 	"telexec.v1.SocketRequest.cancel":          "End a command and all its processes.",
@@ -84,6 +87,7 @@ var socketNotes = map[string]string{
 	"telexec.v1.SocketData.input":          "Answer to input.",
 	"telexec.v1.SocketData.unsubscribed":   "A subscription is over; answer to unsubscribe.",
 	"telexec.v1.SocketData.error":          "A request was refused, or a subscription broke off. Without id it is about the connection, which is then closed, or about a request whose id could not be read.",
+	"telexec.v1.SocketData.session":        "A session was opened, has changed or has ended; of a subscription to events.",
 
 	"telexec.v1.Unsubscribed": "Unsubscribed says that a subscription is over.",
 }
@@ -123,20 +127,8 @@ func socketExamples() map[string][]proto.Message {
 // has the forms of the requests of the contract.
 func addSockets(paths, schemas, asked object) error {
 	examples := socketExamples()
-	for _, m := range []proto.Message{&pb.SocketRequest{}, &pb.SocketMessage{}, &pb.SocketData{}, &pb.Unsubscribe{}, &pb.Unsubscribed{}} {
-		d := m.ProtoReflect().Descriptor()
-		schema, err := socketSchema(d)
-		if err != nil {
-			return err
-		}
-		var shown []any
-		for _, e := range examples[string(d.FullName())] {
-			shown = append(shown, example(e))
-		}
-		if shown != nil {
-			schema["examples"] = shown
-		}
-		schemas[string(d.FullName())] = schema
+	if err := addSchemas(schemas, socketMessages, examples, socketNotes); err != nil {
+		return err
 	}
 	maps.Copy(schemas, asked)
 
@@ -168,6 +160,27 @@ func addSockets(paths, schemas, asked object) error {
 	note := "**As a WebSocket:** asked to upgrade, the path answers 101 and opens a connection as GET /v1/socket does, with a subscription to these events, whose id is events."
 	events["description"] = events["description"].(string) + "\n\n" + note
 	events["responses"].(object)["101"] = object{"description": "The connection is a WebSocket now."}
+	return addTerminal(paths, schemas)
+}
+
+// addSchemas adds the schemas of messages, with examples of them and what notes say of
+// their fields.
+func addSchemas(schemas object, messages []proto.Message, examples map[string][]proto.Message, notes map[string]string) error {
+	for _, m := range messages {
+		d := m.ProtoReflect().Descriptor()
+		schema, err := socketSchema(d, notes)
+		if err != nil {
+			return err
+		}
+		var shown []any
+		for _, e := range examples[string(d.FullName())] {
+			shown = append(shown, example(e))
+		}
+		if shown != nil {
+			schema["examples"] = shown
+		}
+		schemas[string(d.FullName())] = schema
+	}
 	return nil
 }
 
@@ -208,12 +221,13 @@ func without(params []any, names ...string) []any {
 	return slices.DeleteFunc(slices.Clone(params), func(p any) bool { return slices.Contains(names, p.(object)["name"].(string)) })
 }
 
-// socketSchema describes a message of the envelope as protobuf writes it in JSON.
-func socketSchema(d protoreflect.MessageDescriptor) (object, error) {
+// socketSchema describes a message of a WebSocket as protobuf writes it in JSON, in
+// the words of notes.
+func socketSchema(d protoreflect.MessageDescriptor, notes map[string]string) (object, error) {
 	note := func(name string) (string, error) {
-		text, ok := socketNotes[name]
+		text, ok := notes[name]
 		if !ok {
-			return "", fmt.Errorf("socket.go has no word about %s", name)
+			return "", fmt.Errorf("socket.go and terminal.go have no word about %s", name)
 		}
 		return text, nil
 	}
@@ -237,7 +251,21 @@ func socketSchema(d protoreflect.MessageDescriptor) (object, error) {
 }
 
 func fieldSchema(f protoreflect.FieldDescriptor) (object, error) {
+	if f.IsList() {
+		items, err := elementSchema(f)
+		return object{"type": "array", "items": items}, err
+	}
+	return elementSchema(f)
+}
+
+func elementSchema(f protoreflect.FieldDescriptor) (object, error) {
 	switch f.Kind() {
+	case protoreflect.EnumKind:
+		return object{"$ref": "#/components/schemas/" + string(f.Enum().FullName())}, nil
+	case protoreflect.BoolKind:
+		return object{"type": "boolean"}, nil
+	case protoreflect.BytesKind:
+		return object{"type": "string", "format": "byte"}, nil
 	case protoreflect.MessageKind:
 		if name := f.Message().FullName(); name != "google.protobuf.Timestamp" {
 			return object{"$ref": "#/components/schemas/" + string(name)}, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -25,7 +26,9 @@ func TestSocketExamplesFollowTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	schemas := decode(t, openapi.JSON)["components"].(object)["schemas"].(object)
-	for name, messages := range socketExamples() {
+	all := terminalExamples()
+	maps.Copy(all, socketExamples())
+	for name, messages := range all {
 		if shown := list(schemas[name].(object)["examples"]); len(shown) != len(messages) {
 			t.Errorf("%s has %d examples in the document, not %d", name, len(shown), len(messages))
 		}
@@ -55,8 +58,12 @@ func TestSocketExamplesFollowTheContract(t *testing.T) {
 // generator makes some, this package puts the rest together.
 func TestSchemasHaveTheFieldsOfTheirMessages(t *testing.T) {
 	schemas := decode(t, openapi.JSON)["components"].(object)["schemas"].(object)
-	for _, name := range []string{"SocketRequest", "SocketMessage", "SocketData", "Unsubscribe", "Unsubscribed",
-		"ExecuteRequest", "StreamOutputRequest", "WatchEventsRequest", "CancelRequest", "SignalRequest", "SendInputRequest"} {
+	names := []string{"SocketRequest", "SocketMessage", "SocketData", "Unsubscribe", "Unsubscribed",
+		"ExecuteRequest", "StreamOutputRequest", "WatchEventsRequest", "CancelRequest", "SignalRequest", "SendInputRequest"}
+	for _, m := range terminalMessages {
+		names = append(names, string(m.ProtoReflect().Descriptor().Name()))
+	}
+	for _, name := range names {
 		found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName("telexec.v1." + name))
 		if err != nil {
 			t.Fatal(err)
@@ -87,17 +94,19 @@ func TestSchemasHaveTheFieldsOfTheirMessages(t *testing.T) {
 
 // The words about the envelope are about fields that there are.
 func TestNothingIsSaidOfFieldsThatAreGone(t *testing.T) {
-	known := map[string]bool{}
-	for _, m := range []proto.Message{&pb.SocketRequest{}, &pb.SocketMessage{}, &pb.SocketData{}, &pb.Unsubscribe{}, &pb.Unsubscribed{}} {
+	known := map[string]bool{"telexec.v1.KeyboardAction": true}
+	for _, m := range slices.Concat(socketMessages, terminalMessages) {
 		d := m.ProtoReflect().Descriptor()
 		known[string(d.FullName())] = true
 		for i := range d.Fields().Len() {
 			known[string(d.FullName())+"."+d.Fields().Get(i).JSONName()] = true
 		}
 	}
-	for name := range socketNotes {
-		if !known[name] {
-			t.Errorf("socket.go tells of %s", name)
+	for _, notes := range []map[string]string{socketNotes, terminalNotes} {
+		for name := range notes {
+			if !known[name] {
+				t.Errorf("something is told of %s", name)
+			}
 		}
 	}
 }

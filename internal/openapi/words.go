@@ -10,6 +10,7 @@ import (
 // The groups of operations, in the order in which they are shown.
 const (
 	tagCommands  = "Commands"
+	tagSessions  = "Sessions"
 	tagEvents    = "Events"
 	tagSocket    = "WebSocket"
 	tagHosts     = "Hosts"
@@ -24,6 +25,7 @@ func tags() []any {
 	tag := func(name, description string) any { return object{"name": name, "description": description} }
 	return []any{
 		tag(tagCommands, "Run commands on hosts, see what becomes of them, stop them."),
+		tag(tagSessions, "Terminals on hosts that people and agents share."),
 		tag(tagEvents, "What happens, as it happens."),
 		tag(tagSocket, "Output, events and calls over one connection."),
 		tag(tagHosts, "Which hosts there are, and how they are."),

@@ -1095,7 +1095,10 @@ type AuditEntry struct {
 	// How many alike it stands for; at least 1.
 	Count int32 `protobuf:"varint,23,opt,name=count,proto3" json:"count,omitempty"`
 	// SHA-256 of the row before and this row's text.
-	Hash          []byte `protobuf:"bytes,24,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash []byte `protobuf:"bytes,24,opt,name=hash,proto3" json:"hash,omitempty"`
+	// ULID of the session that it is about, or in which the command runs; of a refused
+	// call the name or id that it gave.
+	Session       string `protobuf:"bytes,25,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1296,6 +1299,13 @@ func (x *AuditEntry) GetHash() []byte {
 		return x.Hash
 	}
 	return nil
+}
+
+func (x *AuditEntry) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
 }
 
 // AuditOutput tells of one stream of a command that has ended.
@@ -1738,7 +1748,7 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"\atime_to\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06timeTo\"t\n" +
 	"\x18ListAuditEntriesResponse\x120\n" +
 	"\aentries\x18\x01 \x03(\v2\x16.telexec.v1.AuditEntryR\aentries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcf\x05\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe9\x05\n" +
 	"\n" +
 	"AuditEntry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12.\n" +
@@ -1766,7 +1776,8 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"\x06stdout\x18\x15 \x01(\v2\x17.telexec.v1.AuditOutputR\x06stdout\x12/\n" +
 	"\x06stderr\x18\x16 \x01(\v2\x17.telexec.v1.AuditOutputR\x06stderr\x12\x14\n" +
 	"\x05count\x18\x17 \x01(\x05R\x05count\x12\x12\n" +
-	"\x04hash\x18\x18 \x01(\fR\x04hashB\f\n" +
+	"\x04hash\x18\x18 \x01(\fR\x04hash\x12\x18\n" +
+	"\asession\x18\x19 \x01(\tR\asessionB\f\n" +
 	"\n" +
 	"_exit_code\"c\n" +
 	"\vAuditOutput\x12\x14\n" +

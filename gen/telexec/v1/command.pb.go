@@ -749,7 +749,8 @@ type Queue struct {
 	Position int32 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
 	// Estimate from recent durations on the host; unset while there are none.
 	EstimatedWait *durationpb.Duration `protobuf:"bytes,2,opt,name=estimated_wait,json=estimatedWait,proto3" json:"estimated_wait,omitempty"`
-	// What it waits for: "host" (the host's limit) or "service" (the service's).
+	// What it waits for: "host" (the host's limit), "service" (the service's) or
+	// "session" (what runs in its session).
 	WaitsFor      string `protobuf:"bytes,3,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1197,7 +1198,12 @@ type Command struct {
 	AwaitedApproval *AwaitedApproval `protobuf:"bytes,42,opt,name=awaited_approval,json=awaitedApproval,proto3" json:"awaited_approval,omitempty"`
 	// Who watches its output just now: how many streams are open. Told at most once a
 	// second, and without a new version.
-	Watchers      int32 `protobuf:"varint,43,opt,name=watchers,proto3" json:"watchers,omitempty"`
+	Watchers int32 `protobuf:"varint,43,opt,name=watchers,proto3" json:"watchers,omitempty"`
+	// In a session: offset in the session's output at which its own begins; unset until
+	// it has started.
+	SessionOffset *int64 `protobuf:"varint,44,opt,name=session_offset,json=sessionOffset,proto3,oneof" json:"session_offset,omitempty"`
+	// In a session: ULID of the session, whose name another may have by now.
+	SessionId     string `protobuf:"bytes,45,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1531,6 +1537,20 @@ func (x *Command) GetWatchers() int32 {
 		return x.Watchers
 	}
 	return 0
+}
+
+func (x *Command) GetSessionOffset() int64 {
+	if x != nil && x.SessionOffset != nil {
+		return *x.SessionOffset
+	}
+	return 0
+}
+
+func (x *Command) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
 }
 
 // AwaitedApproval is what a command waits for that a rule wants approved.
@@ -1951,7 +1971,7 @@ const file_telexec_v1_command_proto_rawDesc = "" +
 	"\x05ended\x18\x03 \x01(\x05R\x05ended\x12'\n" +
 	"\x04left\x18\x04 \x03(\v2\x13.telexec.v1.ProcessR\x04left\x125\n" +
 	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage\"\xae\x0e\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\"\x8c\x0f\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
@@ -2013,12 +2033,16 @@ const file_telexec_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"stdin_open\x18) \x01(\bR\tstdinOpen\x12F\n" +
 	"\x10awaited_approval\x18* \x01(\v2\x1b.telexec.v1.AwaitedApprovalR\x0fawaitedApproval\x12\x1a\n" +
-	"\bwatchers\x18+ \x01(\x05R\bwatchers\x1a9\n" +
+	"\bwatchers\x18+ \x01(\x05R\bwatchers\x12*\n" +
+	"\x0esession_offset\x18, \x01(\x03H\x01R\rsessionOffset\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"session_id\x18- \x01(\tR\tsessionId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"\xb1\x01\n" +
+	"_exit_codeB\x11\n" +
+	"\x0f_session_offset\"\xb1\x01\n" +
 	"\x0fAwaitedApproval\x12-\n" +
 	"\x12required_approvals\x18\x01 \x01(\x05R\x11requiredApprovals\x12\x1c\n" +
 	"\tapprovals\x18\x02 \x01(\x05R\tapprovals\x12\x14\n" +

@@ -25,6 +25,61 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// IfBusy is what becomes of a command for a session in which another one runs. It
+// never ends the other one.
+type IfBusy int32
+
+const (
+	// WAIT.
+	IfBusy_IF_BUSY_UNSPECIFIED IfBusy = 0
+	// It is QUEUED until it is its turn.
+	IfBusy_IF_BUSY_WAIT IfBusy = 1
+	// FAILED_PRECONDITION (SESSION_BUSY), which says who runs what since when; nothing
+	// is stored.
+	IfBusy_IF_BUSY_REFUSE IfBusy = 2
+)
+
+// Enum value maps for IfBusy.
+var (
+	IfBusy_name = map[int32]string{
+		0: "IF_BUSY_UNSPECIFIED",
+		1: "IF_BUSY_WAIT",
+		2: "IF_BUSY_REFUSE",
+	}
+	IfBusy_value = map[string]int32{
+		"IF_BUSY_UNSPECIFIED": 0,
+		"IF_BUSY_WAIT":        1,
+		"IF_BUSY_REFUSE":      2,
+	}
+)
+
+func (x IfBusy) Enum() *IfBusy {
+	p := new(IfBusy)
+	*p = x
+	return p
+}
+
+func (x IfBusy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (IfBusy) Descriptor() protoreflect.EnumDescriptor {
+	return file_telexec_v1_command_service_proto_enumTypes[0].Descriptor()
+}
+
+func (IfBusy) Type() protoreflect.EnumType {
+	return &file_telexec_v1_command_service_proto_enumTypes[0]
+}
+
+func (x IfBusy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use IfBusy.Descriptor instead.
+func (IfBusy) EnumDescriptor() ([]byte, []int) {
+	return file_telexec_v1_command_service_proto_rawDescGZIP(), []int{0}
+}
+
 // ExecuteRequest is a command to run.
 type ExecuteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -34,7 +89,9 @@ type ExecuteRequest struct {
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Name of the host, as ListHosts gives it, or an alias of ssh_config.
 	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
-	// Name of a session to run in, instead of a host.
+	// Name or id of a session to run in, instead of a host: the command is typed in its
+	// shell, one at a time. See if_busy, and Command.completion for what is known of
+	// its end. NOT_FOUND (UNKNOWN_SESSION), FAILED_PRECONDITION (SESSION_ENDED).
 	Session string `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
 	// A shell command line, at most 120,000 bytes (an argument of execve may hold
 	// 128 KiB on Linux). Run by /bin/sh, or by the login shell where asked.
@@ -92,7 +149,9 @@ type ExecuteRequest struct {
 	SecretEnv []string `protobuf:"bytes,21,rep,name=secret_env,json=secretEnv,proto3" json:"secret_env,omitempty"`
 	// Other values to be masked in the same way, each 4 to 4096 bytes. They are
 	// given to nobody.
-	Redact        []string `protobuf:"bytes,22,rep,name=redact,proto3" json:"redact,omitempty"`
+	Redact []string `protobuf:"bytes,22,rep,name=redact,proto3" json:"redact,omitempty"`
+	// What to do where the session is busy.
+	IfBusy        IfBusy `protobuf:"varint,23,opt,name=if_busy,json=ifBusy,proto3,enum=telexec.v1.IfBusy" json:"if_busy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +338,13 @@ func (x *ExecuteRequest) GetRedact() []string {
 		return x.Redact
 	}
 	return nil
+}
+
+func (x *ExecuteRequest) GetIfBusy() IfBusy {
+	if x != nil {
+		return x.IfBusy
+	}
+	return IfBusy_IF_BUSY_UNSPECIFIED
 }
 
 // ExecuteResponse is the result, or how far the command is.
@@ -911,7 +977,7 @@ type GetStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The command's id.
 	CommandId string `protobuf:"bytes,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// Or the session: its current command, else its last.
+	// Or the name or id of a session: its current command, else its last.
 	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	// Wait so long for news, 0 to 5 min; unset or 0: answer at once. News is a
 	// version above if_version_greater_than, or bytes behind an offset in output,
@@ -1069,7 +1135,8 @@ type CancelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The command's id.
 	CommandId string `protobuf:"bytes,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// Or the session, whose running command is cancelled.
+	// Or the name or id of a session, whose running command is cancelled, whoever
+	// typed it. With no_task nothing ran.
 	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	// Why; shown to watchers and kept.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1610,7 +1677,7 @@ var File_telexec_v1_command_service_proto protoreflect.FileDescriptor
 const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\n" +
 	" telexec/v1/command_service.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\x83\x1d\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\xac\"\n" +
 	"\x0eExecuteRequest\x12\x94\x01\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tBu\xbaHr\xba\x01j\n" +
@@ -1655,13 +1722,14 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\n" +
 	"secret_env\x18\x15 \x03(\tB\n" +
 	"\xbaH\a\x92\x01\x04\x10 \x18\x01R\tsecretEnv\x12,\n" +
-	"\x06redact\x18\x16 \x03(\tB\x14\xbaH\x0e\x92\x01\v\x10 \"\ar\x05 \x04(\x80 \x80\x01\x01R\x06redact\x1a6\n" +
+	"\x06redact\x18\x16 \x03(\tB\x14\xbaH\x0e\x92\x01\v\x10 \"\ar\x05 \x04(\x80 \x80\x01\x01R\x06redact\x125\n" +
+	"\aif_busy\x18\x17 \x01(\x0e2\x12.telexec.v1.IfBusyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06ifBusy\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x8a\t\xbaH\x86\t\x1a\xa4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\xfc\r\xbaH\xf8\r\x1a\xa4\x01\n" +
 	"\rcommand.empty\x12bgive the command to run, either as command (a shell command line) or as argv (a list of arguments)\x1a/this.command.size() > 0 || this.argv.size() > 0\x1ah\n" +
 	"\fcommand.both\x12%give either command or argv, not both\x1a1this.command.size() == 0 || this.argv.size() == 0\x1aX\n" +
 	"\fhost.missing\x12\x17give the host to run on\x1a/this.host.size() > 0 || this.session.size() > 0\x1ae\n" +
@@ -1670,7 +1738,9 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"stdin.both\x12Tstdin with pty would be typed, not piped; give pty with stdin_open and use SendInput\x1a(this.stdin.size() == 0 || !has(this.pty)\x1a\xa5\x01\n" +
 	"\x0edurability.pty\x12ka terminal lives on its connection, so that a command on one cannot be DURABLE; leave out pty or durability\x1a&this.durability != 1 || !has(this.pty)\x1a\xa1\x01\n" +
 	"\bsudo.pty\x12Pon a terminal sudo asks for the password itself; leave out sudo.password, or pty\x1aC!has(this.pty) || !has(this.sudo) || this.sudo.password.size() == 0\x1a\xd6\x01\n" +
-	"\routput.offset\x12ja command that is to be started has no output yet; leave out output.stdout_offset and output.stderr_offset\x1aY!has(this.output) || (!has(this.output.stdout_offset) && !has(this.output.stderr_offset))\"\xc2\x01\n" +
+	"\routput.offset\x12ja command that is to be started has no output yet; leave out output.stdout_offset and output.stderr_offset\x1aY!has(this.output) || (!has(this.output.stdout_offset) && !has(this.output.stderr_offset))\x1a\xf3\x03\n" +
+	"\vsession.own\x12\xd0\x01in a session the shell's own directory, variables, user and terminal count; leave out argv, stdin, stdin_open, env, secret_env, working_directory, login_shell, pty, sudo and durability, or give a host instead\x1a\x90\x02this.session.size() == 0 || (this.argv.size() == 0 && this.stdin.size() == 0 && !this.stdin_open && this.env.size() == 0 && this.secret_env.size() == 0 && this.working_directory.size() == 0 && !this.login_shell && !has(this.pty) && !has(this.sudo) && this.durability == 0)\x1az\n" +
+	"\x0fif_busy.session\x129if_busy is about a session; leave it out, or give session\x1a,this.if_busy == 0 || this.session.size() > 0\"\xc2\x01\n" +
 	"\x0fExecuteResponse\x12-\n" +
 	"\acommand\x18\x01 \x01(\v2\x13.telexec.v1.CommandR\acommand\x121\n" +
 	"\x06stdout\x18\x02 \x01(\v2\x19.telexec.v1.StreamContentR\x06stdout\x121\n" +
@@ -1783,7 +1853,11 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"o\n" +
 	"\x14ListCommandsResponse\x12/\n" +
 	"\bcommands\x18\x01 \x03(\v2\x13.telexec.v1.CommandR\bcommands\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xdb\x06\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*G\n" +
+	"\x06IfBusy\x12\x17\n" +
+	"\x13IF_BUSY_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fIF_BUSY_WAIT\x10\x01\x12\x12\n" +
+	"\x0eIF_BUSY_REFUSE\x10\x022\xdb\x06\n" +
 	"\x0eCommandService\x12[\n" +
 	"\aExecute\x12\x1a.telexec.v1.ExecuteRequest\x1a\x1b.telexec.v1.ExecuteResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/commands\x12}\n" +
 	"\fStreamOutput\x12\x1f.telexec.v1.StreamOutputRequest\x1a .telexec.v1.StreamOutputResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/commands/{command_id}/output0\x01\x12\x8c\x01\n" +
@@ -1805,100 +1879,103 @@ func file_telexec_v1_command_service_proto_rawDescGZIP() []byte {
 	return file_telexec_v1_command_service_proto_rawDescData
 }
 
+var file_telexec_v1_command_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_telexec_v1_command_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_telexec_v1_command_service_proto_goTypes = []any{
-	(*ExecuteRequest)(nil),        // 0: telexec.v1.ExecuteRequest
-	(*ExecuteResponse)(nil),       // 1: telexec.v1.ExecuteResponse
-	(*StreamOutputRequest)(nil),   // 2: telexec.v1.StreamOutputRequest
-	(*StreamOutputResponse)(nil),  // 3: telexec.v1.StreamOutputResponse
-	(*OutputChunk)(nil),           // 4: telexec.v1.OutputChunk
-	(*OutputGap)(nil),             // 5: telexec.v1.OutputGap
-	(*OutputComplete)(nil),        // 6: telexec.v1.OutputComplete
-	(*Heartbeat)(nil),             // 7: telexec.v1.Heartbeat
-	(*GetStatusRequest)(nil),      // 8: telexec.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 9: telexec.v1.GetStatusResponse
-	(*CancelRequest)(nil),         // 10: telexec.v1.CancelRequest
-	(*CancelResponse)(nil),        // 11: telexec.v1.CancelResponse
-	(*SignalRequest)(nil),         // 12: telexec.v1.SignalRequest
-	(*SignalResponse)(nil),        // 13: telexec.v1.SignalResponse
-	(*SendInputRequest)(nil),      // 14: telexec.v1.SendInputRequest
-	(*SendInputResponse)(nil),     // 15: telexec.v1.SendInputResponse
-	(*ListCommandsRequest)(nil),   // 16: telexec.v1.ListCommandsRequest
-	(*ListCommandsResponse)(nil),  // 17: telexec.v1.ListCommandsResponse
-	nil,                           // 18: telexec.v1.ExecuteRequest.EnvEntry
-	nil,                           // 19: telexec.v1.ExecuteRequest.LabelsEntry
-	nil,                           // 20: telexec.v1.ListCommandsRequest.LabelsEntry
-	(*Pty)(nil),                   // 21: telexec.v1.Pty
-	(*Sudo)(nil),                  // 22: telexec.v1.Sudo
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(Durability)(0),               // 24: telexec.v1.Durability
-	(*OutputOptions)(nil),         // 25: telexec.v1.OutputOptions
-	(*Command)(nil),               // 26: telexec.v1.Command
-	(*StreamContent)(nil),         // 27: telexec.v1.StreamContent
-	(Stream)(0),                   // 28: telexec.v1.Stream
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*CancelReport)(nil),          // 30: telexec.v1.CancelReport
-	(CommandState)(0),             // 31: telexec.v1.CommandState
-	(Origin)(0),                   // 32: telexec.v1.Origin
+	(IfBusy)(0),                   // 0: telexec.v1.IfBusy
+	(*ExecuteRequest)(nil),        // 1: telexec.v1.ExecuteRequest
+	(*ExecuteResponse)(nil),       // 2: telexec.v1.ExecuteResponse
+	(*StreamOutputRequest)(nil),   // 3: telexec.v1.StreamOutputRequest
+	(*StreamOutputResponse)(nil),  // 4: telexec.v1.StreamOutputResponse
+	(*OutputChunk)(nil),           // 5: telexec.v1.OutputChunk
+	(*OutputGap)(nil),             // 6: telexec.v1.OutputGap
+	(*OutputComplete)(nil),        // 7: telexec.v1.OutputComplete
+	(*Heartbeat)(nil),             // 8: telexec.v1.Heartbeat
+	(*GetStatusRequest)(nil),      // 9: telexec.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 10: telexec.v1.GetStatusResponse
+	(*CancelRequest)(nil),         // 11: telexec.v1.CancelRequest
+	(*CancelResponse)(nil),        // 12: telexec.v1.CancelResponse
+	(*SignalRequest)(nil),         // 13: telexec.v1.SignalRequest
+	(*SignalResponse)(nil),        // 14: telexec.v1.SignalResponse
+	(*SendInputRequest)(nil),      // 15: telexec.v1.SendInputRequest
+	(*SendInputResponse)(nil),     // 16: telexec.v1.SendInputResponse
+	(*ListCommandsRequest)(nil),   // 17: telexec.v1.ListCommandsRequest
+	(*ListCommandsResponse)(nil),  // 18: telexec.v1.ListCommandsResponse
+	nil,                           // 19: telexec.v1.ExecuteRequest.EnvEntry
+	nil,                           // 20: telexec.v1.ExecuteRequest.LabelsEntry
+	nil,                           // 21: telexec.v1.ListCommandsRequest.LabelsEntry
+	(*Pty)(nil),                   // 22: telexec.v1.Pty
+	(*Sudo)(nil),                  // 23: telexec.v1.Sudo
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(Durability)(0),               // 25: telexec.v1.Durability
+	(*OutputOptions)(nil),         // 26: telexec.v1.OutputOptions
+	(*Command)(nil),               // 27: telexec.v1.Command
+	(*StreamContent)(nil),         // 28: telexec.v1.StreamContent
+	(Stream)(0),                   // 29: telexec.v1.Stream
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*CancelReport)(nil),          // 31: telexec.v1.CancelReport
+	(CommandState)(0),             // 32: telexec.v1.CommandState
+	(Origin)(0),                   // 33: telexec.v1.Origin
 }
 var file_telexec_v1_command_service_proto_depIdxs = []int32{
-	18, // 0: telexec.v1.ExecuteRequest.env:type_name -> telexec.v1.ExecuteRequest.EnvEntry
-	21, // 1: telexec.v1.ExecuteRequest.pty:type_name -> telexec.v1.Pty
-	22, // 2: telexec.v1.ExecuteRequest.sudo:type_name -> telexec.v1.Sudo
-	23, // 3: telexec.v1.ExecuteRequest.timeout:type_name -> google.protobuf.Duration
-	23, // 4: telexec.v1.ExecuteRequest.wait:type_name -> google.protobuf.Duration
-	24, // 5: telexec.v1.ExecuteRequest.durability:type_name -> telexec.v1.Durability
-	19, // 6: telexec.v1.ExecuteRequest.labels:type_name -> telexec.v1.ExecuteRequest.LabelsEntry
-	25, // 7: telexec.v1.ExecuteRequest.output:type_name -> telexec.v1.OutputOptions
-	23, // 8: telexec.v1.ExecuteRequest.queue_timeout:type_name -> google.protobuf.Duration
-	26, // 9: telexec.v1.ExecuteResponse.command:type_name -> telexec.v1.Command
-	27, // 10: telexec.v1.ExecuteResponse.stdout:type_name -> telexec.v1.StreamContent
-	27, // 11: telexec.v1.ExecuteResponse.stderr:type_name -> telexec.v1.StreamContent
-	28, // 12: telexec.v1.StreamOutputRequest.streams:type_name -> telexec.v1.Stream
-	23, // 13: telexec.v1.StreamOutputRequest.heartbeat:type_name -> google.protobuf.Duration
-	29, // 14: telexec.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
-	4,  // 15: telexec.v1.StreamOutputResponse.chunk:type_name -> telexec.v1.OutputChunk
-	26, // 16: telexec.v1.StreamOutputResponse.command:type_name -> telexec.v1.Command
-	5,  // 17: telexec.v1.StreamOutputResponse.gap:type_name -> telexec.v1.OutputGap
-	6,  // 18: telexec.v1.StreamOutputResponse.output_complete:type_name -> telexec.v1.OutputComplete
-	7,  // 19: telexec.v1.StreamOutputResponse.heartbeat:type_name -> telexec.v1.Heartbeat
-	26, // 20: telexec.v1.StreamOutputResponse.ended:type_name -> telexec.v1.Command
-	28, // 21: telexec.v1.OutputChunk.stream:type_name -> telexec.v1.Stream
-	28, // 22: telexec.v1.OutputGap.stream:type_name -> telexec.v1.Stream
-	23, // 23: telexec.v1.GetStatusRequest.wait:type_name -> google.protobuf.Duration
-	25, // 24: telexec.v1.GetStatusRequest.output:type_name -> telexec.v1.OutputOptions
-	26, // 25: telexec.v1.GetStatusResponse.command:type_name -> telexec.v1.Command
-	27, // 26: telexec.v1.GetStatusResponse.stdout:type_name -> telexec.v1.StreamContent
-	27, // 27: telexec.v1.GetStatusResponse.stderr:type_name -> telexec.v1.StreamContent
-	23, // 28: telexec.v1.CancelRequest.grace:type_name -> google.protobuf.Duration
-	26, // 29: telexec.v1.CancelResponse.command:type_name -> telexec.v1.Command
-	30, // 30: telexec.v1.CancelResponse.report:type_name -> telexec.v1.CancelReport
-	26, // 31: telexec.v1.SignalResponse.command:type_name -> telexec.v1.Command
-	31, // 32: telexec.v1.ListCommandsRequest.states:type_name -> telexec.v1.CommandState
-	32, // 33: telexec.v1.ListCommandsRequest.origin:type_name -> telexec.v1.Origin
-	20, // 34: telexec.v1.ListCommandsRequest.labels:type_name -> telexec.v1.ListCommandsRequest.LabelsEntry
-	29, // 35: telexec.v1.ListCommandsRequest.create_time_from:type_name -> google.protobuf.Timestamp
-	29, // 36: telexec.v1.ListCommandsRequest.create_time_to:type_name -> google.protobuf.Timestamp
-	26, // 37: telexec.v1.ListCommandsResponse.commands:type_name -> telexec.v1.Command
-	0,  // 38: telexec.v1.CommandService.Execute:input_type -> telexec.v1.ExecuteRequest
-	2,  // 39: telexec.v1.CommandService.StreamOutput:input_type -> telexec.v1.StreamOutputRequest
-	8,  // 40: telexec.v1.CommandService.GetStatus:input_type -> telexec.v1.GetStatusRequest
-	10, // 41: telexec.v1.CommandService.Cancel:input_type -> telexec.v1.CancelRequest
-	12, // 42: telexec.v1.CommandService.Signal:input_type -> telexec.v1.SignalRequest
-	14, // 43: telexec.v1.CommandService.SendInput:input_type -> telexec.v1.SendInputRequest
-	16, // 44: telexec.v1.CommandService.ListCommands:input_type -> telexec.v1.ListCommandsRequest
-	1,  // 45: telexec.v1.CommandService.Execute:output_type -> telexec.v1.ExecuteResponse
-	3,  // 46: telexec.v1.CommandService.StreamOutput:output_type -> telexec.v1.StreamOutputResponse
-	9,  // 47: telexec.v1.CommandService.GetStatus:output_type -> telexec.v1.GetStatusResponse
-	11, // 48: telexec.v1.CommandService.Cancel:output_type -> telexec.v1.CancelResponse
-	13, // 49: telexec.v1.CommandService.Signal:output_type -> telexec.v1.SignalResponse
-	15, // 50: telexec.v1.CommandService.SendInput:output_type -> telexec.v1.SendInputResponse
-	17, // 51: telexec.v1.CommandService.ListCommands:output_type -> telexec.v1.ListCommandsResponse
-	45, // [45:52] is the sub-list for method output_type
-	38, // [38:45] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	19, // 0: telexec.v1.ExecuteRequest.env:type_name -> telexec.v1.ExecuteRequest.EnvEntry
+	22, // 1: telexec.v1.ExecuteRequest.pty:type_name -> telexec.v1.Pty
+	23, // 2: telexec.v1.ExecuteRequest.sudo:type_name -> telexec.v1.Sudo
+	24, // 3: telexec.v1.ExecuteRequest.timeout:type_name -> google.protobuf.Duration
+	24, // 4: telexec.v1.ExecuteRequest.wait:type_name -> google.protobuf.Duration
+	25, // 5: telexec.v1.ExecuteRequest.durability:type_name -> telexec.v1.Durability
+	20, // 6: telexec.v1.ExecuteRequest.labels:type_name -> telexec.v1.ExecuteRequest.LabelsEntry
+	26, // 7: telexec.v1.ExecuteRequest.output:type_name -> telexec.v1.OutputOptions
+	24, // 8: telexec.v1.ExecuteRequest.queue_timeout:type_name -> google.protobuf.Duration
+	0,  // 9: telexec.v1.ExecuteRequest.if_busy:type_name -> telexec.v1.IfBusy
+	27, // 10: telexec.v1.ExecuteResponse.command:type_name -> telexec.v1.Command
+	28, // 11: telexec.v1.ExecuteResponse.stdout:type_name -> telexec.v1.StreamContent
+	28, // 12: telexec.v1.ExecuteResponse.stderr:type_name -> telexec.v1.StreamContent
+	29, // 13: telexec.v1.StreamOutputRequest.streams:type_name -> telexec.v1.Stream
+	24, // 14: telexec.v1.StreamOutputRequest.heartbeat:type_name -> google.protobuf.Duration
+	30, // 15: telexec.v1.StreamOutputResponse.time:type_name -> google.protobuf.Timestamp
+	5,  // 16: telexec.v1.StreamOutputResponse.chunk:type_name -> telexec.v1.OutputChunk
+	27, // 17: telexec.v1.StreamOutputResponse.command:type_name -> telexec.v1.Command
+	6,  // 18: telexec.v1.StreamOutputResponse.gap:type_name -> telexec.v1.OutputGap
+	7,  // 19: telexec.v1.StreamOutputResponse.output_complete:type_name -> telexec.v1.OutputComplete
+	8,  // 20: telexec.v1.StreamOutputResponse.heartbeat:type_name -> telexec.v1.Heartbeat
+	27, // 21: telexec.v1.StreamOutputResponse.ended:type_name -> telexec.v1.Command
+	29, // 22: telexec.v1.OutputChunk.stream:type_name -> telexec.v1.Stream
+	29, // 23: telexec.v1.OutputGap.stream:type_name -> telexec.v1.Stream
+	24, // 24: telexec.v1.GetStatusRequest.wait:type_name -> google.protobuf.Duration
+	26, // 25: telexec.v1.GetStatusRequest.output:type_name -> telexec.v1.OutputOptions
+	27, // 26: telexec.v1.GetStatusResponse.command:type_name -> telexec.v1.Command
+	28, // 27: telexec.v1.GetStatusResponse.stdout:type_name -> telexec.v1.StreamContent
+	28, // 28: telexec.v1.GetStatusResponse.stderr:type_name -> telexec.v1.StreamContent
+	24, // 29: telexec.v1.CancelRequest.grace:type_name -> google.protobuf.Duration
+	27, // 30: telexec.v1.CancelResponse.command:type_name -> telexec.v1.Command
+	31, // 31: telexec.v1.CancelResponse.report:type_name -> telexec.v1.CancelReport
+	27, // 32: telexec.v1.SignalResponse.command:type_name -> telexec.v1.Command
+	32, // 33: telexec.v1.ListCommandsRequest.states:type_name -> telexec.v1.CommandState
+	33, // 34: telexec.v1.ListCommandsRequest.origin:type_name -> telexec.v1.Origin
+	21, // 35: telexec.v1.ListCommandsRequest.labels:type_name -> telexec.v1.ListCommandsRequest.LabelsEntry
+	30, // 36: telexec.v1.ListCommandsRequest.create_time_from:type_name -> google.protobuf.Timestamp
+	30, // 37: telexec.v1.ListCommandsRequest.create_time_to:type_name -> google.protobuf.Timestamp
+	27, // 38: telexec.v1.ListCommandsResponse.commands:type_name -> telexec.v1.Command
+	1,  // 39: telexec.v1.CommandService.Execute:input_type -> telexec.v1.ExecuteRequest
+	3,  // 40: telexec.v1.CommandService.StreamOutput:input_type -> telexec.v1.StreamOutputRequest
+	9,  // 41: telexec.v1.CommandService.GetStatus:input_type -> telexec.v1.GetStatusRequest
+	11, // 42: telexec.v1.CommandService.Cancel:input_type -> telexec.v1.CancelRequest
+	13, // 43: telexec.v1.CommandService.Signal:input_type -> telexec.v1.SignalRequest
+	15, // 44: telexec.v1.CommandService.SendInput:input_type -> telexec.v1.SendInputRequest
+	17, // 45: telexec.v1.CommandService.ListCommands:input_type -> telexec.v1.ListCommandsRequest
+	2,  // 46: telexec.v1.CommandService.Execute:output_type -> telexec.v1.ExecuteResponse
+	4,  // 47: telexec.v1.CommandService.StreamOutput:output_type -> telexec.v1.StreamOutputResponse
+	10, // 48: telexec.v1.CommandService.GetStatus:output_type -> telexec.v1.GetStatusResponse
+	12, // 49: telexec.v1.CommandService.Cancel:output_type -> telexec.v1.CancelResponse
+	14, // 50: telexec.v1.CommandService.Signal:output_type -> telexec.v1.SignalResponse
+	16, // 51: telexec.v1.CommandService.SendInput:output_type -> telexec.v1.SendInputResponse
+	18, // 52: telexec.v1.CommandService.ListCommands:output_type -> telexec.v1.ListCommandsResponse
+	46, // [46:53] is the sub-list for method output_type
+	39, // [39:46] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_telexec_v1_command_service_proto_init() }
@@ -1922,13 +1999,14 @@ func file_telexec_v1_command_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_telexec_v1_command_service_proto_rawDesc), len(file_telexec_v1_command_service_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_telexec_v1_command_service_proto_goTypes,
 		DependencyIndexes: file_telexec_v1_command_service_proto_depIdxs,
+		EnumInfos:         file_telexec_v1_command_service_proto_enumTypes,
 		MessageInfos:      file_telexec_v1_command_service_proto_msgTypes,
 	}.Build()
 	File_telexec_v1_command_service_proto = out.File

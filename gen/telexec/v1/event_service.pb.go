@@ -31,11 +31,11 @@ type WatchEventsRequest struct {
 	// sequence of the last message that the caller has; what has changed behind it
 	// comes first. 0: all that is stored. Unset: only what has not ended.
 	After *int64 `protobuf:"varint,1,opt,name=after,proto3,oneof" json:"after,omitempty"`
-	// Commands on this host.
+	// Commands and sessions on this host.
 	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
-	// Commands of this principal.
+	// Commands and sessions of this principal.
 	Principal string `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"`
-	// Commands with all of these labels.
+	// Commands and sessions with all of these labels.
 	Labels map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Send a heartbeat when nothing else was sent for so long, 1 s to 5 min;
 	// unset: 15 s.
@@ -124,6 +124,7 @@ type WatchEventsResponse struct {
 	//	*WatchEventsResponse_Command
 	//	*WatchEventsResponse_Synced
 	//	*WatchEventsResponse_Heartbeat
+	//	*WatchEventsResponse_Session
 	Event         isWatchEventsResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -207,6 +208,15 @@ func (x *WatchEventsResponse) GetHeartbeat() *EventHeartbeat {
 	return nil
 }
 
+func (x *WatchEventsResponse) GetSession() *Session {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_Session); ok {
+			return x.Session
+		}
+	}
+	return nil
+}
+
 type isWatchEventsResponse_Event interface {
 	isWatchEventsResponse_Event()
 }
@@ -226,11 +236,20 @@ type WatchEventsResponse_Heartbeat struct {
 	Heartbeat *EventHeartbeat `protobuf:"bytes,5,opt,name=heartbeat,proto3,oneof"`
 }
 
+type WatchEventsResponse_Session struct {
+	// A session was opened or has changed, or has ended: this is how it is. Those that
+	// have not ended are told before synced. It does not raise sequence, and what has
+	// ended while the caller was away is not told.
+	Session *Session `protobuf:"bytes,6,opt,name=session,proto3,oneof"`
+}
+
 func (*WatchEventsResponse_Command) isWatchEventsResponse_Event() {}
 
 func (*WatchEventsResponse_Synced) isWatchEventsResponse_Event() {}
 
 func (*WatchEventsResponse_Heartbeat) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_Session) isWatchEventsResponse_Event() {}
 
 // Synced says that everything up to now has been told.
 type Synced struct {
@@ -311,7 +330,7 @@ var File_telexec_v1_event_service_proto protoreflect.FileDescriptor
 const file_telexec_v1_event_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1etelexec/v1/event_service.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\xdb\x02\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\x1a\x18telexec/v1/session.proto\"\xdb\x02\n" +
 	"\x12WatchEventsRequest\x12\"\n" +
 	"\x05after\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\x05after\x88\x01\x01\x12\x1c\n" +
 	"\x04host\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\x04host\x12&\n" +
@@ -321,13 +340,14 @@ const file_telexec_v1_event_service_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06_after\"\x85\x02\n" +
+	"\x06_after\"\xb6\x02\n" +
 	"\x13WatchEventsResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x03R\bsequence\x12/\n" +
 	"\acommand\x18\x03 \x01(\v2\x13.telexec.v1.CommandH\x00R\acommand\x12,\n" +
 	"\x06synced\x18\x04 \x01(\v2\x12.telexec.v1.SyncedH\x00R\x06synced\x12:\n" +
-	"\theartbeat\x18\x05 \x01(\v2\x1a.telexec.v1.EventHeartbeatH\x00R\theartbeatB\a\n" +
+	"\theartbeat\x18\x05 \x01(\v2\x1a.telexec.v1.EventHeartbeatH\x00R\theartbeat\x12/\n" +
+	"\asession\x18\x06 \x01(\v2\x13.telexec.v1.SessionH\x00R\asessionB\a\n" +
 	"\x05event\"\b\n" +
 	"\x06Synced\"\x10\n" +
 	"\x0eEventHeartbeat2t\n" +
@@ -357,6 +377,7 @@ var file_telexec_v1_event_service_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 	(*Command)(nil),               // 7: telexec.v1.Command
+	(*Session)(nil),               // 8: telexec.v1.Session
 }
 var file_telexec_v1_event_service_proto_depIdxs = []int32{
 	4, // 0: telexec.v1.WatchEventsRequest.labels:type_name -> telexec.v1.WatchEventsRequest.LabelsEntry
@@ -365,13 +386,14 @@ var file_telexec_v1_event_service_proto_depIdxs = []int32{
 	7, // 3: telexec.v1.WatchEventsResponse.command:type_name -> telexec.v1.Command
 	2, // 4: telexec.v1.WatchEventsResponse.synced:type_name -> telexec.v1.Synced
 	3, // 5: telexec.v1.WatchEventsResponse.heartbeat:type_name -> telexec.v1.EventHeartbeat
-	0, // 6: telexec.v1.EventService.WatchEvents:input_type -> telexec.v1.WatchEventsRequest
-	1, // 7: telexec.v1.EventService.WatchEvents:output_type -> telexec.v1.WatchEventsResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	8, // 6: telexec.v1.WatchEventsResponse.session:type_name -> telexec.v1.Session
+	0, // 7: telexec.v1.EventService.WatchEvents:input_type -> telexec.v1.WatchEventsRequest
+	1, // 8: telexec.v1.EventService.WatchEvents:output_type -> telexec.v1.WatchEventsResponse
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_telexec_v1_event_service_proto_init() }
@@ -380,11 +402,13 @@ func file_telexec_v1_event_service_proto_init() {
 		return
 	}
 	file_telexec_v1_command_proto_init()
+	file_telexec_v1_session_proto_init()
 	file_telexec_v1_event_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_telexec_v1_event_service_proto_msgTypes[1].OneofWrappers = []any{
 		(*WatchEventsResponse_Command)(nil),
 		(*WatchEventsResponse_Synced)(nil),
 		(*WatchEventsResponse_Heartbeat)(nil),
+		(*WatchEventsResponse_Session)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

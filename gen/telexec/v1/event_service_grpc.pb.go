@@ -28,14 +28,14 @@ const (
 //
 // EventService tells what happens in the service as it happens.
 type EventServiceClient interface {
-	// WatchEvents tells every change of the commands that the caller may see, until
-	// the caller goes away. It begins with what the caller has missed: with after,
+	// WatchEvents tells every change of the commands and sessions that the caller may
+	// see, until the caller goes away. It begins with what the caller has missed: with after,
 	// the commands that have changed behind it, in the order of their changes; and
 	// always those that have not ended. Then comes synced, then what happens.
 	//
-	// Each message is the command as it is now: of a command that changed several
+	// Each message is the command or the session as it is now: of one that changed several
 	// times meanwhile the last state is told, and never an older one behind a newer
-	// one (Command.version). A slow reader misses steps in between, never the last
+	// one (version). A slow reader misses steps in between, never the last
 	// one, and slows nobody.
 	//
 	// Output is not told here, but for the sizes; see StreamOutput. OUT_OF_RANGE
@@ -76,14 +76,14 @@ type EventService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResp
 //
 // EventService tells what happens in the service as it happens.
 type EventServiceServer interface {
-	// WatchEvents tells every change of the commands that the caller may see, until
-	// the caller goes away. It begins with what the caller has missed: with after,
+	// WatchEvents tells every change of the commands and sessions that the caller may
+	// see, until the caller goes away. It begins with what the caller has missed: with after,
 	// the commands that have changed behind it, in the order of their changes; and
 	// always those that have not ended. Then comes synced, then what happens.
 	//
-	// Each message is the command as it is now: of a command that changed several
+	// Each message is the command or the session as it is now: of one that changed several
 	// times meanwhile the last state is told, and never an older one behind a newer
-	// one (Command.version). A slow reader misses steps in between, never the last
+	// one (version). A slow reader misses steps in between, never the last
 	// one, and slows nobody.
 	//
 	// Output is not told here, but for the sizes; see StreamOutput. OUT_OF_RANGE

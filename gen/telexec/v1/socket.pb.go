@@ -258,7 +258,7 @@ type SocketMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which field of data is set: "chunk", "command", "gap", "output_complete",
 	// "ended", "event", "synced", "heartbeat", "execute", "cancel", "signal",
-	// "input", "unsubscribed", "error".
+	// "input", "unsubscribed", "error", "session".
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// Version of this envelope: 1.
 	Version int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
@@ -379,6 +379,7 @@ type SocketData struct {
 	//	*SocketData_Input
 	//	*SocketData_Unsubscribed
 	//	*SocketData_Error
+	//	*SocketData_Session
 	Data          isSocketData_Data `protobuf_oneof:"data"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -547,6 +548,15 @@ func (x *SocketData) GetError() *status.Status {
 	return nil
 }
 
+func (x *SocketData) GetSession() *Session {
+	if x != nil {
+		if x, ok := x.Data.(*SocketData_Session); ok {
+			return x.Session
+		}
+	}
+	return nil
+}
+
 type isSocketData_Data interface {
 	isSocketData_Data()
 }
@@ -623,6 +633,11 @@ type SocketData_Error struct {
 	Error *status.Status `protobuf:"bytes,14,opt,name=error,proto3,oneof"`
 }
 
+type SocketData_Session struct {
+	// A session was opened, has changed or has ended; of a subscription to events.
+	Session *Session `protobuf:"bytes,15,opt,name=session,proto3,oneof"`
+}
+
 func (*SocketData_Chunk) isSocketData_Data() {}
 
 func (*SocketData_Command) isSocketData_Data() {}
@@ -650,6 +665,8 @@ func (*SocketData_Input) isSocketData_Data() {}
 func (*SocketData_Unsubscribed) isSocketData_Data() {}
 
 func (*SocketData_Error) isSocketData_Data() {}
+
+func (*SocketData_Session) isSocketData_Data() {}
 
 // Unsubscribed says that a subscription is over.
 type Unsubscribed struct {
@@ -693,7 +710,7 @@ var File_telexec_v1_socket_proto protoreflect.FileDescriptor
 const file_telexec_v1_socket_proto_rawDesc = "" +
 	"\n" +
 	"\x17telexec/v1/socket.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18telexec/v1/command.proto\x1a telexec/v1/command_service.proto\x1a\x1etelexec/v1/event_service.proto\"\xea\x03\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18telexec/v1/command.proto\x1a telexec/v1/command_service.proto\x1a\x1etelexec/v1/event_service.proto\x1a\x18telexec/v1/session.proto\"\xea\x03\n" +
 	"\rSocketRequest\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x02id\x12L\n" +
 	"\x10subscribe_output\x18\x02 \x01(\v2\x1f.telexec.v1.StreamOutputRequestH\x00R\x0fsubscribeOutput\x12K\n" +
@@ -713,7 +730,7 @@ const file_telexec_v1_socket_proto_rawDesc = "" +
 	"\bsequence\x18\x04 \x01(\x03R\bsequence\x12\x0e\n" +
 	"\x02id\x18\x05 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12*\n" +
-	"\x04data\x18\a \x01(\v2\x16.telexec.v1.SocketDataR\x04data\"\xef\x05\n" +
+	"\x04data\x18\a \x01(\v2\x16.telexec.v1.SocketDataR\x04data\"\xa0\x06\n" +
 	"\n" +
 	"SocketData\x12/\n" +
 	"\x05chunk\x18\x01 \x01(\v2\x17.telexec.v1.OutputChunkH\x00R\x05chunk\x12/\n" +
@@ -730,7 +747,8 @@ const file_telexec_v1_socket_proto_rawDesc = "" +
 	"\x06signal\x18\v \x01(\v2\x1a.telexec.v1.SignalResponseH\x00R\x06signal\x125\n" +
 	"\x05input\x18\f \x01(\v2\x1d.telexec.v1.SendInputResponseH\x00R\x05input\x12>\n" +
 	"\funsubscribed\x18\r \x01(\v2\x18.telexec.v1.UnsubscribedH\x00R\funsubscribed\x12*\n" +
-	"\x05error\x18\x0e \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\x06\n" +
+	"\x05error\x18\x0e \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12/\n" +
+	"\asession\x18\x0f \x01(\v2\x13.telexec.v1.SessionH\x00R\asessionB\x06\n" +
 	"\x04data\"\x0e\n" +
 	"\fUnsubscribedB5Z3github.com/telexec/telexec/gen/telexec/v1;telexecv1b\x06proto3"
 
@@ -771,6 +789,7 @@ var file_telexec_v1_socket_proto_goTypes = []any{
 	(*SignalResponse)(nil),        // 20: telexec.v1.SignalResponse
 	(*SendInputResponse)(nil),     // 21: telexec.v1.SendInputResponse
 	(*status.Status)(nil),         // 22: google.rpc.Status
+	(*Session)(nil),               // 23: telexec.v1.Session
 }
 var file_telexec_v1_socket_proto_depIdxs = []int32{
 	5,  // 0: telexec.v1.SocketRequest.subscribe_output:type_name -> telexec.v1.StreamOutputRequest
@@ -796,11 +815,12 @@ var file_telexec_v1_socket_proto_depIdxs = []int32{
 	21, // 20: telexec.v1.SocketData.input:type_name -> telexec.v1.SendInputResponse
 	4,  // 21: telexec.v1.SocketData.unsubscribed:type_name -> telexec.v1.Unsubscribed
 	22, // 22: telexec.v1.SocketData.error:type_name -> google.rpc.Status
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	23, // 23: telexec.v1.SocketData.session:type_name -> telexec.v1.Session
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_telexec_v1_socket_proto_init() }
@@ -811,6 +831,7 @@ func file_telexec_v1_socket_proto_init() {
 	file_telexec_v1_command_proto_init()
 	file_telexec_v1_command_service_proto_init()
 	file_telexec_v1_event_service_proto_init()
+	file_telexec_v1_session_proto_init()
 	file_telexec_v1_socket_proto_msgTypes[0].OneofWrappers = []any{
 		(*SocketRequest_SubscribeOutput)(nil),
 		(*SocketRequest_SubscribeEvents)(nil),
@@ -835,6 +856,7 @@ func file_telexec_v1_socket_proto_init() {
 		(*SocketData_Input)(nil),
 		(*SocketData_Unsubscribed)(nil),
 		(*SocketData_Error)(nil),
+		(*SocketData_Session)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -8,13 +8,15 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Command } from "./command_pb.js";
 import { file_telexec_v1_command } from "./command_pb.js";
+import type { Session } from "./session_pb.js";
+import { file_telexec_v1_session } from "./session_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file telexec/v1/event_service.proto.
  */
 export const file_telexec_v1_event_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch50ZWxleGVjL3YxL2V2ZW50X3NlcnZpY2UucHJvdG8SCnRlbGV4ZWMudjEi7AEKEldhdGNoRXZlbnRzUmVxdWVzdBISCgVhZnRlchgBIAEoA0gAiAEBEgwKBGhvc3QYAiABKAkSEQoJcHJpbmNpcGFsGAMgASgJEjoKBmxhYmVscxgEIAMoCzIqLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXF1ZXN0LkxhYmVsc0VudHJ5EiwKCWhlYXJ0YmVhdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBl9hZnRlciLZAQoTV2F0Y2hFdmVudHNSZXNwb25zZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghzZXF1ZW5jZRgCIAEoAxImCgdjb21tYW5kGAMgASgLMhMudGVsZXhlYy52MS5Db21tYW5kSAASJAoGc3luY2VkGAQgASgLMhIudGVsZXhlYy52MS5TeW5jZWRIABIvCgloZWFydGJlYXQYBSABKAsyGi50ZWxleGVjLnYxLkV2ZW50SGVhcnRiZWF0SABCBwoFZXZlbnQiCAoGU3luY2VkIhAKDkV2ZW50SGVhcnRiZWF0MmAKDEV2ZW50U2VydmljZRJQCgtXYXRjaEV2ZW50cxIeLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXF1ZXN0Gh8udGVsZXhlYy52MS5XYXRjaEV2ZW50c1Jlc3BvbnNlMAFCNVozZ2l0aHViLmNvbS90ZWxleGVjL3RlbGV4ZWMvZ2VuL3RlbGV4ZWMvdjE7dGVsZXhlY3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_telexec_v1_command]);
+  fileDesc("Ch50ZWxleGVjL3YxL2V2ZW50X3NlcnZpY2UucHJvdG8SCnRlbGV4ZWMudjEi7AEKEldhdGNoRXZlbnRzUmVxdWVzdBISCgVhZnRlchgBIAEoA0gAiAEBEgwKBGhvc3QYAiABKAkSEQoJcHJpbmNpcGFsGAMgASgJEjoKBmxhYmVscxgEIAMoCzIqLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXF1ZXN0LkxhYmVsc0VudHJ5EiwKCWhlYXJ0YmVhdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBl9hZnRlciKBAgoTV2F0Y2hFdmVudHNSZXNwb25zZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghzZXF1ZW5jZRgCIAEoAxImCgdjb21tYW5kGAMgASgLMhMudGVsZXhlYy52MS5Db21tYW5kSAASJAoGc3luY2VkGAQgASgLMhIudGVsZXhlYy52MS5TeW5jZWRIABIvCgloZWFydGJlYXQYBSABKAsyGi50ZWxleGVjLnYxLkV2ZW50SGVhcnRiZWF0SAASJgoHc2Vzc2lvbhgGIAEoCzITLnRlbGV4ZWMudjEuU2Vzc2lvbkgAQgcKBWV2ZW50IggKBlN5bmNlZCIQCg5FdmVudEhlYXJ0YmVhdDJgCgxFdmVudFNlcnZpY2USUAoLV2F0Y2hFdmVudHMSHi50ZWxleGVjLnYxLldhdGNoRXZlbnRzUmVxdWVzdBofLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXNwb25zZTABQjVaM2dpdGh1Yi5jb20vdGVsZXhlYy90ZWxleGVjL2dlbi90ZWxleGVjL3YxO3RlbGV4ZWN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_telexec_v1_command, file_telexec_v1_session]);
 
 /**
  * WatchEventsRequest says from where, and of what. All filters given must match.
@@ -31,21 +33,21 @@ export type WatchEventsRequest = Message<"telexec.v1.WatchEventsRequest"> & {
   after?: bigint | undefined;
 
   /**
-   * Commands on this host.
+   * Commands and sessions on this host.
    *
    * @generated from field: string host = 2;
    */
   host: string;
 
   /**
-   * Commands of this principal.
+   * Commands and sessions of this principal.
    *
    * @generated from field: string principal = 3;
    */
   principal: string;
 
   /**
-   * Commands with all of these labels.
+   * Commands and sessions with all of these labels.
    *
    * @generated from field: map<string, string> labels = 4;
    */
@@ -117,6 +119,16 @@ export type WatchEventsResponse = Message<"telexec.v1.WatchEventsResponse"> & {
      */
     value: EventHeartbeat;
     case: "heartbeat";
+  } | {
+    /**
+     * A session was opened or has changed, or has ended: this is how it is. Those that
+     * have not ended are told before synced. It does not raise sequence, and what has
+     * ended while the caller was away is not told.
+     *
+     * @generated from field: telexec.v1.Session session = 6;
+     */
+    value: Session;
+    case: "session";
   } | { case: undefined; value?: undefined };
 };
 
@@ -164,14 +176,14 @@ export const EventHeartbeatSchema: GenMessage<EventHeartbeat> = /*@__PURE__*/
  */
 export const EventService: GenService<{
   /**
-   * WatchEvents tells every change of the commands that the caller may see, until
-   * the caller goes away. It begins with what the caller has missed: with after,
+   * WatchEvents tells every change of the commands and sessions that the caller may
+   * see, until the caller goes away. It begins with what the caller has missed: with after,
    * the commands that have changed behind it, in the order of their changes; and
    * always those that have not ended. Then comes synced, then what happens.
    *
-   * Each message is the command as it is now: of a command that changed several
+   * Each message is the command or the session as it is now: of one that changed several
    * times meanwhile the last state is told, and never an older one behind a newer
-   * one (Command.version). A slow reader misses steps in between, never the last
+   * one (version). A slow reader misses steps in between, never the last
    * one, and slows nobody.
    *
    * Output is not told here, but for the sizes; see StreamOutput. OUT_OF_RANGE

@@ -14,13 +14,15 @@ import type { CancelRequest, CancelResponse, ExecuteRequest, ExecuteResponse, He
 import { file_telexec_v1_command_service } from "./command_service_pb.js";
 import type { Synced, WatchEventsRequest } from "./event_service_pb.js";
 import { file_telexec_v1_event_service } from "./event_service_pb.js";
+import type { Session } from "./session_pb.js";
+import { file_telexec_v1_session } from "./session_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file telexec/v1/socket.proto.
  */
 export const file_telexec_v1_socket: GenFile = /*@__PURE__*/
-  fileDesc("Chd0ZWxleGVjL3YxL3NvY2tldC5wcm90bxIKdGVsZXhlYy52MSKHAwoNU29ja2V0UmVxdWVzdBIKCgJpZBgBIAEoCRI7ChBzdWJzY3JpYmVfb3V0cHV0GAIgASgLMh8udGVsZXhlYy52MS5TdHJlYW1PdXRwdXRSZXF1ZXN0SAASOgoQc3Vic2NyaWJlX2V2ZW50cxgDIAEoCzIeLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXF1ZXN0SAASLgoLdW5zdWJzY3JpYmUYBCABKAsyFy50ZWxleGVjLnYxLlVuc3Vic2NyaWJlSAASLQoHZXhlY3V0ZRgFIAEoCzIaLnRlbGV4ZWMudjEuRXhlY3V0ZVJlcXVlc3RIABIrCgZjYW5jZWwYBiABKAsyGS50ZWxleGVjLnYxLkNhbmNlbFJlcXVlc3RIABIrCgZzaWduYWwYByABKAsyGS50ZWxleGVjLnYxLlNpZ25hbFJlcXVlc3RIABItCgVpbnB1dBgIIAEoCzIcLnRlbGV4ZWMudjEuU2VuZElucHV0UmVxdWVzdEgAQgkKB3JlcXVlc3QiIwoLVW5zdWJzY3JpYmUSFAoMc3Vic2NyaXB0aW9uGAEgASgJIq4BCg1Tb2NrZXRNZXNzYWdlEgwKBHR5cGUYASABKAkSDwoHdmVyc2lvbhgCIAEoBRIQCghyZXNvdXJjZRgDIAEoCRIQCghzZXF1ZW5jZRgEIAEoAxIKCgJpZBgFIAEoCRIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgRkYXRhGAcgASgLMhYudGVsZXhlYy52MS5Tb2NrZXREYXRhIvQECgpTb2NrZXREYXRhEigKBWNodW5rGAEgASgLMhcudGVsZXhlYy52MS5PdXRwdXRDaHVua0gAEiYKB2NvbW1hbmQYAiABKAsyEy50ZWxleGVjLnYxLkNvbW1hbmRIABIkCgNnYXAYAyABKAsyFS50ZWxleGVjLnYxLk91dHB1dEdhcEgAEjUKD291dHB1dF9jb21wbGV0ZRgEIAEoCzIaLnRlbGV4ZWMudjEuT3V0cHV0Q29tcGxldGVIABIkCgVlbmRlZBgFIAEoCzITLnRlbGV4ZWMudjEuQ29tbWFuZEgAEiQKBWV2ZW50GAYgASgLMhMudGVsZXhlYy52MS5Db21tYW5kSAASJAoGc3luY2VkGAcgASgLMhIudGVsZXhlYy52MS5TeW5jZWRIABIqCgloZWFydGJlYXQYCCABKAsyFS50ZWxleGVjLnYxLkhlYXJ0YmVhdEgAEi4KB2V4ZWN1dGUYCSABKAsyGy50ZWxleGVjLnYxLkV4ZWN1dGVSZXNwb25zZUgAEiwKBmNhbmNlbBgKIAEoCzIaLnRlbGV4ZWMudjEuQ2FuY2VsUmVzcG9uc2VIABIsCgZzaWduYWwYCyABKAsyGi50ZWxleGVjLnYxLlNpZ25hbFJlc3BvbnNlSAASLgoFaW5wdXQYDCABKAsyHS50ZWxleGVjLnYxLlNlbmRJbnB1dFJlc3BvbnNlSAASMAoMdW5zdWJzY3JpYmVkGA0gASgLMhgudGVsZXhlYy52MS5VbnN1YnNjcmliZWRIABIjCgVlcnJvchgOIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCBgoEZGF0YSIOCgxVbnN1YnNjcmliZWRCNVozZ2l0aHViLmNvbS90ZWxleGVjL3RlbGV4ZWMvZ2VuL3RlbGV4ZWMvdjE7dGVsZXhlY3YxYgZwcm90bzM", [file_google_protobuf_timestamp, file_google_rpc_status, file_telexec_v1_command, file_telexec_v1_command_service, file_telexec_v1_event_service]);
+  fileDesc("Chd0ZWxleGVjL3YxL3NvY2tldC5wcm90bxIKdGVsZXhlYy52MSKHAwoNU29ja2V0UmVxdWVzdBIKCgJpZBgBIAEoCRI7ChBzdWJzY3JpYmVfb3V0cHV0GAIgASgLMh8udGVsZXhlYy52MS5TdHJlYW1PdXRwdXRSZXF1ZXN0SAASOgoQc3Vic2NyaWJlX2V2ZW50cxgDIAEoCzIeLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXF1ZXN0SAASLgoLdW5zdWJzY3JpYmUYBCABKAsyFy50ZWxleGVjLnYxLlVuc3Vic2NyaWJlSAASLQoHZXhlY3V0ZRgFIAEoCzIaLnRlbGV4ZWMudjEuRXhlY3V0ZVJlcXVlc3RIABIrCgZjYW5jZWwYBiABKAsyGS50ZWxleGVjLnYxLkNhbmNlbFJlcXVlc3RIABIrCgZzaWduYWwYByABKAsyGS50ZWxleGVjLnYxLlNpZ25hbFJlcXVlc3RIABItCgVpbnB1dBgIIAEoCzIcLnRlbGV4ZWMudjEuU2VuZElucHV0UmVxdWVzdEgAQgkKB3JlcXVlc3QiIwoLVW5zdWJzY3JpYmUSFAoMc3Vic2NyaXB0aW9uGAEgASgJIq4BCg1Tb2NrZXRNZXNzYWdlEgwKBHR5cGUYASABKAkSDwoHdmVyc2lvbhgCIAEoBRIQCghyZXNvdXJjZRgDIAEoCRIQCghzZXF1ZW5jZRgEIAEoAxIKCgJpZBgFIAEoCRIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgRkYXRhGAcgASgLMhYudGVsZXhlYy52MS5Tb2NrZXREYXRhIpwFCgpTb2NrZXREYXRhEigKBWNodW5rGAEgASgLMhcudGVsZXhlYy52MS5PdXRwdXRDaHVua0gAEiYKB2NvbW1hbmQYAiABKAsyEy50ZWxleGVjLnYxLkNvbW1hbmRIABIkCgNnYXAYAyABKAsyFS50ZWxleGVjLnYxLk91dHB1dEdhcEgAEjUKD291dHB1dF9jb21wbGV0ZRgEIAEoCzIaLnRlbGV4ZWMudjEuT3V0cHV0Q29tcGxldGVIABIkCgVlbmRlZBgFIAEoCzITLnRlbGV4ZWMudjEuQ29tbWFuZEgAEiQKBWV2ZW50GAYgASgLMhMudGVsZXhlYy52MS5Db21tYW5kSAASJAoGc3luY2VkGAcgASgLMhIudGVsZXhlYy52MS5TeW5jZWRIABIqCgloZWFydGJlYXQYCCABKAsyFS50ZWxleGVjLnYxLkhlYXJ0YmVhdEgAEi4KB2V4ZWN1dGUYCSABKAsyGy50ZWxleGVjLnYxLkV4ZWN1dGVSZXNwb25zZUgAEiwKBmNhbmNlbBgKIAEoCzIaLnRlbGV4ZWMudjEuQ2FuY2VsUmVzcG9uc2VIABIsCgZzaWduYWwYCyABKAsyGi50ZWxleGVjLnYxLlNpZ25hbFJlc3BvbnNlSAASLgoFaW5wdXQYDCABKAsyHS50ZWxleGVjLnYxLlNlbmRJbnB1dFJlc3BvbnNlSAASMAoMdW5zdWJzY3JpYmVkGA0gASgLMhgudGVsZXhlYy52MS5VbnN1YnNjcmliZWRIABIjCgVlcnJvchgOIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSAASJgoHc2Vzc2lvbhgPIAEoCzITLnRlbGV4ZWMudjEuU2Vzc2lvbkgAQgYKBGRhdGEiDgoMVW5zdWJzY3JpYmVkQjVaM2dpdGh1Yi5jb20vdGVsZXhlYy90ZWxleGVjL2dlbi90ZWxleGVjL3YxO3RlbGV4ZWN2MWIGcHJvdG8z", [file_google_protobuf_timestamp, file_google_rpc_status, file_telexec_v1_command, file_telexec_v1_command_service, file_telexec_v1_event_service, file_telexec_v1_session]);
 
 /**
  * SocketRequest is what a client says.
@@ -138,7 +140,7 @@ export type SocketMessage = Message<"telexec.v1.SocketMessage"> & {
   /**
    * Which field of data is set: "chunk", "command", "gap", "output_complete",
    * "ended", "event", "synced", "heartbeat", "execute", "cancel", "signal",
-   * "input", "unsubscribed", "error".
+   * "input", "unsubscribed", "error", "session".
    *
    * @generated from field: string type = 1;
    */
@@ -322,6 +324,14 @@ export type SocketData = Message<"telexec.v1.SocketData"> & {
      */
     value: Status;
     case: "error";
+  } | {
+    /**
+     * A session was opened, has changed or has ended; of a subscription to events.
+     *
+     * @generated from field: telexec.v1.Session session = 15;
+     */
+    value: Session;
+    case: "session";
   } | { case: undefined; value?: undefined };
 };
 

@@ -1,4 +1,4 @@
-package gateway
+package socket
 
 import (
 	"context"
@@ -16,6 +16,9 @@ import (
 	"github.com/telexec/telexec/internal/telemetry"
 )
 
+// requestIDKey is the metadata by which the gRPC server is told the id of a call.
+const requestIDKey = "x-request-id"
+
 const (
 	// maxCalls is how many requests of a socket may be under way, and maxSubscriptions
 	// how many subscriptions it may have.
@@ -32,7 +35,11 @@ func (k *socket) receive(ctx, watching context.Context, kind websocket.MessageTy
 	if k.ends() {
 		return
 	}
-	r, id, err := decodeSocketRequest(k.binary, kind, data)
+	if k.terminal != nil {
+		k.terminal.receive(kind, data)
+		return
+	}
+	r, id, err := decodeRequest(k.binary, kind, data, k.set.o.Unmarshal)
 	if broken, ok := errors.AsType[unreadable](err); ok {
 		k.end(broken.code, "the message cannot be read", broken.why)
 		return
@@ -71,7 +78,7 @@ func (k *socket) take(ctx, watching context.Context, r *telexecv1.SocketRequest)
 		k.fail(message{id: id, answers: true}, err)
 		return
 	}
-	commands := telexecv1.NewCommandServiceClient(k.g.socketConn)
+	commands := telexecv1.NewCommandServiceClient(k.set.o.Conn)
 	switch q := r.GetRequest().(type) {
 	case *telexecv1.SocketRequest_SubscribeOutput:
 		k.settle()
@@ -173,7 +180,7 @@ func answer[Q, A proto.Message](ctx context.Context, k *socket, id, resource str
 // execute starts a command, and subscribes to its output under the same id.
 func (k *socket) execute(ctx, watching context.Context, id string, r *telexecv1.ExecuteRequest) {
 	defer k.finish(id)
-	a, err := telexecv1.NewCommandServiceClient(k.g.socketConn).Execute(k.outgoing(ctx), r)
+	a, err := telexecv1.NewCommandServiceClient(k.set.o.Conn).Execute(k.outgoing(ctx), r)
 	if err != nil {
 		k.mu.Lock()
 		delete(k.subs, id)
@@ -215,7 +222,7 @@ func (k *socket) inOrder(command string, f func()) {
 
 // commandResource names a command as SocketMessage.resource does.
 func commandResource(id string) string {
-	if id = strings.ToValidUTF8(id, "\ufffd"); id == "" || len(id) > maxSocketID {
+	if id = strings.ToValidUTF8(id, "\ufffd"); id == "" || len(id) > maxID {
 		return ""
 	}
 	return "commands/" + id

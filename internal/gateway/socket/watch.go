@@ -1,4 +1,4 @@
-package gateway
+package socket
 
 import (
 	"context"
@@ -58,7 +58,7 @@ type subscription struct {
 }
 
 // errStalled says that a client does not take what it has asked for.
-var errStalled = errors.New("gateway: the client does not read")
+var errStalled = errors.New("socket: the client does not read")
 
 // watch runs a subscription whose id is taken. f follows it to its end, which it tells
 // itself, unless it is a failure.
@@ -97,7 +97,7 @@ func (k *socket) breakOff(w *subscription, told *spb.Status) {
 		k.endWith(websocket.StatusPolicyViolation, "the credentials are over", nil)
 	case code.Code_RESOURCE_EXHAUSTED:
 		k.push(w, m)
-		if w.id == firstOf(k.rule) { // there is nothing else on it
+		if w.id == k.first { // there is nothing else on it
 			k.endWith(websocket.StatusTryAgainLater, "too many, or too often", nil)
 		}
 	default:
@@ -108,7 +108,7 @@ func (k *socket) breakOff(w *subscription, told *spb.Status) {
 // subscribeOutput begins to send the output of a command.
 func (k *socket) subscribeOutput(ctx context.Context, id string, r *telexecv1.StreamOutputRequest) {
 	if r.GetStdoutOffset() > 0 || r.GetStderrOffset() > 0 || r.GetPosition() > 0 {
-		k.g.options.SocketMeter.SocketResumed()
+		k.set.o.Meter.SocketResumed()
 	}
 	resource := commandResource(r.GetCommandId())
 	k.watch(ctx, id, resource, func(ctx context.Context, w *subscription) error {
@@ -121,10 +121,10 @@ func (k *socket) subscribeOutput(ctx context.Context, id string, r *telexecv1.St
 // subscribeEvents begins to send what happens in the service.
 func (k *socket) subscribeEvents(ctx context.Context, id string, r *telexecv1.WatchEventsRequest) {
 	if r.GetAfter() > 0 {
-		k.g.options.SocketMeter.SocketResumed()
+		k.set.o.Meter.SocketResumed()
 	}
 	k.watch(ctx, id, "events", func(ctx context.Context, w *subscription) error {
-		stream, err := telexecv1.NewEventServiceClient(k.g.socketConn).WatchEvents(k.outgoing(ctx), r)
+		stream, err := telexecv1.NewEventServiceClient(k.set.o.Conn).WatchEvents(k.outgoing(ctx), r)
 		for err == nil {
 			var ev *telexecv1.WatchEventsResponse
 			if err = k.waitRoom(ctx, w, 0); err == nil {
@@ -148,6 +148,8 @@ func eventData(ev *telexecv1.WatchEventsResponse) *telexecv1.SocketData {
 		return &telexecv1.SocketData{Data: &telexecv1.SocketData_Event{Event: e.Command}}
 	case *telexecv1.WatchEventsResponse_Synced:
 		return &telexecv1.SocketData{Data: &telexecv1.SocketData_Synced{Synced: e.Synced}}
+	case *telexecv1.WatchEventsResponse_Session:
+		return &telexecv1.SocketData{Data: &telexecv1.SocketData_Session{Session: e.Session}}
 	}
 	return &telexecv1.SocketData{Data: &telexecv1.SocketData_Heartbeat{Heartbeat: &telexecv1.Heartbeat{}}}
 }
@@ -358,7 +360,7 @@ func retryAfter(told *spb.Status) (time.Duration, bool) {
 func (t *outputTail) read(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	stream, err := telexecv1.NewCommandServiceClient(t.k.g.socketConn).StreamOutput(t.k.outgoing(ctx), t.request)
+	stream, err := telexecv1.NewCommandServiceClient(t.k.set.o.Conn).StreamOutput(t.k.outgoing(ctx), t.request)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package gateway
+package socket
 
 import (
 	"context"
@@ -11,9 +11,11 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/code"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/fault"
 )
 
@@ -36,13 +38,14 @@ const (
 // socket is one WebSocket. Its goroutines are the reader, which runs it, the writer,
 // one for each subscription, and one for each call under way.
 type socket struct {
-	g        *Gateway
-	rule     string // of its path
+	set      *Sockets
+	first    string // id of the subscription that its path made; empty: none
 	conn     *websocket.Conn
 	wire     *wire
 	binary   bool                               // it speaks the wire format of protobuf
 	said     metadata.MD                        // for each call
 	until    time.Time                          // the end of the session of its browser; zero: it has none
+	terminal *terminal                          // nil: it is for commands and events
 	late     func() (release func(), err error) // counts a message that is late
 	quiet    time.Duration                      // how long it stays when there is nothing to do
 	farewell string                             // what it is closed with then
@@ -78,31 +81,35 @@ type ending struct {
 // message is one to be written.
 type message struct {
 	id, resource string
-	data         *telexecv1.SocketData
-	version      int64         // SocketMessage.sequence
-	at           time.Time     // when the service said it
-	of           *subscription // nil: of none
-	answers      bool          // a request
-	final        bool          // the last of its subscription
-	size         int           // bytes of output
+	data         *telexecv1.SocketData     // nil: it is a terminal's
+	attach       *telexecv1.AttachResponse // a terminal's
+	version      int64                     // SocketMessage.sequence
+	at           time.Time                 // when the service said it
+	of           *subscription             // nil: of none
+	answers      bool                      // a request
+	final        bool                      // the last of its subscription
+	size         int                       // bytes of output
 }
 
-func newSocket(g *Gateway, rule string) *socket {
+func newSocket(set *Sockets, v Visit) *socket {
 	k := &socket{
-		g: g, rule: rule, quiet: emptyIdle, farewell: "nothing was asked for",
+		set: set, first: v.First.GetId(), said: v.Said, until: v.Until, late: v.Late, quiet: emptyIdle, farewell: "nothing was asked for",
 		wake: make(chan struct{}, 1), answered: make(chan struct{}, 1),
 		subs: make(map[string]*subscription), calls: make(map[string]struct{}), inputs: make(map[string][]func()),
 		closed: websocket.StatusAbnormalClosure,
 	}
-	if rule == streamRule {
+	if v.First.GetSubscribeOutput() != nil {
 		k.quiet, k.farewell = endedIdle, "the command has ended"
+	}
+	if v.Terminal != "" {
+		k.terminal = newTerminal(k, v.Terminal)
 	}
 	return k
 }
 
 // run reads until the socket is over, and returns when all it began is done: the
 // calls too, which the loss of a socket does not end.
-func (k *socket) run(ctx context.Context, first *telexecv1.SocketRequest) {
+func (k *socket) run(ctx context.Context, v Visit) {
 	ctx, cut := context.WithCancel(ctx)
 	defer cut()
 	watching, stop := context.WithCancel(ctx)
@@ -115,14 +122,17 @@ func (k *socket) run(ctx context.Context, first *telexecv1.SocketRequest) {
 	k.mu.Unlock()
 	if !k.until.IsZero() {
 		over := time.AfterFunc(time.Until(k.until), func() {
-			k.end(websocket.StatusPolicyViolation, "the credentials are over", signedInUntil(k.until))
+			k.end(websocket.StatusPolicyViolation, "the credentials are over", k.set.o.Over(k.until))
 		})
 		defer over.Stop()
 	}
 	var writer sync.WaitGroup
 	writer.Go(func() { k.write(watching) })
-	if first != nil && k.owe() {
-		k.take(ctx, watching, first)
+	switch {
+	case k.terminal != nil:
+		k.terminal.open(watching)
+	case v.First != nil && k.owe():
+		k.take(ctx, watching, v.First)
 	}
 	for {
 		kind, data, err := k.read(context.WithoutCancel(ctx))
@@ -131,7 +141,7 @@ func (k *socket) run(ctx context.Context, first *telexecv1.SocketRequest) {
 			break
 		}
 		k.hear(true)
-		k.g.options.SocketMeter.SocketReceived(len(data))
+		k.set.o.Meter.SocketReceived(len(data))
 		k.receive(ctx, watching, kind, data)
 	}
 	stop()
@@ -141,7 +151,7 @@ func (k *socket) run(ctx context.Context, first *telexecv1.SocketRequest) {
 	k.mu.Lock()
 	code := k.closed
 	k.mu.Unlock()
-	k.g.options.SocketMeter.SocketClosed(int(code))
+	k.set.o.Meter.SocketClosed(int(code))
 }
 
 // read gives the next message. One that has begun is held in memory until it is there,
@@ -151,17 +161,16 @@ func (k *socket) read(ctx context.Context) (websocket.MessageType, []byte, error
 	if err != nil {
 		return 0, nil, err
 	}
-	late := &lateness{count: k.late}
-	late.giveUp = func() { k.end(websocket.StatusTryAgainLater, "too much is late", late.refused) }
-	counting := time.AfterFunc(lateAfter, late.begin)
-	limit := time.AfterFunc(bodyTimeout, func() {
+	late := &access.Lateness{Count: k.late, GiveUp: func(why error) { k.end(websocket.StatusTryAgainLater, "too much is late", why) }}
+	counting := time.AfterFunc(access.LateAfter, late.Begin)
+	limit := time.AfterFunc(messageTimeout, func() {
 		k.end(websocket.StatusPolicyViolation, "the message did not arrive whole", fault.New(fault.Cancelled, fault.ReasonCallCancelled,
-			"the message did not arrive whole within %s", bodyTimeout).WithHint("Connect again, and send it again; send long input in parts"))
+			"the message did not arrive whole within %s", messageTimeout).WithHint("Connect again, and send it again; send long input in parts"))
 	})
 	data, err := io.ReadAll(r)
 	counting.Stop()
 	limit.Stop()
-	_ = late.end() // which the client was told
+	_ = late.End() // which the client was told
 	return kind, data, err
 }
 
@@ -197,7 +206,7 @@ func (k *socket) endWith(code websocket.StatusCode, reason string, told *spb.Sta
 	}
 	k.ending, k.closed = &ending{code, reason}, code
 	if told != nil {
-		k.urgent = append(k.urgent, message{data: errorData(told), at: time.Now()})
+		k.urgent = append(k.urgent, k.failure(message{at: time.Now()}, told))
 	}
 	if k.stop != nil {
 		k.stop()
@@ -211,7 +220,7 @@ func (k *socket) endWith(code websocket.StatusCode, reason string, told *spb.Sta
 
 // goAway ends the socket because the service stops.
 func (k *socket) goAway() {
-	k.end(websocket.StatusGoingAway, "the service is shutting down", errSocketDrain())
+	k.end(websocket.StatusGoingAway, "the service is shutting down", errDrain())
 }
 
 // cut ends the socket and its calls at once.
@@ -306,11 +315,17 @@ func (k *socket) ping(ctx context.Context) {
 
 // problem gives a failure as it is told.
 func (k *socket) problem(err error) *spb.Status {
-	httpStatus, body := k.g.options.Problem(err)
-	if failedHere(httpStatus, err) {
-		k.g.options.Logger.Error("a request on a WebSocket failed in the gateway", "error", err)
+	return k.set.o.Problem(err)
+}
+
+// failure makes of m what tells of a failure.
+func (k *socket) failure(m message, told *spb.Status) message {
+	if k.terminal != nil {
+		m.attach = &telexecv1.AttachResponse{Time: timestamppb.Now(), Response: &telexecv1.AttachResponse_Error{Error: told}}
+	} else {
+		m.data = errorData(told)
 	}
-	return body
+	return m
 }
 
 func errorData(body *spb.Status) *telexecv1.SocketData {
@@ -468,12 +483,15 @@ func (k *socket) took(m *message) {
 
 // put writes a message; false: the connection is gone.
 func (k *socket) put(ctx context.Context, m message) bool {
-	told := &telexecv1.SocketMessage{
-		Type: typeOf(m.data), Version: 1, Resource: m.resource, Sequence: m.version, Id: m.id, Time: timestamppb.Now(), Data: m.data,
+	var told proto.Message = m.attach
+	if m.attach == nil {
+		told = &telexecv1.SocketMessage{
+			Type: typeOf(m.data), Version: 1, Resource: m.resource, Sequence: m.version, Id: m.id, Time: timestamppb.Now(), Data: m.data,
+		}
 	}
 	kind, p, err := encode(takeRoom(), k.binary, told)
 	if err != nil { // text that is no UTF-8; nothing of ours
-		k.g.options.Logger.Error("a message of a WebSocket cannot be encoded", "type", told.GetType(), "error", err)
+		k.set.o.Logger.Error("a message of a WebSocket cannot be encoded", "type", typeOf(m.data), "error", err)
 		return false
 	}
 	size := len(p)
@@ -482,13 +500,13 @@ func (k *socket) put(ctx context.Context, m message) bool {
 	if err != nil {
 		return false
 	}
-	m.data, told, p = nil, nil, nil // not to be held while nobody reads
+	m.data, m.attach, told, p = nil, nil, nil, nil // not to be held while nobody reads
 	n, err := k.wire.flush()
 	if err != nil {
 		return false
 	}
 	k.wrote(n)
-	k.g.options.SocketMeter.SocketSent(size, time.Since(m.at))
+	k.set.o.Meter.SocketSent(size, time.Since(m.at))
 	if m.answers {
 		k.mu.Lock()
 		k.pending--
