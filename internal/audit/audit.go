@@ -32,6 +32,10 @@ const (
 	CommandCancel   Kind = "command.cancel"   // somebody asked to end it
 	CommandSignal   Kind = "command.signal"   // somebody sent it a signal
 	CommandInput    Kind = "command.input"    // somebody wrote to its standard input
+	SessionOpened   Kind = "session.opened"   // a shell was started on a host
+	SessionTyped    Kind = "session.typed"    // somebody began to type in it
+	SessionKeyboard Kind = "session.keyboard" // the keyboard was taken or handed over; Detail says to whom
+	SessionEnded    Kind = "session.ended"    // Reason says why
 	ApprovalDecided Kind = "approval.decided" // Outcome is the verdict
 	Refused         Kind = "refused"          // a call was refused; Reason says why
 	Login           Kind = "login"            // a browser was given a cookie
@@ -46,6 +50,7 @@ const (
 // Kinds lists all kinds.
 var Kinds = []Kind{
 	CommandAccepted, CommandEnded, CommandCancel, CommandSignal, CommandInput,
+	SessionOpened, SessionTyped, SessionKeyboard, SessionEnded,
 	ApprovalDecided, Refused, Login, Logout, TokenCreated, TokenRevoked,
 	PolicyLoaded, ServiceStarted, ServiceStopped,
 }
@@ -74,6 +79,7 @@ type Entry struct {
 
 	// What.
 	CommandID   string `json:"command_id,omitempty"`
+	Session     string `json:"session,omitempty"` // ULID of the session that it is about, or in which the command runs
 	Host        string `json:"host,omitempty"`
 	Command     string `json:"command,omitempty"` // the line, at most MaxCommand bytes
 	SudoUser    string `json:"sudo_user,omitempty"`
@@ -81,7 +87,7 @@ type Entry struct {
 	Subject     string `json:"subject,omitempty"`      // of other kinds: what was acted on, such as the principal of a token
 
 	// Why it might.
-	Decision string `json:"decision,omitempty"` // allow, deny, require_approval; of ApprovalDecided the approval's state from then on
+	Decision string `json:"decision,omitempty"` // allow, deny, require_approval; "typed" where no rule was asked; of ApprovalDecided the approval's state from then on
 	Rule     string `json:"rule,omitempty"`     // that decided it
 
 	// What came of it.

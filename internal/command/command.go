@@ -112,6 +112,10 @@ type Sudo struct {
 type Spec struct {
 	RequestID        string            // empty: not idempotent
 	Host             string            // name of the host
+	Session          string            // name of the session it runs in; empty: none
+	SessionID        string            // ULID of that
+	SessionOwner     string            // principal that opened it, whose affair the command is too
+	Typed            int64             // it was typed in the session: number of its prompt; 0: it is to be typed
 	Line             string            // shell command line; empty with Argv
 	Argv             []string          // arguments; empty with Line
 	Stdin            []byte            // given at the start
@@ -157,6 +161,9 @@ type Ending struct {
 	TimedOut *CancelReport
 	// Truncation tells what the host could not keep of the output; nil: nothing.
 	Truncation *Truncation
+	// Completion is how the end was recognised; empty: by an exit status. ByPrompt and
+	// BySilence know of no exit code.
+	Completion Completion
 }
 
 // Progress is what the output says about the command's progress. What was seen last
@@ -267,6 +274,10 @@ type Command struct {
 	Rule  string // of the policy that let it in; empty: it came before there was one
 	Gated bool   // a rule wants it approved before it runs
 
+	// SessionOffset is where its output begins in that of its session, -1 until that is
+	// known; 0 without a session.
+	SessionOffset int64
+
 	Node  string // node that owns it; empty while queued
 	Fence int64  // grows with every change of owner
 }
@@ -277,9 +288,9 @@ func (c *Command) CommandLine() string { return c.Spec.CommandLine() }
 // Ended reports whether it has ended.
 func (c *Command) Ended() bool { return c.State.Ended() }
 
-// StdinOpen reports whether Input can still write to it.
+// StdinOpen reports whether Input can still write to it: in a session that is to type.
 func (c *Command) StdinOpen() bool {
-	return !c.Ended() && !c.StdinClosed && (c.Spec.StdinOpen || c.Spec.Pty != nil)
+	return !c.Ended() && !c.StdinClosed && (c.Spec.StdinOpen || c.Spec.Pty != nil || c.Spec.SessionID != "")
 }
 
 // Duration is how long it ran, or has run until now.

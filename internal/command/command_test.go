@@ -2,6 +2,7 @@ package command_test
 
 import (
 	"bytes"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -122,6 +123,20 @@ func set(t *testing.T, v reflect.Value) {
 	}
 }
 
+// What was asked for before there were sessions has the hash it had: it is stored, and
+// a repeated request is held against it.
+func TestContentHashIsStable(t *testing.T) {
+	for want, s := range map[string]command.Spec{
+		"6798deb8": {Host: "web1", Line: "uname -a"},
+		"1d4f157b": {Host: "web1", Argv: []string{"id"}, Env: map[string]string{"A": "1"}, Sudo: &command.Sudo{User: "root"},
+			Redact: []secret.Text{secret.New("hush")}, Timeout: time.Minute},
+	} {
+		if got := fmt.Sprintf("%x", s.ContentHash()[:4]); got != want {
+			t.Errorf("%+v has the hash %s, want %s", s, got, want)
+		}
+	}
+}
+
 // What stands where does count: the same bytes spread otherwise are another
 // request, and the order of a map is not part of it.
 func TestContentHashBorders(t *testing.T) {
@@ -130,6 +145,8 @@ func TestContentHashBorders(t *testing.T) {
 		{Host: "a", Line: "b"}, {Host: "ab"},
 		{Env: map[string]string{"a": "b"}}, {Labels: map[string]string{"a": "b"}}, {Env: map[string]string{"a": "", "b": ""}}, {Env: map[string]string{"ab": ""}},
 		{Sudo: &command.Sudo{}}, {Sudo: &command.Sudo{User: "root"}}, {Sudo: &command.Sudo{NeedsPassword: true}},
+		{Session: "build"}, {SessionID: "build"}, {Session: "bui", SessionID: "ld"}, {Typed: 1}, {Session: "build", Typed: 1},
+		{Sudo: &command.Sudo{User: "build"}, Redact: make([]secret.Text, 1)}, {Host: "build"},
 	}
 	seen := map[string]int{}
 	for i, s := range different {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash"
 	"maps"
+	"math"
 	"slices"
 )
 
@@ -35,6 +36,11 @@ func (s *Spec) ContentHash() []byte {
 	if len(s.Redact) > 0 || s.SecretsLost { // else the hashes of those before there was any would be others
 		h.numbers(uint64(len(s.Redact)))
 		h.bools(s.SecretsLost)
+	}
+	if s.Session != "" || s.SessionID != "" || s.SessionOwner != "" || s.Typed != 0 { // for the same reason
+		h.numbers(math.MaxUint64) // no length and no count is so large: nothing else ends like this
+		h.strings(s.Session, s.SessionID, s.SessionOwner)
+		h.numbers(uint64(s.Typed))
 	}
 	return h.Sum(nil)
 }

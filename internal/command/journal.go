@@ -32,6 +32,7 @@ type Filter struct {
 	Host      string
 	Origin    Origin
 	Principal string
+	Session   string   // ULID of a session
 	Visible   *Visible // nil: whatever there is
 	Labels    map[string]string
 	From, To  time.Time // creation time, From inclusive, To exclusive
@@ -39,8 +40,8 @@ type Filter struct {
 	Limit     int       // at most so many; 0 means no limit
 }
 
-// Visible bounds a list to what a caller may see: what is the principal's own, and
-// what is on these hosts.
+// Visible bounds a list to what a caller may see: what is the principal's own, or runs
+// in a session of it (Spec.SessionOwner), and what is on these hosts.
 type Visible struct {
 	Principal string
 	Hosts     []string
@@ -52,13 +53,14 @@ type Retention struct {
 	Now         time.Time
 	TrimAfter   time.Duration        // output of commands that ended so long ago is cut …
 	TrimTo      int64                // … to its last so many bytes per stream
-	DeleteAfter time.Duration        // commands that ended so long ago are deleted
-	Batch       int                  // at most so many commands in one go
+	DeleteAfter time.Duration        // commands and sessions that ended so long ago are deleted
+	Batch       int                  // at most so many of them in one go
 	InUse       func(id string) bool // watched now: leave it for the next round; nil: none
 }
 
 // Retained is what a retention round did.
 type Retained struct {
-	Trimmed, Deleted int
+	Trimmed, Deleted int  // commands
+	Sessions         int  // deleted
 	More             bool // Batch was reached; call again
 }

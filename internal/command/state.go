@@ -10,7 +10,7 @@ const (
 	Starting         State = "STARTING"          // → Running, Queued, Completed, Failed, Cancelled, TimedOut, Lost
 	Running          State = "RUNNING"           // → Completed, Failed, Cancelled, TimedOut, Lost
 
-	Completed State = "COMPLETED" // end: ran to its own end, exit code known
+	Completed State = "COMPLETED" // end: ran to its own end; exit code known, but by prompt or silence
 	Failed    State = "FAILED"    // end: could not start, or a signal that no cancel or timeout sent
 	Cancelled State = "CANCELLED" // end: by us, processes proven gone
 	TimedOut  State = "TIMED_OUT" // end: its timeout passed
@@ -54,7 +54,7 @@ const (
 	Unclaim      Event = "unclaim"       // the slot was given back before anything reached the host
 	Start        Event = "start"         // the host has started it
 	StartFail    Event = "start_fail"    // it could not start
-	Exited       Event = "exited"        // the host reported an exit code
+	Exited       Event = "exited"        // the host reported an exit code, or its session that it is over
 	Killed       Event = "killed"        // a signal ended it that was not our proven cancel or timeout, or it turned out that it never began
 	CancelledEnd Event = "cancelled_end" // ended by our cancel, proven
 	Timeout      Event = "timeout"       // ended for its timeout

@@ -19,7 +19,7 @@ var meaning = map[command.State]string{
 	command.Queued:           "accepted and stored; waits for a slot on its host or in the service",
 	command.Starting:         "has a slot; the service is connecting to the host and starting it",
 	command.Running:          "the host has started it",
-	command.Completed:        "it ran to its own end: the exit code is known, zero or not",
+	command.Completed:        "it ran to its own end: the exit code is known, zero or not, unless only a prompt or silence in a session told that end",
 	command.Failed:           "it could not start, or a signal ended it that is not part of a cancel or a timeout; the reason says which",
 	command.Cancelled:        "cancelled through this service",
 	command.TimedOut:         "its timeout passed and it was ended for that",

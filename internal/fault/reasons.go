@@ -49,6 +49,22 @@ const (
 	ReasonUnknownToken      = "UNKNOWN_TOKEN"      // no API key of that name
 	ReasonTokenNameTaken    = "TOKEN_NAME_TAKEN"   // there is an API key of that name
 
+	// Of sessions.
+	ReasonSessionExists    = "SESSION_EXISTS"     // an open session has the name
+	ReasonSessionEnded     = "SESSION_ENDED"      // it is over
+	ReasonSessionBusy      = "SESSION_BUSY"       // another command runs in it
+	ReasonTooManySessions  = "TOO_MANY_SESSIONS"  // too many are open
+	ReasonTypingNotAllowed = "TYPING_NOT_ALLOWED" // the caller's roles do not allow to type
+	ReasonKeyboardTaken    = "KEYBOARD_TAKEN"     // somebody else has the keyboard
+	ReasonUnknownViewer    = "UNKNOWN_VIEWER"     // nobody of this id is attached
+	ReasonNoKeeper         = "NO_KEEPER"          // the host does not have what was to keep the shell
+	ReasonNotRecorded      = "NOT_RECORDED"       // there is no recording
+	ReasonSessionGone      = "SESSION_GONE"       // the host does not have the shell any more
+	ReasonShellExited      = "SHELL_EXITED"       // the shell ended by itself
+	ReasonSessionClosed    = "SESSION_CLOSED"     // somebody closed it
+	ReasonIdleTimeout      = "IDLE_TIMEOUT"       // nothing happened in it for too long
+	ReasonLifetimeOver     = "LIFETIME_OVER"      // it was open for as long as it may be
+
 	// Of secrets.
 	ReasonSecretTooShort  = "SECRET_TOO_SHORT"  // redacting it would mask ordinary text
 	ReasonSecretsTooLarge = "SECRETS_TOO_LARGE" // too much to redact
