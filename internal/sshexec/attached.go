@@ -14,6 +14,7 @@ import (
 
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 	"github.com/telexec/telexec/internal/inventory"
 )
 
@@ -344,10 +345,6 @@ func (p *attached) deliver(s command.Stream, data []byte) {
 	}
 }
 
-// lostWithin is how long the end of a channel may come before the news that its
-// whole connection is dead.
-const lostWithin = 500 * time.Millisecond
-
 // attend takes the host's requests until the channel ends, waits for the
 // streams, and settles how it all ended.
 func (p *attached) attend(ctx context.Context) {
@@ -438,7 +435,7 @@ const (
 
 // lostCause is why the connection is dead, nil where that is not known.
 func (p *attached) lostCause() error {
-	if lost(p.ses) {
+	if hostshell.Lost(p.ses) {
 		return p.ses.Err()
 	}
 	return nil
@@ -483,7 +480,7 @@ func (p *attached) incomplete(cause error, why string) error {
 // for which SSH has no name SIG@openssh.com.
 func signalName(s string) string {
 	s = strings.TrimPrefix(s, "SIG")
-	if s == "" || s[0] == '@' || len(s) > 64 || !printable(s) {
+	if s == "" || s[0] == '@' || len(s) > 64 || !hostshell.Printable(s) {
 		return "UNKNOWN"
 	}
 	return s

@@ -6,6 +6,7 @@ import (
 
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 )
 
 // conclude settles the end from the host's words about it: "exit 0 o=17". In
@@ -60,7 +61,7 @@ func (d *durable) conclude(how string) {
 		d.begun(identity{boot: "-", start: "-"})
 	}
 	if len(d.report) > 0 {
-		if r, err := parseReport(d.report); err == nil {
+		if r, err := hostshell.ParseReport(d.report); err == nil {
 			end.TimedOut = &r
 		}
 	}
@@ -128,7 +129,7 @@ func truncation(words []string) *command.Truncation {
 	cut := false
 	for _, w := range words {
 		name, value, _ := strings.Cut(w, "=")
-		n, ok := number(value)
+		n, ok := hostshell.Number(value)
 		if !ok {
 			continue
 		}
@@ -147,6 +148,6 @@ func truncation(words []string) *command.Truncation {
 
 // small reads an exit code.
 func small(s string) (int, bool) {
-	n, ok := number(s)
+	n, ok := hostshell.Number(s)
 	return int(n), ok && n <= 255
 }

@@ -85,8 +85,8 @@
 //
 // SSH's own signal requests are refused for root logins, reach only some of the
 // processes, and prove nothing. Cancel and Signal therefore go over a second
-// channel, as a script on the standard input of /bin/sh (remote/identity.sh with
-// remote/ladder.sh or remote/signal.sh). It first makes sure that the pid still
+// channel, as a script on the standard input of /bin/sh (identity.sh with
+// ladder.sh, both of hostshell, or with remote/signal.sh). It first makes sure that the pid still
 // is the process that was started (boot id, start time). The ladder then lists
 // the whole tree, that is the members of the session and of the group, all that
 // carry TELEXEC_ID in their environment, all that were seen before, and all

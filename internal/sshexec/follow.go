@@ -15,6 +15,7 @@ import (
 
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 )
 
 // Times of a follower.
@@ -23,9 +24,8 @@ const (
 	goAfter    = 10 * time.Millisecond // then it comes: most short commands have ended by then
 	wordsIn    = 2 * time.Second       // the last words come so soon behind the record
 	partingIn  = 5 * time.Second       // how long cleaning up may take
-	partedIn   = 100 * time.Millisecond
-	collectIn  = time.Hour // how long an ended run's channel is kept for that
-	maxRefusal = 1024      // bytes of what sudo says that are told
+	collectIn  = time.Hour             // how long an ended run's channel is kept for that
+	maxRefusal = 1024                  // bytes of what sudo says that are told
 )
 
 // followed is what became of one attempt to follow.
@@ -330,7 +330,7 @@ func (s *session) greet(word, rest string) {
 			d.came = int64(len(d.run.Spec.Stdin))
 		}
 	case "live":
-		if n, ok := number(rest); ok {
+		if n, ok := hostshell.Number(rest); ok {
 			d.came = max(d.came, n) // the answer to an Input may have overtaken it
 		}
 	case "final":
@@ -362,7 +362,7 @@ func (s *session) over(ctx context.Context) followed {
 	asking, cancel := context.WithTimeout(ctx, aliveWithin)
 	defer cancel()
 	if s.ses.Alive(asking) != nil {
-		if lost(s.ses) {
+		if hostshell.Lost(s.ses) {
 			return followed{err: s.ses.Err()}
 		}
 		return followed{}
@@ -434,32 +434,13 @@ func (d *durable) unfound(word string) *fault.Error {
 // read reads both streams to their end.
 func (s *session) read() {
 	defer close(s.ended)
-	parted := untilParted(s.ses)
+	parted := hostshell.UntilParted(s.ses)
 	defer parted()
 	s.heard.Store(time.Now().UnixNano())
 	var readers sync.WaitGroup
 	readers.Go(func() { s.carry(command.Stdout, s.ses.Channel) })
 	readers.Go(func() { s.carry(command.Stderr, s.ses.Channel.Stderr()) })
 	readers.Wait()
-}
-
-// untilParted takes the host's requests, and gives what waits, a moment, for the
-// host to have closed the channel. Where both sides close at once, dropbear closes
-// a descriptor of the channel that is opened next.
-func untilParted(ses Session) (wait func()) {
-	parted := make(chan struct{})
-	go func() {
-		ssh.DiscardRequests(ses.Requests)
-		close(parted)
-	}()
-	return func() {
-		timer := time.NewTimer(partedIn)
-		defer timer.Stop()
-		select {
-		case <-parted:
-		case <-timer.C:
-		}
-	}
 }
 
 // carry reads one stream to its end: output to the sink, marks to follow. What
@@ -549,9 +530,9 @@ func parseRun(words string) (identity, bool) {
 	if len(f) < 5 {
 		return identity{}, false
 	}
-	pid, ok1 := number(f[1])
-	group, ok2 := number(f[2])
-	ses, ok3 := number(f[3])
+	pid, ok1 := hostshell.Number(f[1])
+	group, ok2 := hostshell.Number(f[2])
+	ses, ok3 := hostshell.Number(f[3])
 	if !ok1 || !ok2 || !ok3 || pid <= 1 {
 		return identity{}, false
 	}

@@ -2,8 +2,9 @@ package sshexec
 
 import (
 	"bytes"
-	"strconv"
 	"strings"
+
+	"github.com/telexec/telexec/internal/hostshell"
 )
 
 // identity is what tells a process on a host apart from every other one that
@@ -66,12 +67,12 @@ func parseGreeting(line string) (greeting, bool) {
 		}
 	case "started":
 		f := strings.SplitN(rest, " ", 6)
-		if len(f) != 6 || f[3] != "sh" && f[3] != "other" || !printable(rest) || f[4] == "" || f[5] == "" {
+		if len(f) != 6 || f[3] != "sh" && f[3] != "other" || !hostshell.Printable(rest) || f[4] == "" || f[5] == "" {
 			return greeting{}, false
 		}
 		var n [3]int64
 		for i := range n {
-			v, ok := number(f[i])
+			v, ok := hostshell.Number(f[i])
 			if !ok {
 				return greeting{}, false
 			}
@@ -92,22 +93,4 @@ func parseGreeting(line string) (greeting, bool) {
 		return g, true
 	}
 	return greeting{}, false
-}
-
-// number reads a decimal number of digits alone.
-func number(s string) (int64, bool) {
-	if s == "" || len(s) > 18 || strings.Trim(s, "0123456789") != "" {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil
-}
-
-func printable(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
 }

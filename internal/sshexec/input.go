@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 )
 
 // pieceMost is how much of an input is sent at once.
@@ -113,11 +114,11 @@ func (d *durable) sendPiece(ctx context.Context, from int64, piece []byte, eof b
 	}
 	program := newline + inputHead + fmt.Sprintf("nonce=%s dir=%s id=%s fence=%d from=%d size=%d eof=%s; ",
 		nonce, expression(dir), d.run.ID, d.run.Fence, from, len(piece), end) + inputTail
-	lines, err := d.runner.askWith(ctx, d.runner.dialer.OpenFirst, d.run.Host, nonce, shellExec(program), piece)
+	lines, err := hostshell.Ask(ctx, d.runner.dialer.OpenFirst, d.run.Host, nonce, shellExec(program), piece)
 	if err != nil || len(lines) != 1 {
 		return "", 0, err
 	}
 	word, rest, _ := strings.Cut(lines[0], " ")
-	came, _ = number(rest)
+	came, _ = hostshell.Number(rest)
 	return word, came, nil
 }

@@ -4,17 +4,13 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
-	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 	"github.com/telexec/telexec/internal/inventory"
 )
 
@@ -159,7 +155,7 @@ func (r *Runner) climb(ctx context.Context, id string, host inventory.Host, who 
 	if err == nil && len(lines) == 1 && lines[0] == "superseded" {
 		err = superseded(host).WithOp("sshexec.cancel")
 	} else if err == nil {
-		report, err = parseReport(lines)
+		report, err = hostshell.ParseReport(lines)
 		if err != nil {
 			err = noAnswer(host, lines).WithOp("sshexec.cancel")
 		}
@@ -176,100 +172,6 @@ func (r *Runner) climb(ctx context.Context, id string, host inventory.Host, who 
 	return report, err
 }
 
-// parseReport reads the answer of ladder.sh; nothing but exactly one is taken.
-func parseReport(lines []string) (command.CancelReport, error) {
-	bad := errors.New("not an answer of the ladder")
-	if len(lines) == 1 && lines[0] == "rebooted" {
-		return command.CancelReport{Outcome: command.AlreadyEnded, Message: "the host was restarted after the command had started"}, nil
-	}
-	if len(lines) == 0 {
-		return command.CancelReport{}, bad
-	}
-	var r command.CancelReport
-	open := false
-	for _, line := range lines[:len(lines)-1] {
-		if line == "open" {
-			open = true
-			continue
-		}
-		f := strings.SplitN(line, " ", 5)
-		if len(f) != 5 || f[0] != "left" || f[2] == "" || !printable(line) || len(line) > 1024 {
-			return command.CancelReport{}, bad
-		}
-		pid, ok := number(f[1])
-		why, known := whyLeft[f[3]]
-		if !ok || !known {
-			return command.CancelReport{}, bad
-		}
-		what := strings.TrimRight(f[4], " ")
-		r.Left = append(r.Left, command.Process{PID: pid, User: f[2], Command: what[:min(len(what), 256)], Why: why})
-	}
-	f := strings.Split(lines[len(lines)-1], " ")
-	if len(f) != 5 || f[0] != "done" {
-		return command.CancelReport{}, bad
-	}
-	ended, ok1 := number(f[2])
-	left, ok2 := number(f[3])
-	if !ok1 || !ok2 || left < int64(len(r.Left)) || len(r.Left) < int(min(left, maxLeft)) {
-		return command.CancelReport{}, bad
-	}
-	switch f[1] {
-	case "INT", "TERM", "KILL":
-		r.Signal = f[1]
-	case "none":
-	default:
-		return command.CancelReport{}, bad
-	}
-	r.Ended = int(ended)
-	switch {
-	case f[4] == "none":
-		r.Outcome = command.Unproven
-		r.Message = "the host has neither /proc nor ps to show what is left"
-	case left > 0:
-		r.Outcome = command.Left
-		r.Message = fmt.Sprintf("%d of %d processes could not be ended", left, left+ended)
-	case f[4] == "own":
-		r.Outcome = command.Unproven
-		r.Message = "no process of the login user's is left of it"
-	case r.Signal == "":
-		r.Outcome = command.AlreadyEnded
-		r.Message = "there was no process of it any more"
-	default:
-		r.Outcome = command.Gone
-		r.Message = fmt.Sprintf("%s ended %s", r.Signal, processes(ended))
-	}
-	if open && (r.Outcome == command.Gone || r.Outcome == command.AlreadyEnded) {
-		r.Outcome = command.Unproven
-		r.Message += "; but something that cannot be seen still has its output open, which is not waited for"
-	}
-	switch f[4] {
-	case "proc", "none":
-	case "own":
-		r.Message += "; the host shows no processes of others, which it may have started (sudo)"
-	case "ps":
-		r.Message += "; without /proc a process that left the group and lost its parent is not seen"
-	default:
-		return command.CancelReport{}, bad
-	}
-	return r, nil
-}
-
-// maxLeft is how many processes the ladder describes.
-const maxLeft = 50
-
-var whyLeft = map[string]string{
-	"survived":        "it outlived KILL",
-	"forbidden":       "the login user may not signal it",
-	"uninterruptible": "it waits in the kernel and cannot be interrupted",
-}
-
-func processes(n int64) string {
-	if n == 1 {
-		return "1 process"
-	}
-	return strconv.FormatInt(n, 10) + " processes"
-}
-
 func superseded(host inventory.Host) *fault.Error {
 	return fault.New(fault.Aborted, fault.ReasonSuperseded, "another owner has the command on %s by now", host.Name).
 		WithHint("Ask the service that has it")
@@ -281,129 +183,21 @@ func noAnswer(host inventory.Host, lines []string) *fault.Error {
 		With("answer", strconv.Quote(strings.Join(lines, "\n")))
 }
 
-// maxAnswer is the most that is read of an answer.
-const maxAnswer = 1 << 20
-
 // The scripts that signal, behind their values.
 var (
-	signalScript = remoteScript("identity.sh") + remoteScript("signal.sh")
-	ladderScript = remoteScript("identity.sh") + remoteScript("ladder.sh") + "end_all\n"
+	signalScript = hostshell.Identity + remoteScript("signal.sh")
+	ladderScript = hostshell.Identity + hostshell.Ladder + "end_all\n"
 )
-
-// opener is one of the Dialer's methods.
-type opener func(ctx context.Context, host inventory.Host) (Session, error)
 
 // ask runs a script over a channel of its own and gives the lines of its answer.
 // Once sent, the script does not need us any more.
 func (r *Runner) ask(ctx context.Context, host inventory.Host, script string) ([]string, error) {
 	nonce := rand.Text()
-	return r.askWith(ctx, r.dialer.OpenFirst, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+script))
+	return hostshell.Ask(ctx, r.dialer.OpenFirst, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+script))
 }
 
 // askInTurn is ask for what can wait.
 func (r *Runner) askInTurn(ctx context.Context, host inventory.Host, script string) ([]string, error) {
 	nonce := rand.Text()
-	return r.askWith(ctx, r.dialer.Open, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+script))
-}
-
-// askWith is ask for a script that is in exec and has stdin, over a channel that
-// open gives. dropbear now and then closes one that it has just opened: then there
-// is another.
-func (r *Runner) askWith(ctx context.Context, open opener, host inventory.Host, nonce, exec string, stdin []byte) (lines []string, err error) {
-	for range 3 {
-		if lines, err = r.askOnce(ctx, open, host, nonce, exec, stdin); !errors.Is(err, errUnasked) || ctx.Err() != nil {
-			break
-		}
-	}
-	return lines, err
-}
-
-func (r *Runner) askOnce(ctx context.Context, open opener, host inventory.Host, nonce, exec string, stdin []byte) ([]string, error) {
-	ses, err := open(ctx, host)
-	if err != nil {
-		return nil, err
-	}
-	type result struct {
-		answer []byte
-		err    error
-	}
-	results := make(chan result, 1) // the one result
-	go func() {
-		defer ses.Close()
-		answer, err := converse(ses, exec, stdin)
-		results <- result{answer, err}
-	}()
-	var res result
-	select {
-	case res = <-results:
-	case <-ctx.Done():
-		go ses.Close() // which may wait for a connection that takes nothing
-		return nil, fault.Wrap(context.Cause(ctx), fault.DeadlineExceeded, fault.ReasonSignalFailed,
-			"%s did not answer in time", host.Name).WithOp("sshexec.ask")
-	}
-	lines := answerLines(nonce, string(res.answer))
-	if res.err != nil || len(lines) == 0 {
-		if lost(ses) {
-			return nil, fault.Wrap(errors.Join(ses.Err(), res.err), fault.Unavailable, fault.ReasonConnectionLost,
-				"the connection to %s was lost before it answered", host.Name).WithOp("sshexec.ask")
-		}
-		if res.err != nil {
-			return nil, fault.Wrap(res.err, fault.Unavailable, fault.ReasonSignalFailed,
-				"%s refuses to run the script that signals", host.Name).WithOp("sshexec.ask")
-		}
-	}
-	return lines, nil
-}
-
-// lost reports whether the connection is dead, the news of which may come a
-// little later than the end of its channels.
-func lost(ses Session) bool {
-	timer := time.NewTimer(lostWithin)
-	defer timer.Stop()
-	select {
-	case <-ses.Lost:
-		return true
-	case <-timer.C:
-		return false
-	}
-}
-
-// errUnasked is that of a channel which the host has closed without an answer to
-// the exec request.
-var errUnasked = errors.New("the host closed the channel before it ran anything")
-
-// converse has the login shell run exec with stdin, and reads its output to the end.
-func converse(ses Session, exec string, stdin []byte) ([]byte, error) {
-	parted := untilParted(ses)
-	go io.Copy(io.Discard, ses.Channel.Stderr())
-	ok, err := ses.Channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{exec}))
-	if errors.Is(err, io.EOF) {
-		return nil, errUnasked
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, errors.New("exec request refused")
-	}
-	// A script may answer without having read all of it.
-	go func() {
-		ses.Channel.Write(stdin)
-		ses.Channel.CloseWrite()
-	}()
-	answer, err := io.ReadAll(io.LimitReader(ses.Channel, maxAnswer))
-	parted()
-	return answer, err
-}
-
-// answerLines picks the lines that bear the nonce, and takes it off; login files
-// may have talked before and between.
-func answerLines(nonce, answer string) []string {
-	var lines []string
-	for line := range strings.Lines(answer) {
-		if _, said, ok := strings.Cut(line, "telexec:"+nonce+": "); ok && strings.HasSuffix(said, "\n") {
-			lines = append(lines, said[:len(said)-1])
-		}
-	}
-	return lines
+	return hostshell.Ask(ctx, r.dialer.Open, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+script))
 }

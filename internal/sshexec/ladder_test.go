@@ -2,7 +2,6 @@ package sshexec
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 	"github.com/telexec/telexec/internal/test/sshtest"
 	"github.com/telexec/telexec/internal/test/testenv"
 )
@@ -282,7 +282,7 @@ func TestLadderWithoutProc(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		report, err := parseReport(lines)
+		report, err := hostshell.ParseReport(lines)
 		want := map[string]command.Outcome{"ps": command.Gone, "none": command.Unproven}[how]
 		if err != nil || report.Outcome != want {
 			t.Errorf("%s: %q: %+v, %v", how, lines, report, err)
@@ -325,13 +325,13 @@ func TestScriptsInEveryShell(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%s: %v", script, err)
 				}
-				return answerLines("n", string(answer))
+				return hostshell.Lines("n", string(answer))
 			}
 			if got := ask(signalScript, "signal", "CONT", "tty", "no"); strings.Join(got, "|") != "sent" {
 				t.Errorf("signal: %q", got)
 			}
 			got := ask(ladderScript, "grace_int", "5", "grace_term", "50")
-			report, err := parseReport(got)
+			report, err := hostshell.ParseReport(got)
 			if err != nil || report.Outcome != command.Gone || report.Signal != "TERM" || report.Ended < 3 {
 				t.Errorf("ladder: %q: %+v, %v", got, report, err)
 			}
@@ -376,48 +376,6 @@ func TestCancelWhenTheHostDoesNotAnswer(t *testing.T) {
 	}
 }
 
-func TestParseReport(t *testing.T) {
-	for _, c := range []struct {
-		lines   string
-		outcome command.Outcome // empty: refused
-	}{
-		{"done INT 3 0 proc", command.Gone},
-		{"done KILL 1 0 own", command.Unproven},
-		{"done none 0 0 own", command.Unproven},
-		{"left 7 root survived a\ndone KILL 1 1 own", command.Left},
-		{"done TERM 1 0 ps", command.Gone},
-		{"done KILL 1 0 none", command.Unproven},
-		{"done none 0 0 proc", command.AlreadyEnded},
-		{"rebooted", command.AlreadyEnded},
-		{"left 7 root survived a b c\ndone KILL 1 1 proc", command.Left},
-		{"left 7 root uninterruptible [x]\nleft 8 root forbidden -\ndone KILL 1 2 proc", command.Left},
-		{"", ""},
-		{"done", ""},
-		{"done INT 3 0", ""},
-		{"done INT 3 0 proc x", ""},
-		{"done INT x 0 proc", ""},
-		{"done INT 1 -1 proc", ""},
-		{"done HUP 1 0 proc", ""},
-		{"done INT 1 0 magic", ""},
-		{"done KILL 1 1 proc", ""},
-		{"left 7 root survived a\ndone KILL 1 0 proc", ""},
-		{"left x root survived a\ndone KILL 1 1 proc", ""},
-		{"left 7 root magic a\ndone KILL 1 1 proc", ""},
-		{"left 7 root\ndone KILL 1 1 proc", ""},
-		{"rebooted\ndone INT 1 0 proc", ""},
-		{"done INT 1 0 proc\ndone INT 1 0 proc", ""},
-	} {
-		var lines []string
-		if c.lines != "" {
-			lines = strings.Split(c.lines, "\n")
-		}
-		report, err := parseReport(lines)
-		if (err != nil) != (c.outcome == "") || report.Outcome != c.outcome {
-			t.Errorf("%q: %+v, %v", c.lines, report, err)
-		}
-	}
-}
-
 func TestGraces(t *testing.T) {
 	for grace, want := range map[time.Duration][2]int64{
 		-time.Second: {0, 0}, 0: {0, 0}, 10 * time.Millisecond: {0, 1}, 20 * time.Millisecond: {1, 1},
@@ -427,36 +385,6 @@ func TestGraces(t *testing.T) {
 			t.Errorf("%v: %d, %d, want %v", grace, a, b, want)
 		}
 	}
-}
-
-func TestAnswerLines(t *testing.T) {
-	got := answerLines("n", "Welcome\ntelexec:x: done\nno end of line telexec:n: left 1 a b c\n\x00telexec:n: done\ntelexec:n: cut")
-	if fmt.Sprintf("%q", got) != `["left 1 a b c" "done"]` {
-		t.Errorf("%q", got)
-	}
-}
-
-func FuzzParseReport(f *testing.F) {
-	f.Add("done INT 3 0 proc")
-	f.Add("left 7 root survived a b c\ndone KILL 1 1 proc")
-	f.Add("rebooted")
-	f.Fuzz(func(t *testing.T, s string) {
-		r, err := parseReport(strings.Split(s, "\n"))
-		if err != nil {
-			return
-		}
-		if (r.Outcome == command.Left) != (len(r.Left) > 0) || r.Ended < 0 || r.Message == "" {
-			t.Errorf("%q: %+v", s, r)
-		}
-		if r.Outcome == command.Gone && !strings.Contains(s, "done") {
-			t.Errorf("%q proves nothing", s)
-		}
-		for _, p := range r.Left {
-			if len(p.Command) > 256 || p.Why == "" {
-				t.Errorf("%q: %+v", s, p)
-			}
-		}
-	})
 }
 
 // forced makes a server on which a shell command sees every request first; it

@@ -6,26 +6,14 @@ import (
 	"strings"
 
 	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/hostshell"
 )
 
 //go:embed remote/*.sh
 var remote embed.FS
 
-// remoteScript gives an embedded script without its comments and blank lines.
-func remoteScript(name string) string {
-	b, err := remote.ReadFile("remote/" + name)
-	if err != nil {
-		panic(err) // the name of an embedded file is a constant of this package
-	}
-	var s strings.Builder
-	for line := range strings.Lines(string(b)) {
-		if t := strings.TrimSpace(line); t == "" || t[0] == '#' {
-			continue
-		}
-		s.WriteString(line)
-	}
-	return s.String()
-}
+// remoteScript gives an embedded script as a host is given it.
+func remoteScript(name string) string { return hostshell.Script(remote, "remote/"+name) }
 
 // attachedHead and attachedTail are the script of attached runs, in one line each.
 var attachedHead, attachedTail = oneLine("attached.sh", "become.sh")
@@ -105,36 +93,6 @@ func plain(text string) bool {
 	return true
 }
 
-// word quotes s so that every login shell reads it as one word: sh and its
-// kin, fish and csh agree on single quotes around anything but the single quote
-// itself, the backslash (special there in fish) and "!" (history in csh), and
-// on a backslash before one of those outside quotes. s has no line end: csh
-// cannot quote one the way sh does.
-func word(s string) string {
-	var b strings.Builder
-	b.Grow(len(s) + len(s)/8 + 2)
-	quoted := false
-	for i := range len(s) {
-		c := s[i]
-		bare := c == '\'' || c == '\\' || c == '!'
-		if bare == quoted {
-			b.WriteByte('\'')
-			quoted = !quoted
-		}
-		if bare {
-			b.WriteByte('\\')
-		}
-		b.WriteByte(c)
-	}
-	if quoted {
-		b.WriteByte('\'')
-	}
-	if len(s) == 0 {
-		return "''"
-	}
-	return b.String()
-}
-
 // maxExec is the longest exec request that a host takes: it becomes one argument
 // of the login shell, of which Linux allows 128 KiB (MAX_ARG_STRLEN, with NUL).
 const maxExec = 128<<10 - 1
@@ -153,7 +111,7 @@ func request(program string, private, pty, direct bool) (exec, stdin string, ok 
 		if direct {
 			return program
 		}
-		return "exec /bin/sh -c " + word(program)
+		return "exec /bin/sh -c " + hostshell.Word(program)
 	}
 	if !private || pty {
 		if exec = become(program); len(exec) <= maxExec {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/hostshell"
 )
 
 // interpreters are the shells here that may stand behind /bin/sh.
@@ -47,7 +48,7 @@ func TestExpression(t *testing.T) {
 		program.WriteString("printf '%s\\0' " + expression(text) + "; ")
 		want.WriteString(text + "\x00")
 	}
-	if !printable(strings.ReplaceAll(program.String(), "\t", "")) {
+	if !hostshell.Printable(strings.ReplaceAll(program.String(), "\t", "")) {
 		t.Error("not printable")
 	}
 	for _, shell := range interpreters(t) {
@@ -66,12 +67,12 @@ func TestWord(t *testing.T) {
 	var words, want strings.Builder
 	for _, text := range nasty {
 		if plain(text) && !strings.Contains(text, "\n") {
-			words.WriteString(" " + word(text))
+			words.WriteString(" " + hostshell.Word(text))
 			want.WriteString(text + "\n")
 		}
 	}
 	for _, shell := range loginShells(t) {
-		out, err := exec.Command(shell[0], append(shell[1:], "-c", "exec /bin/sh -c "+word(`printf "%s\n" "$@"`)+" x"+words.String())...).CombinedOutput()
+		out, err := exec.Command(shell[0], append(shell[1:], "-c", "exec /bin/sh -c "+hostshell.Word(`printf "%s\n" "$@"`)+" x"+words.String())...).CombinedOutput()
 		if err != nil || string(out) != want.String() {
 			t.Errorf("%v: %v\n%q, want\n%q", shell, err, out, want.String())
 		}
@@ -199,7 +200,7 @@ func FuzzQuoting(f *testing.F) {
 			return
 		}
 		program := `set -- "${IFS#??}"; set -- "${1%"${1#?}"}"; printf %s ` + expression(text)
-		out, err := exec.Command("/bin/sh", "-c", "exec /bin/sh -c "+word(program)).CombinedOutput()
+		out, err := exec.Command("/bin/sh", "-c", "exec /bin/sh -c "+hostshell.Word(program)).CombinedOutput()
 		if err != nil || string(out) != text {
 			t.Errorf("%q: %q, %v", text, out, err)
 		}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 	"github.com/telexec/telexec/internal/inventory"
 )
 
@@ -114,7 +115,7 @@ func clone(f *fault.Error) *fault.Error {
 // forget has an account asked anew.
 func (r *Runner) forget(host inventory.Host) { r.accounts.Delete(account(host)) }
 
-var probeScript = remoteScript("probe.sh") + "probe\n"
+var probeScript = hostshell.Places + remoteScript("probe.sh") + "probe\n"
 
 func (r *Runner) probe(ctx context.Context, host inventory.Host) (*facts, *fault.Error, error) {
 	// The limit is for the shell: how long reaching the host may take is the dialer's.
@@ -129,7 +130,7 @@ func (r *Runner) probe(ctx context.Context, host inventory.Host) (*facts, *fault
 		return ses, err
 	}
 	nonce := rand.Text()
-	lines, err := r.askWith(asking, open, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+probeScript))
+	lines, err := hostshell.Ask(asking, open, host, nonce, "exec /bin/sh", []byte("nonce="+nonce+"\n"+probeScript))
 	switch {
 	case fault.ReasonOf(err) == fault.ReasonSignalFailed && fault.KindOf(err) != fault.DeadlineExceeded:
 		return nil, notDurable(host, "it runs no /bin/sh for this login"), nil
@@ -182,7 +183,7 @@ func parseFacts(lines []string) (f facts, ok bool) {
 				f.old = append(f.old, value)
 			}
 		case "new_session":
-			if printable(value) {
+			if hostshell.Printable(value) {
 				f.newSession = value
 			}
 		case "follow":
@@ -190,7 +191,7 @@ func parseFacts(lines []string) (f facts, ok bool) {
 				f.follow = value
 			}
 		case "boot":
-			if printable(value) {
+			if hostshell.Printable(value) {
 				f.boot = value
 			}
 		case "has":

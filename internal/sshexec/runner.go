@@ -7,10 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 	"github.com/telexec/telexec/internal/inventory"
 )
 
@@ -26,17 +25,7 @@ type Dialer interface {
 }
 
 // Session is an open session channel and what is to be known of its connection.
-type Session struct {
-	Channel  ssh.Channel
-	Requests <-chan *ssh.Request // from the host; closed with the channel
-	Lost     <-chan struct{}     // closed when the connection is dead
-	Err      func() error        // why it is dead; called once Lost is closed
-	Close    func() error        // closes the channel and gives its place back; may be called twice
-
-	// Alive asks the host for a sign of life over the same connection: nil when it
-	// came, else an error, at the latest when ctx ends. It costs a round trip.
-	Alive func(ctx context.Context) error
-}
+type Session = hostshell.Session
 
 // Options of a Runner. The zero value is ready to use.
 type Options struct {

@@ -11,13 +11,14 @@ import (
 
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 	"github.com/telexec/telexec/internal/inventory"
 )
 
 // The scripts of durable runs.
 var (
 	startingScript = remoteScript("start.sh")
-	timeoutScript  = remoteScript("identity.sh") + remoteScript("ladder.sh") + remoteScript("timeout.sh")
+	timeoutScript  = hostshell.Identity + hostshell.Ladder + remoteScript("timeout.sh")
 	commandHead    = remoteScript("command.sh")
 	becomeTail     = remoteScript("become.sh")
 
@@ -225,7 +226,7 @@ func throughSudo(spec *command.Spec, id string) (login *command.Spec, stdin stri
 func (r *Runner) upload(ctx context.Context, run Run, f *facts) error {
 	nonce := rand.Text()
 	program := uploadHead + fmt.Sprintf("nonce=%s dir=%s id=%s size=%d; ", nonce, expression(f.dirs[0]), run.ID, len(run.Spec.Stdin)) + uploadTail
-	lines, err := r.askWith(ctx, r.dialer.Open, run.Host, nonce, shellExec(newline+program), run.Spec.Stdin)
+	lines, err := hostshell.Ask(ctx, r.dialer.Open, run.Host, nonce, shellExec(newline+program), run.Spec.Stdin)
 	if err != nil {
 		return err
 	}
@@ -245,7 +246,7 @@ func (r *Runner) upload(ctx context.Context, run Run, f *facts) error {
 const newline = `set -- "${IFS#??}"; set -- "${1%"${1#?}"}"; `
 
 // shellExec gives the exec request for a program of one line.
-func shellExec(program string) string { return "exec /bin/sh -c " + word(program) }
+func shellExec(program string) string { return "exec /bin/sh -c " + hostshell.Word(program) }
 
 // Clean removes what the host keeps of runs of which nothing lives and for which
 // through is true; old tells it that nobody has touched one for a week. It gives

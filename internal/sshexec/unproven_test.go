@@ -12,6 +12,7 @@ import (
 
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 	"github.com/telexec/telexec/internal/test/sshtest"
 )
 
@@ -140,7 +141,7 @@ func TestLadderThatCannotSeeAll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		report, err := parseReport(lines)
+		report, err := hostshell.ParseReport(lines)
 		if err != nil || report.Outcome != command.Unproven || !strings.HasSuffix(lines[0], how) {
 			t.Errorf("%s: %q, %+v, %v", how, lines, report, err)
 		}

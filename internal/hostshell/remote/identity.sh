@@ -3,7 +3,8 @@
 #
 # The service sets above, in single quotes:
 #   nonce   begins every line of the answer, so that nothing else can be one
-#   id      value of the marker TELEXEC_ID in the environment of the command
+#   id      value of the marker TELEXEC_ID in the environment of the command; empty:
+#           it is not looked for
 #   pid     of the command; 0 where it never told one
 #   group   its process group, 0 where that is not its own
 #   session its session, 0 where that is not its own

@@ -1,11 +1,12 @@
 # ladder.sh: ends a command and all its processes, and proves it by a list.
 # Behind identity.sh; set above besides: grace_int, grace_term in hundredths of
-# a second (0: leave that rung out).
+# a second (0: leave that rung out), and, where they are not what they are below,
+# soft and spare.
 #
 # The answer: "open" where something that cannot be seen has the output of a
 # durable run open; "left PID USER WHY COMMAND" for each process that could not be
 # ended; then "done SIGNAL ENDED LEFT HOW", where SIGNAL is the strongest that
-# was needed (none, INT, TERM, KILL) and HOW is what the list was made from.
+# was needed (none, INT or HUP, TERM, KILL) and HOW is what the list was made from.
 
 nl='
 '
@@ -13,6 +14,8 @@ seen=
 alive=
 open=
 spools= # of a durable run: what the names of its files begin with
+: "${soft:=INT}" # the signal of the first rung
+: "${spare:=0}"  # processes that are never touched, nor are their descendants for their sake
 
 # list sets alive: "pid:start" of every member of the session or group, of every
 # carrier of the marker, of everything seen before, and of every descendant of
@@ -29,7 +32,7 @@ list() {
   # All goes to awk on its input: as arguments, a large tree would not fit.
   found=$({
     printf 'seen %s\n' $seen
-    [ "$how" = ps ] || $marks grep -lF "TELEXEC_ID=$id" "$proc"/[0-9]*/environ || [ $? -lt 126 ] || exit
+    [ "$how" = ps ] || [ -z "$id" ] || $marks grep -lF "TELEXEC_ID=$id" "$proc"/[0-9]*/environ || [ $? -lt 126 ] || exit
     echo processes
     if [ "$how" = ps ]; then
       LC_ALL=C ps -A -o pid= -o ppid= -o pgid= -o stat= -o lstart=
@@ -37,7 +40,8 @@ list() {
       # With the file in front of each line: a process may have line ends in its name.
       LC_ALL=C grep '' "$proc"/[0-9]*/stat /dev/null
     fi
-  } | LC_ALL=C awk -v how="$how" -v session="$session" -v group="$group" -v self="$$" '
+  } | LC_ALL=C awk -v how="$how" -v session="$session" -v group="$group" -v spare="$spare" -v self="$$" '
+    BEGIN { n = split(spare, part, " "); for (i = 1; i <= n; i++) spared[part[i]] = 1 }
     $1 == "processes" && !all { all = 1; next }
     !all && $1 == "seen" { if ($2 != "" && !($2 in known)) { known[$2] = 1; old[++olds] = $2 }; next }
     !all { n = split($1, part, "/"); marked[part[n-1]] = 1; next }
@@ -54,7 +58,7 @@ list() {
         if (split(rest, f, " ") < 20) next
         state = f[1]; up = f[2]; grp = f[3]; sess = f[4]; born = f[20]
       }
-      if (state == "Z" || state == "X" || pid + 0 <= 1 || pid == self) next
+      if (state == "Z" || state == "X" || pid + 0 <= 1 || pid == self || pid in spared) next
       order[++count] = pid; parent[pid] = up; token[pid] = pid ":" born
       if ((session > 1 && sess == session) || (group > 1 && grp == group) || pid in marked || token[pid] in known) keep[pid] = 1
     }
@@ -149,12 +153,12 @@ climb() {
   used=none
   [ -n "$alive" ] || return
   if [ "$grace_int" -gt 0 ]; then
-    used=INT
+    used=$soft
     # CONT behind it: a stopped process takes its signals only when it goes on.
     if [ "$group" -gt 1 ]; then
-      { to_group INT "$group" && to_group CONT "$group"; } || { to_all INT; to_all CONT; }
+      { to_group "$soft" "$group" && to_group CONT "$group"; } || { to_all "$soft"; to_all CONT; }
     else
-      to_all INT
+      to_all "$soft"
       to_all CONT
     fi
     gone_within "$grace_int" && return

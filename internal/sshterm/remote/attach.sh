@@ -1,0 +1,131 @@
+# attach.sh: starts a keeper with the shell in it, or finds it, and is its client until
+# one of them ends. POSIX sh, a file in the directory of the session. Set in front:
+# nonce, dir, keeper, mode (new, resume), columns, rows.
+#
+# What it says itself are lines that begin with RS and have the nonce: first "started",
+# or why not, and last what has become of the shell: "exit CODE", "gone", or "away"
+# where it goes on without us.
+
+say() { printf '\036telexec:%s: %s\n' "$nonce" "$*"; }
+
+# start_of PID sets started; empty for no such process.
+start_of() {
+  started=
+  if IFS= read -r stat <"/proc/$1/stat"; then
+    set -- ${stat##*")"}
+    case $1 in Z | X) ;; *) started=${20} ;; esac
+  elif [ ! -r /proc/self/stat ]; then
+    set -- $(LC_ALL=C ps -o lstart= -p "$1")
+    started=$*
+  fi
+} 2>/dev/null
+
+# judge sets verdict: lives, exit CODE, gone, rebooted.
+judge() {
+  verdict=gone who=
+  { IFS= read -r who <"$dir/state"; } 2>/dev/null || return
+  set -- $who
+  pid=$1 boot=$4
+  shift 4
+  now=
+  { IFS= read -r now </proc/sys/kernel/random/boot_id; } 2>/dev/null
+  if [ -n "$now" ] && [ "$boot" != - ] && [ "$now" != "$boot" ]; then
+    verdict=rebooted
+    return
+  fi
+  # A shell that has just ended is written down in a moment.
+  tries=0
+  while :; do
+    start_of "$pid"
+    [ -z "$started" ] || [ "$started" != "$*" ] || { verdict=lives; return; }
+    { read -r code <"$dir/exit"; } 2>/dev/null && { verdict="exit $code"; return; }
+    tries=$((tries + 1))
+    [ $tries -lt 25 ] || return
+    sleep 0.02 2>/dev/null || sleep 1
+  done
+}
+
+# From within the directory, for the path of a socket has at most a hundred bytes.
+tmux() { command tmux -u -S tmux -f tmux.conf "$@"; }
+
+create() {
+  # What it keeps bears the mark of the session, but not we, who are there until it ends.
+  export TELEXEC_ID="${dir##*/}"
+  case $keeper in
+  TMUX) tmux new-session -d -s telexec -x "$columns" -y "$rows" /bin/sh "$dir/hold" ;;
+  DTACH) dtach -n "$dir/dtach" -E -z -r winch /bin/sh "$dir/hold" ;;
+  # Short names: the path of a socket has 107 bytes at most.
+  SCREEN) (umask 077 && mkdir -p "$dir/s") && screen -c "$dir/screenrc" -U -dmS t /bin/sh "$dir/hold" ;;
+  esac </dev/null 2>&1 >/dev/null
+}
+
+# keeps: is the keeper there, as far as can be told without it?
+keeps() {
+  case $keeper in
+  TMUX) tmux has-session -t =telexec ;;
+  DTACH) [ -S "$dir/dtach" ] ;;
+  SCREEN) set -- "$dir/s/"*.t && [ -e "$1" ] ;;
+  esac
+} 2>/dev/null
+
+# displaced: has another client come?
+displaced() {
+  { read -r old born <"$dir/client"; } 2>/dev/null && [ "$old" != $$ ]
+}
+
+# displace ends the client that was here before.
+displace() {
+  old=
+  { read -r old born <"$dir/client"; } 2>/dev/null
+  if [ -n "$old" ]; then
+    start_of "$old"
+    [ -z "$started" ] || [ "$started" != "$born" ] || kill -s HUP "-$old" || kill -s HUP -- "-$old" || kill -s HUP "$old"
+  fi 2>/dev/null
+  start_of $$
+  (umask 077 && printf '%s %s\n' $$ "$started" >"$dir/client")
+}
+
+client() {
+  case $keeper in
+  TMUX) tmux -C attach-session -d -t =telexec ;;
+  DTACH) dtach -a "$dir/dtach" -E -z -r winch ;;
+  SCREEN) screen -c "$dir/screenrc" -U -D -r t ;;
+  esac
+}
+
+attach() {
+  cd "$dir" 2>/dev/null || { say gone; return; }
+  export SCREENDIR="$dir/s"
+  unset TMUX TMUX_PANE STY
+  if [ "$mode" = new ]; then
+    rm -f state exit client
+    failure=$(create) || { say failed "${failure:-$keeper did not start}"; return; }
+    tries=0
+    until [ -s state ]; do
+      tries=$((tries + 1))
+      [ $tries -lt 400 ] || { say failed "$keeper runs nothing"; return; }
+      sleep 0.01 2>/dev/null || sleep 1
+    done
+    read -r who <state
+  else
+    judge
+    [ "$verdict" != lives ] || keeps || verdict=gone
+    [ "$verdict" = lives ] || { say "$verdict"; cd / && rm -rf "$dir"; return; }
+  fi
+  displace
+  say started "$who"
+  client 2>/dev/null
+  judge
+  # Where the keeper has died, its shell is about to.
+  rests=0
+  while [ "$verdict" = lives ] && [ $rests -lt 25 ] && ! displaced && ! keeps; do
+    rests=$((rests + 1))
+    sleep 0.02 2>/dev/null || sleep 1
+    judge
+  done
+  case $verdict in
+  lives) say away ;;
+  *) say "$verdict" ;;
+  esac
+}
+attach

@@ -1,0 +1,63 @@
+# probe.sh: what is there for a terminal? POSIX sh, behind places.sh. Set above:
+# nonce; want, the shell that was asked for (empty: the login shell). Each answer is a
+# line "WORD VALUE".
+
+say() { printf 'telexec:%s: %s\n' "$nonce" "$*"; }
+
+# find_shell tells where the shell is, and what it really is: sh is many shells.
+find_shell() {
+  case $want in
+  "") path=${SHELL:-/bin/sh} ;;
+  */*) path=$want ;;
+  *) path=$(command -v "$want") ;;
+  esac
+  case $path in /*) ;; *) say noshell; return ;; esac
+  [ -f "$path" ] && [ -x "$path" ] || { say noshell; return; }
+  real=$(readlink -f "$path")
+  kind=${real:-$path} kind=${kind##*/}
+  case $kind in
+  bash | rbash) kind=bash ;;
+  zsh | zsh[0-9]* | zsh-[0-9]*) kind=zsh ;;
+  fish) ;;
+  dash) ;;
+  busybox | busybox.* | ash) kind=ash ;;
+  yash) ;;
+  csh | tcsh | bsd-csh) kind=csh ;;
+  *)
+    # What is not told by its name tells by its variables.
+    kind=$("$path" -c 'echo "${BASH_VERSION:+bash}${ZSH_VERSION:+zsh}${YASH_VERSION:+yash}:$KSH_VERSION:${kind:-}"' </dev/null)
+    case $kind in
+    bash:* | zsh:* | yash:*) kind=${kind%%:*} ;;
+    *MIRBSD* | *LEGACY*) kind=mksh ;;
+    :?*:) kind=ksh ;;
+    *) kind=sh ;;
+    esac
+    ;;
+  esac
+  say shell "$kind" "$path"
+}
+
+# leaving tells where the host ends whatever a login has started when it leaves.
+leaving() {
+  [ "$(id -u)" != 0 ] || return
+  case $(loginctl show-user -p KillUserProcesses) in *=yes) ;; *) return ;; esac
+  case " $(loginctl show-user -p KillExcludeUsers) " in *[=\ ]"$(id -un)"\ *) return ;; esac
+  case $(loginctl show-user "$(id -un)" -p Linger) in *=yes) return ;; esac
+  say leaving ends
+}
+
+probe() {
+  umask 077
+  first=
+  find_dirs
+  find_shell
+  version=$(tmux -V) && say tmux "$version"
+  command -v dtach >/dev/null && say dtach yes
+  case $(screen --version) in Screen\ version\ [4-9]*) say screen yes ;; esac
+  for tool in awk stty; do
+    command -v $tool >/dev/null && say has $tool
+  done
+  { read -r boot </proc/sys/kernel/random/boot_id; } && say boot "$boot"
+  leaving
+  say probed
+} 2>/dev/null </dev/null
