@@ -1,0 +1,158 @@
+package terminal
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/fault"
+)
+
+// Times of a connection that is lost.
+const (
+	redialLeast = 200 * time.Millisecond // until the shell is looked for again, doubling …
+	redialMost  = 10 * time.Second       // … up to this
+)
+
+// loss is a connection that is lost. It is the owner's.
+type loss struct {
+	since   time.Time // zero: it is there
+	backoff time.Duration
+}
+
+func (s loss) lost() bool { return !s.since.IsZero() }
+
+// noLink is the refusal of what needs the host.
+func (l *live) noLink() error {
+	return fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the service is not connected to the terminal of session %s for now", l.name).
+		WithHint("Try again when the session's connection is CONNECTED").WithRetry(time.Second).With("session", l.id)
+}
+
+// lostLink goes on without a connection where something keeps the shell.
+func (l *live) lostLink(err error) {
+	why, sh := fault.From(err), l.link.shell
+	l.hangUp()
+	l.set.log.Warn("the connection to a session is lost", "session", l.id, "host", l.host.Name, "kept", l.kept(), "error", err)
+	t := &l.turn
+	if p := t.typing; p != nil {
+		t.typing = nil
+		l.run(p, l.begunAt())
+	}
+	if t.cur != nil {
+		l.missOutput(t.cur)
+	}
+	l.say("the connection to %s was lost: %s", l.host.Name, plainText(why.Message, 200))
+	if !l.kept() {
+		l.remains = sh
+		if l.closing != nil {
+			l.finish(l.closing, nil)
+			return
+		}
+		l.finish(&command.Failure{
+			Reason: fault.ReasonConnectionLost, Message: fmt.Sprintf("the connection to %s was lost, and nothing keeps the shell: %s", l.host.Name, why.Message),
+			Hint: "Open the session again; tmux, screen or dtach on the host would have kept it",
+		}, nil)
+		return
+	}
+	if p := t.cur; p != nil && p.run.Link != nil {
+		p.run.Link(why)
+	}
+	l.notIntegrated()
+	t.unsure = true
+	l.unset(quietAlarm)
+	l.unset(silenceAlarm)
+	l.unset(openAlarm)
+	l.loss.since, l.loss.backoff = l.now, 0
+	l.s.Connection = command.Reconnecting
+	l.publish()
+	l.save()
+	l.dial(true)
+}
+
+// notBack takes that the shell could not be taken up again.
+func (l *live) notBack(err error) {
+	why := fault.From(err)
+	switch why.Reason {
+	case fault.ReasonSessionGone, fault.ReasonHostRebooted:
+		end := failure(err)
+		if l.closing != nil {
+			end = l.closing
+		}
+		l.finish(end, nil)
+		return
+	}
+	if away := l.now.Sub(l.loss.since); away >= l.set.limits.ReconnectTimeout {
+		l.finish(&command.Failure{
+			Reason: fault.ReasonConnectionLost, Message: fmt.Sprintf("%s could not be reached for %s: %s", l.host.Name, away.Round(time.Second), why.Message),
+			Hint: "The shell may be there still; look on the host. Open the session again",
+		}, nil)
+		return
+	}
+	l.loss.backoff = min(max(2*l.loss.backoff, redialLeast), redialMost)
+	l.after(redialAlarm, l.loss.backoff)
+}
+
+// back goes on with a shell that was found again.
+func (l *live) back(facts Facts) {
+	l.loss = loss{}
+	// What was on the screen is drawn anew; what was in between is lost.
+	l.append([]byte("\x1bc"))
+	l.append(facts.Redraw)
+	l.screen.Answers() // what it asks was answered before
+	l.rec.mark("the recording was interrupted: the connection was lost")
+	t := &l.turn
+	if p := t.cur; p != nil && p.run.Link != nil {
+		p.run.Link(nil)
+	}
+	t.phase = running
+	if t.cur == nil {
+		t.unsure = true
+	}
+	if t.guessing() {
+		t.printed = true
+		l.watchQuiet()
+	}
+	l.askBack()
+	l.save()
+}
+
+// askBack asks who has the terminal of a shell that was found again: where it is the
+// shell, what ran has ended.
+func (l *live) askBack() {
+	sh, pid := l.link.shell, l.turn.top().pid
+	if pid == 0 {
+		return // prompts tell
+	}
+	l.aside(func(ctx context.Context) func() {
+		ctx, stop := context.WithTimeout(ctx, asideMost)
+		defer stop()
+		fg, err := sh.Foreground(ctx, pid)
+		return func() {
+			t := &l.turn
+			if l.link == nil || l.link.shell != sh || !t.unsure || t.phase != running {
+				return // it was lost again, or a mark has told
+			}
+			switch {
+			case err != nil:
+				l.set.log.Warn("a host did not say who has a terminal", "session", l.id, "host", l.host.Name, "error", err)
+				l.after(redialAlarm, redialMost)
+			case fg.Shell:
+				if t.cur != nil {
+					l.endCommand(t.cur, nil, command.ByPrompt)
+				}
+				l.read()
+			default:
+				t.unsure = false
+				if t.cur == nil {
+					p := newProcess(l, Run{})
+					p.missed = true
+					t.cur = p
+					p.begin(l.now, l.offset())
+					l.missOutput(p)
+					l.publish()
+				}
+			}
+		}
+	})
+}
