@@ -17,8 +17,8 @@ type Action int
 // approval is said by the rule that asked for it.
 const (
 	Look       Action = iota // see a thing, or list: any role
-	Start                    // start a command: operator
-	Act                      // cancel it, send it a signal or input: operator
+	Start                    // start a command, open a session: operator
+	Act                      // cancel or close it, send it a signal or input: operator
 	Administer               // keys, the audit, what is the service's: admin
 )
 
@@ -32,9 +32,9 @@ var allowedBy = map[Action][]Role{
 }
 
 // Thing is something that is looked at or acted on: a command, or what belongs to
-// one.
+// one; a session.
 type Thing struct {
-	What  string // one lower-case word for it: "command"
+	What  string // one lower-case word for it: "command", "session"
 	ID    string
 	Owner string // name of the principal
 	Host  string // that it is on; empty: none
@@ -75,14 +75,23 @@ func (w Wider) covers(host string, labels map[string]string) bool {
 func (w Wider) everywhere() bool { return len(w.Hosts) == 0 && len(w.Labels) == 0 }
 
 // Rights say what callers may do, and with whose things. They are pure and never
-// change; nil is those without any Wider.
+// change; nil is those without any Wider, with operators who may type.
 type Rights struct {
-	wider []Wider
+	wider  []Wider
+	typing []Role // nil: typingDefault
 }
 
-// NewRights gives rights that are wider than each caller's own. It fails with
-// BAD_CONFIG for a role that there is not, or what is no glob.
-func NewRights(wider []Wider) (*Rights, error) {
+// typingDefault are the roles that may type where nobody says which.
+var typingDefault = []Role{RoleOperator}
+
+// NewRights gives rights that are wider than each caller's own. typing are the roles
+// that may type (MayType), besides administrators; without any they are the
+// operators. It fails with BAD_CONFIG for a role that there is not, or what is no
+// glob.
+func NewRights(wider []Wider, typing ...Role) (*Rights, error) {
+	if unknown := unknownRoles(typing); len(unknown) > 0 {
+		return nil, fault.New(fault.Invalid, fault.ReasonBadConfig, "sessions.typing_roles: there is no role %q; the roles are %s", unknown[0], roleList(Roles))
+	}
 	for i, w := range wider {
 		bad := func(format string, args ...any) error {
 			return fault.New(fault.Invalid, fault.ReasonBadConfig, "auth.wider, entry %d: %s", i+1, fmt.Sprintf(format, args...))
@@ -99,7 +108,7 @@ func NewRights(wider []Wider) (*Rights, error) {
 			}
 		}
 	}
-	return &Rights{wider: slices.Clone(wider)}, nil
+	return &Rights{wider: slices.Clone(wider), typing: slices.Clone(typing)}, nil
 }
 
 // May reports whether the caller may do it to the thing: nil, or
@@ -130,6 +139,27 @@ func (r *Rights) May(c Caller, a Action, t Thing) error {
 		return nil
 	}
 	return Hidden(t.What, t.ID)
+}
+
+// MayType reports whether the caller may type at the terminal that the thing is: nil,
+// or fault.PermissionDenied. What is typed is no command that a policy could judge
+// before it runs, so it needs, besides the right to Act on the thing, a role that may
+// type. TYPING_NOT_ALLOWED does not depend on the thing; the rest is May's answer.
+func (r *Rights) MayType(c Caller, t Thing) error {
+	roles := typingDefault
+	if r != nil && len(r.typing) > 0 {
+		roles = r.typing
+	}
+	if !slices.ContainsFunc(roles, c.Has) {
+		has := "has no role"
+		if len(c.Roles) > 0 {
+			has = "has only: " + roleList(c.Roles)
+		}
+		return fault.New(fault.PermissionDenied, fault.ReasonTypingNotAllowed, "to type needs one of these roles: %s; %s %s", roleList(roles), c.Name, has).
+			WithHint("Watch as an observer, run commands in the session instead of typing them, or ask an administrator for such a role (sessions.typing_roles says which)").
+			With("roles", roleList(roles))
+	}
+	return r.May(c, Act, t)
 }
 
 // widened reports whether a Wider lets the caller do it to everybody's things on

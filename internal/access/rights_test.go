@@ -173,3 +173,70 @@ func TestUnfitWiderRights(t *testing.T) {
 		}
 	}
 }
+
+// Whoever may type is said by roles, and at whose terminals by the right to act.
+func TestWhoMayType(t *testing.T) {
+	operator, viewer, approver, admin := access.RoleOperator, access.RoleViewer, access.RoleApprover, access.RoleAdmin
+	sessionOf := func(owner string) access.Thing {
+		return access.Thing{What: "session", ID: "01J", Owner: owner, Host: "web1"}
+	}
+	wider := access.Wider{Roles: []access.Role{operator}, Hosts: []string{"web*"}}
+	for name, c := range map[string]struct {
+		typing []access.Role
+		wider  []access.Wider
+		caller []access.Role
+		thing  access.Thing
+		want   string // reason; empty: may
+	}{
+		"an operator, at its own":              {nil, nil, []access.Role{operator}, sessionOf("ann"), ""},
+		"an operator, at somebody's":           {nil, nil, []access.Role{operator}, sessionOf("bob"), fault.ReasonAccessDenied},
+		"an operator, at somebody's, wider":    {nil, []access.Wider{wider}, []access.Role{operator}, sessionOf("bob"), ""},
+		"an operator, where there is none":     {nil, nil, []access.Role{operator}, access.Thing{What: "session", ID: "01J"}, fault.ReasonAccessDenied},
+		"a viewer":                             {nil, nil, []access.Role{viewer}, sessionOf("ann"), fault.ReasonTypingNotAllowed},
+		"an administrator, at somebody's":      {nil, nil, []access.Role{admin}, sessionOf("bob"), ""},
+		"nobody":                               {nil, nil, nil, sessionOf("ann"), fault.ReasonTypingNotAllowed},
+		"administrators alone: an operator":    {[]access.Role{admin}, nil, []access.Role{operator}, sessionOf("ann"), fault.ReasonTypingNotAllowed},
+		"administrators alone: an operator, w": {[]access.Role{admin}, []access.Wider{wider}, []access.Role{operator}, sessionOf("bob"), fault.ReasonTypingNotAllowed},
+		"administrators alone: one of them":    {[]access.Role{admin}, nil, []access.Role{admin}, sessionOf("bob"), ""},
+		"approvers: an operator":               {[]access.Role{approver}, nil, []access.Role{operator}, sessionOf("ann"), fault.ReasonTypingNotAllowed},
+		"approvers: who is both":               {[]access.Role{approver}, nil, []access.Role{operator, approver}, sessionOf("ann"), ""},
+		"approvers: who may not act":           {[]access.Role{approver}, nil, []access.Role{approver}, sessionOf("ann"), fault.ReasonRoleMissing},
+		"both named":                           {[]access.Role{operator, admin}, nil, []access.Role{operator}, sessionOf("ann"), ""},
+	} {
+		r, err := access.NewRights(c.wider, c.typing...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := []*access.Rights{r}
+		if c.typing == nil && c.wider == nil {
+			all = append(all, nil)
+		}
+		for _, r := range all {
+			err := r.MayType(who("ann", c.caller...), c.thing)
+			if got := fault.ReasonOf(err); got != c.want {
+				t.Errorf("%s: %q (%v), want %q", name, got, err, c.want)
+			}
+			if err != nil {
+				refused(t, err, fault.PermissionDenied, c.want)
+			}
+		}
+	}
+	// Who lacks the role learns nothing of what is there, and is told which one it is.
+	r, err := access.NewRights(nil, admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := refused(t, r.MayType(who("ann", operator), sessionOf("ann")), fault.PermissionDenied, fault.ReasonTypingNotAllowed)
+	other := refused(t, r.MayType(who("ann", operator), access.Thing{What: "session", ID: "none"}), fault.PermissionDenied, fault.ReasonTypingNotAllowed)
+	if !reflect.DeepEqual(one, other) || one.Metadata["roles"] != "admin" || !strings.Contains(one.Message, "has only: operator") {
+		t.Errorf("%v %v, and %v", one, one.Metadata, other)
+	}
+	if _, err := access.NewRights(nil, operator, "king"); err == nil {
+		t.Error("a role that there is not may type")
+	} else if e := refused(t, err, fault.Invalid, fault.ReasonBadConfig); !strings.Contains(e.Message, `sessions.typing_roles: there is no role "king"`) {
+		t.Error(e.Message)
+	}
+	if e := fault.From(access.Hidden("session", "build")); e.Metadata["session_id"] != "build" || !strings.Contains(e.Message, `session "build"`) {
+		t.Errorf("%v %v", e, e.Metadata)
+	}
+}

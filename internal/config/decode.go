@@ -369,6 +369,8 @@ func typeName(t reflect.Type, tag reflect.StructTag) string {
 		return "a name"
 	case kind == "pattern", kind == "glob":
 		return "a pattern"
+	case kind == "prompt":
+		return "a regular expression"
 	case kind == "jwksURL":
 		return "a URL"
 	case kind == "httpHost":

@@ -284,6 +284,7 @@ func (l *loader) complete() {
 	}
 	l.auth()
 	l.policy()
+	l.sessions()
 	l.redaction()
 	l.hosts()
 }

@@ -170,6 +170,8 @@ func checked(kind, text string, at place) (string, error) {
 		if !ruleName.MatchString(text) || text == "default" || text == "action_types" {
 			return "", fmt.Errorf("%q is no name for a rule; take up to 100 letters, digits and _ . : -, a letter, digit or _ first, but not default or action_types", text)
 		}
+	case "prompt":
+		return text, checkPrompt(text)
 	case "jwksURL":
 		return text, checkJWKSURL(text)
 	case "glob":

@@ -1,7 +1,7 @@
 // Package store is the contract between telexec and what keeps its commands:
 // their records, their output, the approvals they wait for, the request ids that
-// make a repeated request harmless, the API keys of callers, and the audit of it
-// all, written in the same step as what it tells. A driver (package sqlite)
+// make a repeated request harmless; its sessions with their recordings; the API keys
+// of callers; and the audit of it all, written in the same step as what it tells. A driver (package sqlite)
 // fulfils it; package storetest is the one suite that every driver passes. No SQL,
 // and no word of a database, is spoken outside the drivers.
 //
@@ -24,6 +24,9 @@
 //   - Spec.Sudo.Password is never written, not even for a moment: whatever is read
 //     has none, and NeedsPassword tells that there was one.
 //   - Earliest is the store's own: Apply leaves it alone, Retain raises it.
+//   - A session has its Spec, CreatedBy and CreateTime from CreateSession for good;
+//     its Viewers, Keyboard and Current are never stored. Its Nonce is sealed, and
+//     comes back empty where it cannot be opened.
 //   - Times are kept to the microsecond and given back in UTC; the zero time
 //     stays zero. Strings are bytes: they need not be UTF-8. An empty slice or
 //     map and a nil one are the same, and come back as nil.
@@ -37,6 +40,7 @@ import (
 	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/session"
 )
 
 // RequestIDLife is for how long after a command's CreateTime its request id
@@ -56,6 +60,7 @@ const RequestIDLife = 24 * time.Hour
 type Store interface {
 	Commands
 	Approvals
+	Sessions
 	Audit
 	access.KeyStore
 
@@ -87,8 +92,49 @@ type Approvals interface {
 	Approvals(ctx context.Context, f approval.Filter) ([]approval.Approval, error)
 }
 
+// Sessions keeps sessions and their recordings.
+//
+//	CreateSession ─▶ record ──SaveSession──▶ record' ──…──▶ ended ──Retain──▶ gone
+//	                    └─ AppendRecording, AppendRecording, …        with its recording
+type Sessions interface {
+	// CreateSession stores a new session with its audit entry. Its ID is a ULID of
+	// CreateTime; its Spec.Name is not empty. It fails with AlreadyExists
+	// (SESSION_EXISTS) while a session that has not ended has the
+	// name: of many callers at once with one name, one succeeds.
+	CreateSession(ctx context.Context, s session.Session, told audit.Entry) error
+
+	// SaveSession replaces the record of a session, but for what CreateSession fixes,
+	// and stores the audit entries with it. It fails with Aborted where the stored
+	// version is not lower than s.Version, or where the stored session has ended and s
+	// has not; with NotFound (UNKNOWN_SESSION).
+	SaveSession(ctx context.Context, s session.Session, told ...audit.Entry) error
+
+	// Session gives a session by its id, or by its name: the one that has not ended,
+	// else the newest of that name. NotFound (UNKNOWN_SESSION); a damaged one is
+	// DataLoss (STORE_DAMAGED).
+	Session(ctx context.Context, ref string) (session.Session, error)
+
+	// Sessions gives those that the filter selects, newest first: by falling id. A
+	// damaged one is left out and logged. Its cost is that of the rarest thing asked
+	// for, not of the history.
+	Sessions(ctx context.Context, f session.Filter) ([]session.Session, error)
+
+	// AppendRecording adds bytes to the recording of a session, also of one that has
+	// ended. It fails with Aborted (metadata recording_bytes, which is where it ends)
+	// where the recording does not end at offset, and with NotFound (UNKNOWN_SESSION). It is for bytes that were gathered: each call costs
+	// one flush of the disk more than the others.
+	AppendRecording(ctx context.Context, id string, offset int64, data []byte) error
+
+	// ReadRecording gives the bytes of a recording from offset on: max of them, or fewer
+	// where it ends; none, without an error, at or behind that end. It fails with
+	// NotFound: NOT_RECORDED where nothing was ever added to it and the session is not
+	// Recorded, UNKNOWN_SESSION where there is no session. A damaged one is DataLoss
+	// (STORE_DAMAGED).
+	ReadRecording(ctx context.Context, id string, offset int64, max int) ([]byte, error)
+}
+
 // Audit keeps the chain of what was done. Entries come with what they tell of
-// (Create, Apply, Decide, AddKey, RevokeKey), or alone by Record; each has its
+// (Create, Apply, Decide, CreateSession, SaveSession, AddKey, RevokeKey), or alone by Record; each has its
 // place in the chain when the call returns. Nothing ever changes or removes one.
 type Audit interface {
 	// Record stores entries that tell of nothing else in the store.
@@ -177,9 +223,10 @@ type Commands interface {
 	// (UNKNOWN_COMMAND), and with DataLoss (STORE_DAMAGED).
 	ReadOrder(ctx context.Context, id string, position int64, max int) ([]command.Sizes, error)
 
-	// Retain does one round of retention, at most r.Batch commands of it: it cuts
-	// output, deletes commands with all that belongs to them, and forgets request
-	// ids older than RequestIDLife. It works in small steps between which other
+	// Retain does one round of retention, at most r.Batch commands and sessions of it:
+	// it cuts output, deletes commands with all that belongs to them and sessions with
+	// their recordings, and forgets request ids older than RequestIDLife. The commands
+	// of a session go by their own ends. It works in small steps between which other
 	// writes go on; after an error, Retained says what was done before it.
 	Retain(ctx context.Context, r command.Retention) (command.Retained, error)
 }

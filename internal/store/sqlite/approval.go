@@ -191,12 +191,12 @@ func approvalInquiry(f approval.Filter, count func(text string, args []any) (int
 	in.asksAny(byApproval("state"), "a.state", states)
 	if v := f.Visible; v != nil {
 		in.asksOneOf(
-			group{byApproval("requester"), "a.requester", []string{v.Principal}, "+a.requester IN (%s)"},
+			group{byApproval("requester"), "a.requester", "", []string{v.Principal}, "+a.requester IN (%s)"},
 			group{
 				walk{from: "approval_role r CROSS JOIN approval a ON a.command = r.command", where: "r.role = ?", id: "r.command"},
-				"r.role", v.Roles, "EXISTS (SELECT 1 FROM approval_role WHERE role IN (%s) AND command = a.command)",
+				"r.role", "", v.Roles, "EXISTS (SELECT 1 FROM approval_role WHERE role IN (%s) AND command = a.command)",
 			},
-			group{byApproval("host"), "a.host", v.Hosts, "+a.host IN (%s)"},
+			group{byApproval("host"), "a.host", "", v.Hosts, "+a.host IN (%s)"},
 		)
 	}
 	if f.Before != "" {
@@ -338,7 +338,7 @@ func (w *writer) rewrite(ctx context.Context, st *step) error {
 	if _, err := w.updateSpec.ExecContext(ctx, append(askedValues(&spec), id)...); err != nil {
 		return err
 	}
-	if _, err := w.updateHost.ExecContext(ctx, spec.Host, id, spec.Host); err != nil {
+	if _, err := w.updateHost.ExecContext(ctx, spec.Host, spec.SessionID, spec.SessionOwner, id); err != nil {
 		return err
 	}
 	// Labels that cannot be read leave rows behind that lists pass over.

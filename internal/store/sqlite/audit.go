@@ -164,7 +164,7 @@ func (w *writer) writeHead(ctx context.Context) error {
 // or a command that is newer than the audit has come with a row. So the first head
 // does not fit any more when it is put back over a chain that was erased.
 const selectHead = `SELECT seq, hash, tag, indexed, latest, back, CASE seq WHEN 0 THEN NOT (
-		EXISTS (SELECT 1 FROM api_key) OR EXISTS (SELECT 1 FROM approval) OR
+		EXISTS (SELECT 1 FROM api_key) OR EXISTS (SELECT 1 FROM approval) OR EXISTS (SELECT 1 FROM session) OR
 		EXISTS (SELECT 1 FROM command WHERE audit_head.latest = 0 OR create_time > audit_head.latest)
 	) ELSE 1 END FROM audit_head`
 

@@ -128,24 +128,29 @@ func (s *Store) removeFiles(ctx context.Context, id string) error {
 	return s.files.Remove(id)
 }
 
-// tidied logs what kept the files of a command from being tidied. It is no failure
+// tidied logs what kept the files of a command or session from being tidied. It is no failure
 // of anybody's call: the record is right, and the next sweep tries again.
 func (s *Store) tidied(id string, err error) {
 	if err != nil {
-		s.log.Warn("the store could not give back the space of output", "command", id, "error", err)
+		s.log.Warn("the store could not give back the space of output", "id", id, "error", err)
 	}
 }
 
 // sweep tidies all files, once after Open: a process that was killed may have left
 // some behind. It ends early with ctx.
 func (s *Store) sweep(ctx context.Context) {
-	for id, err := range s.files.Names() {
-		if err == nil {
-			err = s.tidy(ctx, id)
+	for _, of := range []struct {
+		files *bulk.Dir
+		tidy  func(ctx context.Context, id string) error
+	}{{s.files, s.tidy}, {s.casts, s.tidyRecording}} {
+		for id, err := range of.files.Names() {
+			if err == nil {
+				err = of.tidy(ctx, id)
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			s.tidied(id, err)
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		s.tidied(id, err)
 	}
 }

@@ -26,6 +26,7 @@ const (
 	noCommands  = "DELETE FROM command_spec; DELETE FROM command_start; DELETE FROM command_label; DELETE FROM command_redact; DELETE FROM command;"
 	noApprovals = "DELETE FROM approval_role; DELETE FROM approval;"
 	noKeys      = "DELETE FROM api_key;"
+	noSessions  = "DELETE FROM session;"
 )
 
 // foundErased is what is logged of an audit that begins anew and must not.
@@ -96,18 +97,20 @@ func TestErased(t *testing.T) {
 		found    bool
 	}{
 		{"all is left", "", true},
-		{"commands are left", noApprovals + noKeys, true},
-		{"approvals are left", noCommands + noKeys, true},
-		{"keys are left", noCommands + noApprovals, true},
-		{"nothing is left", noCommands + noApprovals + noKeys, true},
+		{"commands are left", noApprovals + noKeys + noSessions, true},
+		{"approvals are left", noCommands + noKeys + noSessions, true},
+		{"keys are left", noCommands + noApprovals + noSessions, true},
+		{"sessions are left", noCommands + noApprovals + noKeys, true},
+		{"nothing is left", noCommands + noApprovals + noKeys + noSessions, true},
 		{"first head put back, all is left", putBack, true},
-		{"first head put back, commands are left", noApprovals + noKeys + putBack, true},
-		{"first head put back, and commands made old", noApprovals + noKeys + "UPDATE command SET create_time = 0;" + putBack, true},
-		{"first head put back, and made to be of old commands", noApprovals + noKeys + putBack + "UPDATE audit_head SET latest = 1 << 60;", true},
-		{"first head put back, approvals are left", noCommands + noKeys + putBack, true},
-		{"first head put back, keys are left", noCommands + noApprovals + putBack, true},
+		{"first head put back, commands are left", noApprovals + noKeys + noSessions + putBack, true},
+		{"first head put back, and commands made old", noApprovals + noKeys + noSessions + "UPDATE command SET create_time = 0;" + putBack, true},
+		{"first head put back, and made to be of old commands", noApprovals + noKeys + noSessions + putBack + "UPDATE audit_head SET latest = 1 << 60;", true},
+		{"first head put back, approvals are left", noCommands + noKeys + noSessions + putBack, true},
+		{"first head put back, keys are left", noCommands + noApprovals + noSessions + putBack, true},
+		{"first head put back, sessions are left", noCommands + noApprovals + noKeys + putBack, true},
 		// The file is as it was before its first row, to the byte that matters.
-		{"first head put back, nothing is left", noCommands + noApprovals + noKeys + putBack, false},
+		{"first head put back, nothing is left", noCommands + noApprovals + noKeys + noSessions + putBack, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "commands.db")
@@ -121,6 +124,7 @@ func TestErased(t *testing.T) {
 			if _, _, err := s.Create(t.Context(), waits, nil, &approval.Approval{CommandID: waits.ID, Version: 1, State: approval.Pending}, accepted(waits)); err != nil {
 				t.Fatal(err)
 			}
+			begin(t, s)
 			if err := s.AddKey(t.Context(), access.Key{ID: "k", Name: "ci"}, audit.Entry{Kind: audit.TokenCreated}); err != nil {
 				t.Fatal(err)
 			}

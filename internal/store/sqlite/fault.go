@@ -104,6 +104,16 @@ func damaged(id string, err error) *fault.Error {
 		WithHint("Restore the database from a backup; other commands can still be read").With("command_id", id)
 }
 
+func unknownSession(ref string) *fault.Error {
+	return fault.New(fault.NotFound, fault.ReasonUnknownSession, "there is no session %q", ref).
+		WithHint("Check the name or id; retention deletes sessions that ended long ago").With("session", ref)
+}
+
+func damagedSession(id string, err error) *fault.Error {
+	return fault.Wrap(err, fault.DataLoss, fault.ReasonStoreDamaged, "what is stored of session %q is damaged", id).
+		WithHint("Restore the database from a backup; other sessions can still be read").With("session", id)
+}
+
 func trimmed(id string, s command.Stream, offset, earliest int64) *fault.Error {
 	return fault.New(fault.OutOfRange, fault.ReasonOutputTrimmed,
 		"%s of command %s is stored from offset %d on; retention has removed the byte at %d", s, id, earliest, offset).

@@ -18,13 +18,14 @@ import (
 
 	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/session"
 )
 
 // childDir is set in the environment of the child that TestKilled kills.
 const childDir = "TELEXEC_STORETEST_DIR"
 
-// child writes commands with output from several goroutines and prints what was
-// acknowledged, until it is killed.
+// child writes commands with output, and sessions with recordings, from several
+// goroutines and prints what was acknowledged, until it is killed.
 func child(dir string) {
 	s, err := Open(context.Background(), filepath.Join(dir, "commands.db"), Options{Key: testKey})
 	if err != nil {
@@ -63,18 +64,38 @@ func child(dir string) {
 			}
 		}()
 	}
+	for seed := range 2 {
+		go func() {
+			for {
+				one := newSession()
+				if err := s.CreateSession(context.Background(), one, audit.Entry{Time: one.CreateTime, Kind: audit.SessionOpened, Subject: one.ID}); err != nil {
+					say("error", err)
+				}
+				r := rand.New(rand.NewPCG(uint64(seed), uint64(time.Now().UnixNano())))
+				var whole []byte
+				for range 1 + r.IntN(12) {
+					piece := bytes.Repeat([]byte{byte(r.Uint32())}, 1+r.IntN(1<<r.IntN(22)))
+					if err := s.AppendRecording(context.Background(), one.ID, int64(len(whole)), piece); err != nil {
+						say("error", err)
+					}
+					whole = append(whole, piece...)
+					say("recorded", one.ID, len(whole), fmt.Sprintf("%x", sha256.Sum256(whole)))
+				}
+			}
+		}()
+	}
 	select {}
 }
 
 // TestKilled kills a writing process, several times over, and requires that all
-// that was acknowledged is there, and that the audit tells as much as is there.
+// that was acknowledged is there, recordings too, and that the audit tells as much as is there.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	type state struct {
 		version, size int64
 		sum           string
 	}
-	acknowledged := map[string]state{}
+	acknowledged, recorded := map[string]state{}, map[string]state{}
 	for round := range 3 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), childDir+"="+dir)
@@ -95,10 +116,12 @@ func TestKilled(t *testing.T) {
 				t.Error(line)
 			} else if _, err := fmt.Sscanf(line, "output %s %d %d %s", &id, &st.version, &st.size, &st.sum); err == nil && len(st.sum) == 64 {
 				acknowledged[id] = st
+			} else if _, err := fmt.Sscanf(line, "recorded %s %d %s", &id, &st.size, &st.sum); err == nil && len(st.sum) == 64 {
+				recorded[id] = st
 			} else if _, err := fmt.Sscanf(line, "created %s", &id); err == nil && len(id) == 26 {
 				acknowledged[id] = state{version: 1}
 			}
-			if n++; n == 60+20*round {
+			if n++; n == 120+40*round {
 				if err := cmd.Process.Kill(); err != nil { // SIGKILL
 					t.Fatal(err)
 				}
@@ -122,12 +145,26 @@ func TestKilled(t *testing.T) {
 				t.Fatalf("round %d: the output of %s is not what was acknowledged", round, id)
 			}
 		}
+		for id, st := range recorded {
+			data, err := s.ReadRecording(t.Context(), id, 0, 64<<20)
+			if err != nil || int64(len(data)) < st.size || fmt.Sprintf("%x", sha256.Sum256(data[:st.size])) != st.sum {
+				t.Fatalf("round %d: the recording of %s has %d bytes, %v; acknowledged was %+v", round, id, len(data), err, st)
+			}
+			// It goes on where it ended, over whatever the kill has left behind it.
+			if st.size < int64(len(data)) {
+				st.size, st.sum = int64(len(data)), fmt.Sprintf("%x", sha256.Sum256(data))
+			}
+			if err := s.AppendRecording(t.Context(), id, st.size, []byte("goes on")); err != nil {
+				t.Fatal(err)
+			}
+			recorded[id] = st
+		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(acknowledged) < 10 {
-		t.Fatalf("only %d commands were acknowledged", len(acknowledged))
+	if len(acknowledged) < 10 || len(recorded) < 5 {
+		t.Fatalf("only %d commands and %d recordings were acknowledged", len(acknowledged), len(recorded))
 	}
 }
 
@@ -165,7 +202,25 @@ func asTold(t *testing.T, s *Store) {
 			t.Fatalf("of %s, which is %s, the audit tells %q", c.ID, c.State, kinds)
 		}
 	}
+	rows, err := s.AuditRows(t.Context(), audit.Filter{Kinds: []audit.Kind{audit.SessionOpened}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows {
+		e, err := row.Entry()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Session(t.Context(), e.Subject); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := s.Sessions(t.Context(), session.Filter{Limit: 1 << 20})
+	if err != nil || len(list) != len(rows) {
+		t.Fatalf("there are %d sessions, %v; the audit tells of %d", len(list), err, len(rows))
+	}
+	told += len(rows)
 	if head, err := s.AuditHead(t.Context()); err != nil || head.Seq != int64(told) {
-		t.Fatalf("the audit has %d rows, %v, of which %d are of commands that are there", head.Seq, err, told)
+		t.Fatalf("the audit has %d rows, %v, of which %d are of commands and sessions that are there", head.Seq, err, told)
 	}
 }

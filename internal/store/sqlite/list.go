@@ -209,11 +209,15 @@ func inquiryOf(f command.Filter, count func(text string, args []any) (int, error
 			in.asks(byColumn(c.name), c.value)
 		}
 	}
+	if f.Session != "" {
+		in.asks(walk{from: "command c INDEXED BY command_session", where: "c.session = ?" + inSession, id: "c.id"}, f.Session)
+	}
 	if v := f.Visible; v != nil {
 		// The signs keep SQLite from gathering both by their indexes, and sorting.
 		in.asksOneOf(
-			group{byColumn("principal"), "c.principal", []string{v.Principal}, "+c.principal IN (%s)"},
-			group{byColumn("host"), "c.host", v.Hosts, "+c.host IN (%s)"},
+			group{byColumn("principal"), "c.principal", "", []string{v.Principal}, "+c.principal IN (%s)"},
+			group{byColumn("session_owner"), "c.session_owner", owned, []string{v.Principal}, "(+c.session_owner IN (%s)" + owned + ")"},
+			group{byColumn("host"), "c.host", "", v.Hosts, "+c.host IN (%s)"},
 		)
 	}
 	// One upper bound only: of two, SQLite seeks to one and walks to the other.
@@ -234,6 +238,12 @@ func inquiryOf(f command.Filter, count func(text string, args []any) (int, error
 	return in
 }
 
+// The indexes of what few commands have hold those alone.
+const (
+	inSession = " AND c.session <> ''"
+	owned     = " AND c.session_owner <> ''"
+)
+
 // byColumn is the walk of a column of command that has an index of its name.
 func byColumn(name string) walk {
 	return walk{from: "command c INDEXED BY command_" + name, where: "c." + name + " = ?", id: "c.id"}
@@ -243,6 +253,7 @@ func byColumn(name string) walk {
 type group struct {
 	one    walk   // for one of the values
 	column string // that has them
+	also   string // what holds for whatever is in the index: " AND …"
 	values []string
 	check  string // on a row met otherwise, with %s for the places of the values
 }
@@ -261,7 +272,7 @@ func (in *inquiry) asksOneOf(groups ...group) {
 		}
 		places := placeholders(len(values))
 		all := g.one
-		all.where = g.column + " IN (" + places + ")"
+		all.where = g.column + " IN (" + places + ")" + g.also
 		for _, v := range values {
 			all.args = append(all.args, v)
 		}
@@ -274,6 +285,7 @@ func (in *inquiry) asksOneOf(groups ...group) {
 		}
 		for _, v := range values {
 			w := g.one
+			w.where += g.also
 			w.args = []any{v}
 			c.walks = append(c.walks, w)
 		}

@@ -23,12 +23,13 @@ func kinds() map[string]command.Filter {
 		"host":      {Host: "web1"},
 		"principal": {Principal: "deploy", Before: idAt(now)},
 		"origin":    {Origin: command.OriginMCP},
+		"session":   {Session: "01ARZ3NDEKTSV4RRFFQ69G5FAV"},
 		"label":     {Labels: labels},
 		"visible":   {Visible: &command.Visible{Principal: "deploy", Hosts: []string{"web1", "web2"}}, Before: idAt(now)},
 		"many":      {Visible: &command.Visible{Principal: "deploy", Hosts: manyHosts(visibleMost + 10)}},
 		"own":       {Visible: &command.Visible{Principal: "deploy"}},
 		"labels":    {Labels: map[string]string{"env": "prod", "app": "shop"}, From: now},
-		"everything": {States: command.States[4:], Host: "web1", Principal: "deploy", Origin: command.OriginCLI, Labels: labels,
+		"everything": {States: command.States[4:], Host: "web1", Principal: "deploy", Origin: command.OriginCLI, Session: "01ARZ3NDEKTSV4RRFFQ69G5FAV", Labels: labels,
 			Visible: &command.Visible{Principal: "ann", Hosts: []string{"web1", "web2"}},
 			From:    now.Add(-time.Hour), To: now, Before: idAt(now)},
 	}
@@ -48,7 +49,7 @@ func TestListPlans(t *testing.T) {
 	defer s.Close()
 	for name, f := range kinds() {
 		f.Limit = 50
-		for rarest := range 8 {
+		for rarest := range 9 {
 			asked := 0
 			in := inquiryOf(f, func(text string, args []any) (int, error) {
 				for _, line := range plan(t, s, text, args) {

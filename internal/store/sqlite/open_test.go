@@ -171,13 +171,17 @@ func TestMigrateWhatIsThere(t *testing.T) {
 	}
 	// The columns of the first version.
 	first := strings.Join(slices.Concat(fixed[:5], slices.DeleteFunc(slices.Clone(changing), func(c string) bool {
-		return c == "cancel_grace" || c == "rule" || c == "gated"
-	}), fixed[5:], []string{"stored_stdout", "stored_stderr", "kept"}), ", ")
+		return c == "cancel_grace" || c == "rule" || c == "gated" || c == "session_offset"
+	}), fixed[5:7], []string{"stored_stdout", "stored_stderr", "kept"}), ", ")
 	for version := 1; version < len(all); version++ {
 		path := filepath.Join(t.TempDir(), "commands.db")
 		db, err := sql.Open("sqlite", path)
 		if err != nil {
 			t.Fatal(err)
+		}
+		numbered := "SELECT 1"
+		if version >= 7 { // which gives numbers to those that are there
+			numbered = "UPDATE command SET changed = 1"
 		}
 		for _, step := range append(all[:version:version],
 			fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, version),
@@ -186,6 +190,7 @@ func TestMigrateWhatIsThere(t *testing.T) {
 			`UPDATE command SET cancel_principal = 'ann', cancel_origin = 'cli', cancel_time = 1, cancel_reason = ''`,
 			`INSERT INTO command_spec (command, request_id, line, stdin_open, working_directory, login_shell, timeout, queue_timeout, priority, durability, action_type)
 				VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', '', 'uptime', 0, '', 0, 0, 0, 0, '', '')`,
+			numbered,
 			// What a start needs was not sealed.
 			`INSERT INTO command_start (command, env, stdin) VALUES ('01ARZ3NDEKTSV4RRFFQ69G5FAV', x'020141014f', x'696e')`) {
 			if _, err := db.ExecContext(t.Context(), step); err != nil {

@@ -24,7 +24,7 @@ var changing = []string{
 	"cancel_principal", "cancel_origin", "cancel_time", "cancel_reason", "cancel_grace", "cancel_report",
 	"progress_percent", "progress_label", "progress_time",
 	"truncated_stdout", "truncated_stderr", "truncated_reason",
-	"size_stdout", "size_stderr", "stdin_closed", "rule", "gated",
+	"size_stdout", "size_stderr", "stdin_closed", "rule", "gated", "session_offset",
 }
 
 func changingValues(c *command.Command) []any {
@@ -59,18 +59,18 @@ func changingValues(c *command.Command) []any {
 	} else {
 		v = append(v, nil, nil, nil)
 	}
-	return append(v, c.Size[command.Stdout], c.Size[command.Stderr], c.StdinClosed, c.Rule, c.Gated)
+	return append(v, c.Size[command.Stdout], c.Size[command.Stderr], c.StdinClosed, c.Rule, c.Gated, c.SessionOffset)
 }
 
 // fixed are the columns of command that only Create writes.
 var fixed = []string{
-	"id", "host", "principal", "origin", "create_time", "earliest_stdout", "earliest_stderr",
+	"id", "host", "principal", "origin", "create_time", "earliest_stdout", "earliest_stderr", "session", "session_owner",
 }
 
 func fixedValues(c *command.Command) []any {
 	return []any{
 		c.ID, c.Spec.Host, c.CreatedBy.Principal, string(c.CreatedBy.Origin), micros(c.CreateTime),
-		c.Earliest[command.Stdout], c.Earliest[command.Stderr],
+		c.Earliest[command.Stdout], c.Earliest[command.Stderr], c.Spec.SessionID, c.Spec.SessionOwner,
 	}
 }
 
@@ -79,7 +79,7 @@ var asked = []string{
 	"request_id", "line", "argv", "stdin_open", "env_names", "working_directory", "login_shell",
 	"pty_term", "pty_columns", "pty_rows",
 	"timeout", "queue_timeout", "priority", "durability", "labels", "action_type",
-	"sudo_user", "sudo_needs_password",
+	"sudo_user", "sudo_needs_password", "session", "typed",
 }
 
 func askedValues(s *command.Spec) []any {
@@ -95,9 +95,11 @@ func askedValues(s *command.Spec) []any {
 	v = append(v, int64(s.Timeout), int64(s.QueueTimeout), int64(s.Priority), string(s.Durability),
 		packMap(s.Labels), s.ActionType)
 	if sudo := s.Sudo; sudo != nil {
-		return append(v, sudo.User, sudo.NeedsPassword) // the password is nobody's to keep
+		v = append(v, sudo.User, sudo.NeedsPassword) // the password is nobody's to keep
+	} else {
+		v = append(v, nil, nil)
 	}
-	return append(v, nil, nil)
+	return append(v, s.Session, s.Typed)
 }
 
 // selectCommand reads whole commands; a condition on c.id follows.
@@ -132,7 +134,7 @@ func scanCommand(scan func(dest ...any) error, key *seal.Key) (command.Command, 
 	)
 	err := scan(
 		&c.ID, &c.Spec.Host, &c.CreatedBy.Principal, &c.CreatedBy.Origin, &created,
-		&c.Earliest[command.Stdout], &c.Earliest[command.Stderr],
+		&c.Earliest[command.Stdout], &c.Earliest[command.Stderr], &c.Spec.SessionID, &c.Spec.SessionOwner,
 
 		&c.Version, &c.State, &c.Node, &c.Fence,
 		&started, &ended, &active,
@@ -142,13 +144,13 @@ func scanCommand(scan func(dest ...any) error, key *seal.Key) (command.Command, 
 		&cancelBy, &cancelOrigin, &cancelTime, &cancelReason, &grace, &report,
 		&percent, &label, &progressTime,
 		&cutOut, &cutErr, &cut,
-		&c.Size[command.Stdout], &c.Size[command.Stderr], &c.StdinClosed, &c.Rule, &c.Gated,
+		&c.Size[command.Stdout], &c.Size[command.Stderr], &c.StdinClosed, &c.Rule, &c.Gated, &c.SessionOffset,
 
 		&c.Spec.RequestID, &c.Spec.Line, &argv, &c.Spec.StdinOpen, &envNames,
 		&c.Spec.WorkingDirectory, &c.Spec.LoginShell,
 		&term, &columns, &rows,
 		&timeout, &queueTimeout, &priority, &c.Spec.Durability, &labels, &c.Spec.ActionType,
-		&sudoUser, &needsPassword,
+		&sudoUser, &needsPassword, &c.Spec.Session, &c.Spec.Typed,
 
 		&start.env, &start.stdin, &startSealed, &start.redact,
 	)

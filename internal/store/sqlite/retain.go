@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/session"
 	"github.com/telexec/telexec/internal/store"
 )
 
@@ -18,7 +19,7 @@ import (
 const (
 	stepPieces   = 512     // rows of output removed in one step: 32 MiB at most
 	stepOrder    = 512     // rows of its order looked at in one step: 2 MiB at most
-	stepCommands = 32      // commands deleted in one step, each with
+	stepCommands = 32      // commands or sessions deleted in one step, each with
 	stepBytes    = 1 << 20 // so much output at most
 	batchDefault = 100
 )
@@ -51,6 +52,9 @@ func (r *retention) run(ctx context.Context) error {
 		if err := r.deleteOld(ctx); err != nil {
 			return err
 		}
+		if err := r.deleteOldSessions(ctx); err != nil {
+			return err
+		}
 	}
 	if r.TrimTo > 0 {
 		if err := r.trimLong(ctx); err != nil {
@@ -60,14 +64,15 @@ func (r *retention) run(ctx context.Context) error {
 	return r.forget(ctx)
 }
 
-// candidate is a command that retention may have to act on.
+// candidate is a command that retention may have to act on, or a session, which has
+// no streams.
 type candidate struct {
 	id               string
 	end              int64 // microseconds
 	earliest, stored command.Sizes
 }
 
-// candidates asks for commands that ended before a time. Those in use are passed
+// candidates asks for commands or sessions that ended before a time. Those in use are passed
 // over; asking for Batch of the others, it goes on behind them.
 func (r *retention) candidates(ctx context.Context, text string, args func(after candidate) []any) ([]candidate, error) {
 	var found []candidate
@@ -103,8 +108,8 @@ func (r *retention) candidates(ctx context.Context, text string, args func(after
 	return found, nil
 }
 
-// left is how many commands of the batch are left.
-func (r *retention) left() int { return r.Batch - r.done.Trimmed - r.done.Deleted }
+// left is how many commands and sessions of the batch are left.
+func (r *retention) left() int { return r.Batch - r.done.Trimmed - r.done.Deleted - r.done.Sessions }
 
 const selectCandidates = "SELECT id, end_time, earliest_stdout, earliest_stderr, stored_stdout, stored_stderr FROM command "
 
@@ -123,6 +128,8 @@ var (
 
 	selectOld = selectCandidates + "INDEXED BY command_end WHERE end_time > 0 AND end_time <= ? AND (end_time, id) > (?, ?)" +
 		ended + " ORDER BY end_time, id LIMIT ?"
+	selectOldSessions = "SELECT id, end_time, 0, 0, 0, 0 FROM session INDEXED BY session_end WHERE end_time > 0 AND end_time <= ? AND (end_time, id) > (?, ?)" +
+		" AND state = '" + string(session.Ended) + "' ORDER BY end_time, id LIMIT ?"
 	// A command that was cut has no more than TrimTo and is not met again.
 	selectLong = selectCandidates + "INDEXED BY command_kept WHERE kept > 0 AND kept > ? AND end_time <= ? AND (kept, end_time, id) > (?, ?, ?)" +
 		ended + " ORDER BY kept, end_time, id LIMIT ?"
@@ -158,6 +165,33 @@ func (r *retention) deleteOld(ctx context.Context) error {
 		r.done.Deleted += len(group)
 		for _, c := range group {
 			r.s.tidied(c.id, r.s.removeFiles(context.WithoutCancel(ctx), c.id))
+		}
+	}
+	return nil
+}
+
+// deleteOldSessions deletes sessions, and their recordings behind that: what is
+// removed first would be missed by whoever reads it.
+func (r *retention) deleteOldSessions(ctx context.Context) error {
+	before := micros(r.Now.Add(-r.DeleteAfter))
+	old, err := r.candidates(ctx, selectOldSessions, func(after candidate) []any { return []any{before, after.end, after.id} })
+	if err != nil {
+		return err
+	}
+	for group := range slices.Chunk(old, stepCommands) {
+		if err := r.step(ctx, func(ctx context.Context, w *writer) error {
+			for _, c := range group {
+				if _, err := w.deleteSession.ExecContext(ctx, c.id); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		r.done.Sessions += len(group)
+		for _, c := range group {
+			r.s.tidied(c.id, r.s.tidyRecording(context.WithoutCancel(ctx), c.id))
 		}
 	}
 	return nil

@@ -1,5 +1,5 @@
-// Package sqlite keeps commands, approvals, API keys and the audit in a SQLite file,
-// and bulk output in plain files beside it: the driver of the store that telexec uses by default. What it
+// Package sqlite keeps commands, approvals, sessions, API keys and the audit in a SQLite file,
+// and bulk output and recordings in plain files beside it: the driver of the store that telexec uses by default. What it
 // promises is said in package store.
 //
 //	Create, Apply, Retain ─▶ queue ─▶ writer goroutine ─▶ one transaction for all
@@ -18,7 +18,8 @@
 // through its log: it goes into files (package bulk), which are on the disk before
 // the transaction records with a row what lies there. A command of little output
 // has no file and costs no more than its two commits. The files belong to the
-// database: who copies one copies both, with telexecd stopped.
+// database: who copies one copies both, with telexecd stopped. Recordings of sessions
+// (commands.db-recordings) are files whatever their size: they go on for days.
 //
 // The checkpointer copies the WAL into the database file beside the commits; only
 // when the WAL has grown past walMost does it hold them up, for the rest of it.
@@ -42,7 +43,7 @@
 // by table, its parts would know each other's columns.
 //
 // Start with Open, then writer.go for the group commit, apply.go for what a
-// change writes, audit.go for the chain, bulk.go for what goes into files, list.go
+// change writes, audit.go for the chain, bulk.go and recording.go for what goes into files, list.go
 // for how lists find their rows, and migrations for the tables.
 package sqlite
 
@@ -102,13 +103,18 @@ type Store struct {
 	lock   *os.File // holds the process lock
 	read   *sql.DB
 	writer *writer
-	files  *bulk.Dir
+	files  *bulk.Dir // of output
+	casts  *bulk.Dir // of recordings
 	lists  listings
 
 	getOne     *sql.Stmt
 	readOutput *sql.Stmt
 	readOrder  *sql.Stmt
 	readWhere  *sql.Stmt
+
+	getSession    *sql.Stmt
+	recordingEnd  *sql.Stmt
+	readRecording *sql.Stmt
 
 	mu      sync.Mutex     // guards closed, and calls while closed is false
 	closed  bool           // no call enters any more
@@ -158,6 +164,9 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if s.files, err = bulk.Open(path + "-output"); err != nil {
 		return nil, notWritten(err)
 	}
+	if s.casts, err = bulk.Open(path+"-recordings", "cast"); err != nil {
+		return nil, notWritten(err)
+	}
 	if s.writer, err = newWriter(ctx, path, s.key, s.log); err != nil {
 		return nil, err
 	}
@@ -178,6 +187,15 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	if s.readWhere, err = s.read.PrepareContext(ctx, selectWhere); err != nil {
+		return nil, err
+	}
+	if s.getSession, err = s.read.PrepareContext(ctx, selectSession+"session s WHERE s.id = "+sessionOf); err != nil {
+		return nil, err
+	}
+	if s.recordingEnd, err = s.read.PrepareContext(ctx, selectRecordingEnd); err != nil {
+		return nil, err
+	}
+	if s.readRecording, err = s.read.PrepareContext(ctx, selectRecording); err != nil {
 		return nil, err
 	}
 	s.writer.start()

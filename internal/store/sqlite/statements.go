@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"strings"
+
+	"github.com/telexec/telexec/internal/session"
 )
 
 // statements are the writer's, prepared once on its connection.
@@ -27,6 +29,9 @@ type statements struct {
 	pieceAt, pieceAfter, deletePieces, deleteOrder, setEarliest           *sql.Stmt
 	belongings, deleteCommand, deleteLabel, deleteRequest, forgetRequests *sql.Stmt
 	raiseFloor                                                            *sql.Stmt
+
+	sessionOpen, insertSession, updateSession, sessionVersion *sql.Stmt
+	recordingEnd, putRecording, deleteSession                 *sql.Stmt
 
 	all []*sql.Stmt
 }
@@ -75,7 +80,7 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.insertRole, "INSERT INTO approval_role (role, command) VALUES (?, ?) ON CONFLICT DO NOTHING"},
 		{&s.deleteRoles, "DELETE FROM approval_role WHERE command = ?"},
 		{&s.updateSpec, "UPDATE command_spec SET " + assignments(asked) + " WHERE command = ?"},
-		{&s.updateHost, "UPDATE command SET host = ? WHERE id = ? AND host <> ?"},
+		{&s.updateHost, "UPDATE command SET host = ?1, session = ?2, session_owner = ?3 WHERE id = ?4 AND (host, session, session_owner) <> (?1, ?2, ?3)"},
 
 		{&s.insertKey, "INSERT INTO api_key (" + strings.Join(keyColumns, ", ") + ") VALUES (" + placeholders(len(keyColumns)) + ") ON CONFLICT DO NOTHING"},
 		{&s.validKey, selectKey + " WHERE name = ? AND revoke_time = 0"},
@@ -99,6 +104,15 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.deleteRequest, "DELETE FROM request WHERE principal = ? AND request_id = ? AND command = ?"},
 		{&s.forgetRequests, `DELETE FROM request WHERE (principal, request_id) IN
 			(SELECT principal, request_id FROM request WHERE create_time <= ? ORDER BY create_time LIMIT ?)`},
+
+		{&s.sessionOpen, "SELECT id FROM session WHERE name = ? AND state <> '" + string(session.Ended) + "'"},
+		{&s.insertSession, "INSERT INTO session (" + strings.Join(sessionFixed, ", ") + ", " + strings.Join(sessionChanging, ", ") +
+			") VALUES (" + placeholders(len(sessionFixed)+len(sessionChanging)) + ") ON CONFLICT (id) DO NOTHING"},
+		{&s.updateSession, "UPDATE session SET " + assignments(sessionChanging) + " WHERE id = ? AND version < ? AND (? OR state <> '" + string(session.Ended) + "')"},
+		{&s.sessionVersion, "SELECT version, state FROM session WHERE id = ?"},
+		{&s.recordingEnd, selectRecordingEnd},
+		{&s.putRecording, "INSERT OR REPLACE INTO session_recording (session, offset, length, sums) VALUES (?, ?, ?, ?)"},
+		{&s.deleteSession, "DELETE FROM session WHERE id = ?"},
 	} {
 		stmt, err := c.PrepareContext(ctx, p.text)
 		if err != nil {

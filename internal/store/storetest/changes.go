@@ -369,10 +369,10 @@ func (b *bench) others(ctx context.Context, c command.Command) []error {
 	_, head := b.AuditHead(ctx)
 	_, revoke := b.RevokeKey(ctx, "ci", b.now, told)
 	_, keys := b.Keys(ctx)
-	return []error{
+	return append(b.sessionCalls(ctx),
 		b.Decide(ctx, []approval.Step{b.decision(c, approval.Approval{CommandID: c.ID}, command.Queued)}), one, approvals,
 		b.Record(ctx, told), rows, chain, head, b.AddKey(ctx, b.key("other"), told), revoke, b.UseKey(ctx, "id", b.now), keys,
-	}
+	)
 }
 
 // closeUnderLoad closes the store while callers write: what was answered with

@@ -11,6 +11,7 @@ import (
 	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/secret"
+	"github.com/telexec/telexec/internal/session"
 )
 
 // everyField fills every field of a command by reflection, so that a field that
@@ -72,7 +73,7 @@ func fill(b *bench, v reflect.Value, n *int64) {
 	case time.Time:
 		v.Set(reflect.ValueOf(time.UnixMicro(1_770_000_000_000_000 + *n).UTC()))
 		return
-	case command.State: // set by the case
+	case command.State, session.State: // set by the case
 		return
 	case secret.Text:
 		v.Set(reflect.ValueOf(secret.New(fmt.Sprintf("hush %d", *n))))

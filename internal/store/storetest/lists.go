@@ -19,7 +19,9 @@ func matches(f command.Filter, c command.Command) bool {
 	return (len(f.States) == 0 || slices.Contains(f.States, c.State)) &&
 		(f.Host == "" || f.Host == c.Spec.Host) &&
 		(f.Origin == "" || f.Origin == c.CreatedBy.Origin) &&
-		(f.Visible == nil || f.Visible.Principal == c.CreatedBy.Principal || slices.Contains(f.Visible.Hosts, c.Spec.Host)) &&
+		(f.Session == "" || f.Session == c.Spec.SessionID) &&
+		(f.Visible == nil || f.Visible.Principal == c.CreatedBy.Principal || slices.Contains(f.Visible.Hosts, c.Spec.Host) ||
+			c.Spec.SessionOwner != "" && f.Visible.Principal == c.Spec.SessionOwner) &&
 		(f.Principal == "" || f.Principal == c.CreatedBy.Principal) &&
 		(f.From.IsZero() || !c.CreateTime.Before(f.From)) &&
 		(f.To.IsZero() || c.CreateTime.Before(f.To)) &&
@@ -63,6 +65,7 @@ var (
 	hosts      = []string{"web1", "web2", "db1"}
 	principals = []string{"deploy", "agent"}
 	tiers      = []string{"front", "back", ""}
+	sessions   = []string{"01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAW"}
 )
 
 // history makes commands of all kinds.
@@ -75,6 +78,9 @@ func (b *bench) history(r *rand.Rand, n int) (all []command.Command) {
 			c.Spec.Labels = map[string]string{"tier": tiers[r.IntN(len(tiers))]}
 			if i%5 == 0 {
 				c.Spec.Labels["rare"] = "yes"
+			}
+			if i%4 == 0 {
+				c.Spec.SessionID, c.Spec.SessionOwner = sessions[r.IntN(len(sessions))], principals[r.IntN(len(principals))]
 			}
 		}))
 		if state := command.States[r.IntN(len(command.States))]; state != c.State {
@@ -95,6 +101,9 @@ func randomFilter(r *rand.Rand, all []command.Command) (f command.Filter) {
 	}
 	if sometimes() {
 		f.Origin = command.Origins[r.IntN(len(command.Origins))]
+	}
+	if sometimes() {
+		f.Session = sessions[r.IntN(len(sessions))]
 	}
 	if sometimes() {
 		f.Visible = &command.Visible{Principal: principals[r.IntN(len(principals))]}
@@ -147,6 +156,9 @@ func filters(b *bench) {
 		{States: []command.State{command.Failed, command.Failed}},
 		{States: []command.State{"NONE"}},
 		{States: command.States},
+		{Session: sessions[0]},
+		{Session: "nothing"},
+		{Session: sessions[1], Host: "web1", States: command.States[3:]},
 		{Labels: map[string]string{"tier": ""}},
 		{Labels: map[string]string{"tier": "front"}},
 		{Labels: map[string]string{"tier": "front", "rare": "yes"}},
@@ -208,7 +220,7 @@ func visible(b *bench) {
 		{Principal: "nobody", Hosts: most},
 	} {
 		for _, f := range []command.Filter{
-			{}, {Principal: "agent"}, {Principal: "deploy"}, {Host: "web1"}, {Host: "web2", States: command.States[3:]},
+			{}, {Principal: "agent"}, {Principal: "deploy"}, {Session: sessions[0]}, {Host: "web1"}, {Host: "web2", States: command.States[3:]},
 			{Labels: map[string]string{"tier": "back"}}, {Before: all[30].ID, From: all[10].CreateTime},
 		} {
 			f.Visible = &v

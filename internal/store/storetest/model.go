@@ -99,6 +99,10 @@ func (m *model) create(b *bench, r *rand.Rand) {
 			c.Spec.Stdin = randomBytes(r, r.IntN(100))
 			c.Spec.Redact = []secret.Text{secret.New("hush")}
 		}
+		if r.IntN(3) == 0 {
+			c.Spec.Session, c.Spec.SessionID, c.Spec.SessionOwner = "build", sessions[r.IntN(2)], principals[r.IntN(2)]
+			c.Spec.Typed, c.SessionOffset = int64(r.IntN(3)), int64(r.IntN(1000)-1)
+		}
 		if r.IntN(2) == 0 {
 			c.Spec.Labels = map[string]string{"tier": tiers[r.IntN(3)], "rare": "yes"}
 		}

@@ -86,6 +86,15 @@ func Run(t *testing.T, open Open) {
 		{"retention deletes", deletes},
 		{"retention leaves what is in use", inUse},
 		{"retention works in batches", batches},
+		{"every field of a session comes back", sessionFields},
+		{"a name has one open session", sessionNames},
+		{"fifty sessions of one name", racingSessions},
+		{"a session is saved by version", sessionVersions},
+		{"a nonce lies nowhere in clear", nonceInClear},
+		{"sessions are listed", sessionLists},
+		{"a recording is read from any offset", recordings},
+		{"racing recordings", racingRecordings},
+		{"retention deletes sessions", sessionsGo},
 		{"a closed store says so", closed},
 		{"an ended context", endedContext},
 		{"close under load", closeUnderLoad},
@@ -107,7 +116,7 @@ func Run(t *testing.T, open Open) {
 var listing = []string{
 	"lists show the approvals that the caller may see", "visible approvals are paged", "approvals are listed",
 	"lists show what the caller may see", "lists are filtered", "lists are paged", "lists by time",
-	"the audit is listed", "the audit by time, whatever the clock does", "model",
+	"the audit is listed", "the audit by time, whatever the clock does", "sessions are listed", "model",
 }
 
 // bench is one case at work.

@@ -1,5 +1,7 @@
 // Package bulk keeps output that is too much for a database: in files, one for
-// each stream of a command that has such output.
+// each stream of a command that has such output; and recordings of sessions, a file
+// for each, in a directory of their own. What is said of a command is true of a
+// session, whose recording is its only stream.
 //
 //	database:  rows for short output ─┐          ┌─ extents: offset, length, checksums
 //	stream:    [ short ][ bulk ........ ][ short ][ bulk .... ]
@@ -39,6 +41,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,6 +60,7 @@ const writers = 8
 // Dir is the directory of the files. Its methods may be called concurrently.
 type Dir struct {
 	path  string
+	ends  []string      // of the names of its files, by stream
 	slots chan struct{} // capacity writers: one for each Write under way
 	plain atomic.Bool   // the file system writes through its cache only
 
@@ -70,11 +74,17 @@ type hold struct {
 	callers int           // Dir.mu guards it
 }
 
-// Open gives the directory at path. The first Write makes it; one that is there
+// Open gives the directory at path. ends are how the names of its files end, by
+// stream; without any, the streams' own names. The first Write makes it; one that is there
 // is made private and its names durable, which a process that ended in the
 // middle of a Write may not have come to.
-func Open(path string) (*Dir, error) {
-	d := &Dir{path: path, slots: make(chan struct{}, writers), held: make(map[string]*hold)}
+func Open(path string, ends ...string) (*Dir, error) {
+	if len(ends) == 0 {
+		for _, s := range command.Streams {
+			ends = append(ends, s.String())
+		}
+	}
+	d := &Dir{path: path, ends: ends, slots: make(chan struct{}, writers), held: make(map[string]*hold)}
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -135,7 +145,7 @@ func Named(id string) bool {
 }
 
 func (d *Dir) name(id string, s command.Stream) string {
-	return filepath.Join(d.path, id+"."+s.String())
+	return filepath.Join(d.path, id+"."+d.ends[s])
 }
 
 // Read fills p with the bytes of e from an offset on; all of them must be in e. It
@@ -227,8 +237,8 @@ func (d *Dir) Remove(id string) error {
 		return nil
 	}
 	var errs []error
-	for _, s := range command.Streams {
-		if err := os.Remove(d.name(id, s)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for s := range d.ends {
+		if err := os.Remove(d.name(id, command.Stream(s))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
@@ -252,9 +262,8 @@ func (d *Dir) Names() iter.Seq2[string, error] {
 		for {
 			names, err := dir.Readdirnames(256)
 			for _, name := range names {
-				id, stream, _ := strings.Cut(name, ".")
-				ours := stream == command.Stdout.String() || stream == command.Stderr.String()
-				if ours && Named(id) && !yield(id, nil) {
+				id, end, _ := strings.Cut(name, ".")
+				if slices.Contains(d.ends, end) && Named(id) && !yield(id, nil) {
 					return
 				}
 			}

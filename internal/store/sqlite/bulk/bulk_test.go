@@ -527,3 +527,88 @@ func TestDescriptors(t *testing.T) {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
+
+// FuzzExtended adds pieces one after the other: the extent is that of all of them at
+// once, with the same sums, and reads back.
+func FuzzExtended(f *testing.F) {
+	f.Add(int64(0), []byte("abc"), uint32(1), uint32(2))
+	f.Add(int64(BlockSize), bytes.Repeat([]byte{1}, 3), uint32(BlockSize-1), uint32(BlockSize+1))
+	f.Add(int64(77), []byte{}, uint32(3*BlockSize), uint32(0))
+	f.Fuzz(func(t *testing.T, offset int64, seed []byte, first, second uint32) {
+		if offset < 0 || offset > 1<<40 || len(seed) > 1<<10 {
+			return
+		}
+		var data []byte
+		e := Extent{Offset: offset}
+		for i, n := range []uint32{uint32(len(seed)), first % (3 * BlockSize), second % (3 * BlockSize), 1} {
+			piece := bytes.Repeat(append([]byte{byte(i)}, seed...), int(n)/(len(seed)+1)+1)[:n]
+			before := slices.Clone(e.Sums)
+			next := e.Extended(piece)
+			if !slices.Equal(e.Sums, before) {
+				t.Fatal("what was given has changed")
+			}
+			e, data = next, append(data, piece...)
+			whole := Extent{Offset: offset}.Extended(data)
+			if e.Offset != whole.Offset || e.Length != whole.Length || !slices.Equal(e.Sums, whole.Sums) {
+				t.Fatalf("after %d bytes: %+v, want %+v", len(data), e, whole)
+			}
+			if len(data) > 0 && !e.valid() {
+				t.Fatalf("%+v is not valid", e)
+			}
+		}
+		for at := offset; at < e.End(); {
+			from, to := e.block(at)
+			block := slices.Clone(data[from-offset : to-offset])
+			if !e.matches(from, block) {
+				t.Fatalf("the block at %d does not match", from)
+			}
+			block[len(block)-1]++
+			if e.matches(from, block) {
+				t.Fatalf("another block at %d matches", from)
+			}
+			at = to
+		}
+	})
+}
+
+// A directory whose files end otherwise knows those alone.
+func TestOtherEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "recordings")
+	d, err := Open(path, "cast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e Extent
+	var whole []byte
+	for _, n := range []int{100, BlockSize, 5000, 1, 2 * BlockSize} {
+		data := randomBytes(n)
+		write(t, d, 0, e.End(), data)
+		e, whole = e.Extended(data), append(whole, data...)
+		p := make([]byte, len(whole))
+		if err := d.Read(id, 0, e, 0, p); err != nil || !bytes.Equal(p, whole) {
+			t.Fatalf("after %d bytes: %v", len(whole), err)
+		}
+	}
+	if data, err := os.ReadFile(filepath.Join(path, id+".cast")); err != nil || !bytes.Equal(data, whole) {
+		t.Errorf("the file has %d bytes, %v", len(data), err)
+	}
+	if err := os.WriteFile(filepath.Join(path, id+".stdout"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for name, err := range d.Names() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	if !slices.Equal(names, []string{id}) {
+		t.Errorf("names are %q", names)
+	}
+	if err := d.Remove(id); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(path); err != nil || len(entries) != 1 || entries[0].Name() != id+".stdout" {
+		t.Errorf("left is %v, %v", entries, err)
+	}
+}

@@ -3,6 +3,7 @@ package bulk
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"slices"
 
 	"github.com/telexec/telexec/internal/command"
 )
@@ -41,6 +42,17 @@ func (e Extent) block(offset int64) (from, to int64) {
 func (e Extent) matches(from int64, data []byte) bool {
 	i := from/BlockSize - e.Offset/BlockSize
 	return binary.BigEndian.Uint32(e.Sums[4*i:]) == crc32.Checksum(data, castagnoli)
+}
+
+// Extended gives the extent that e is once data lies behind it in the file: what
+// was recorded of e before is part of it. An e of Length 0 begins one.
+func (e Extent) Extended(data []byte) Extent {
+	sums := summer{offset: e.Offset, end: e.End(), sums: slices.Clone(e.Sums)}
+	if last := len(sums.sums) - 4; last >= 0 && sums.end%BlockSize != 0 { // its last block goes on
+		sums.sum, sums.sums = binary.BigEndian.Uint32(sums.sums[last:]), sums.sums[:last]
+	}
+	sums.add(command.Chunk{Data: data})
+	return sums.extent()
 }
 
 // summer makes an extent of chunks that follow each other.
