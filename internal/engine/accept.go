@@ -8,6 +8,7 @@ import (
 
 	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
@@ -24,10 +25,32 @@ import (
 // id that the same principal used before for the same content, it gives that
 // command and replayed is true. Where ctx ends first the command may be accepted
 // all the same; the request id tells.
+//
+// With spec.Session, the name or id of a session, it runs there; Host, SessionID and
+// SessionOwner are filled in. UNKNOWN_SESSION or SESSION_ENDED, or ACCESS_DENIED where
+// the caller may not act on it.
 func (e *Engine) Execute(ctx context.Context, by access.Caller, spec command.Spec) (s Snapshot, replayed bool, err error) {
+	return e.execute(ctx, by, spec, false)
+}
+
+// ExecuteUnlessBusy is Execute, but for a session in which something runs or waits:
+// that is SESSION_BUSY, which says who runs what since when, and nothing is stored.
+func (e *Engine) ExecuteUnlessBusy(ctx context.Context, by access.Caller, spec command.Spec) (s Snapshot, replayed bool, err error) {
+	return e.execute(ctx, by, spec, true)
+}
+
+func (e *Engine) execute(ctx context.Context, by access.Caller, spec command.Spec, unlessBusy bool) (s Snapshot, replayed bool, err error) {
 	if err := e.rights.May(by, access.Start, access.Thing{Owner: by.Name, Host: spec.Host}); err != nil {
 		return Snapshot{}, false, err
 	}
+	return e.seeThrough(ctx, by, func(ctx context.Context, doubt func(error)) (Snapshot, bool, error) {
+		return e.accept(ctx, by, spec, unlessBusy, doubt)
+	})
+}
+
+// seeThrough has accept do its work to the end, also where ctx ends before that. It
+// answers with the first result: a doubt that accept has, or what came of it.
+func (e *Engine) seeThrough(ctx context.Context, by access.Caller, accept func(ctx context.Context, doubt func(error)) (Snapshot, bool, error)) (s Snapshot, replayed bool, err error) {
 	if err := e.admit(); err != nil {
 		return Snapshot{}, false, err
 	}
@@ -47,7 +70,7 @@ func (e *Engine) Execute(ctx context.Context, by access.Caller, spec command.Spe
 		defer e.accepting.Done()
 		var r result
 		err := e.guard("accept", "request", by.Call, func() (err error) {
-			r.s, r.replayed, err = e.accept(context.WithoutCancel(ctx), by, spec, func(err error) {
+			r.s, r.replayed, err = accept(context.WithoutCancel(ctx), func(err error) {
 				answer(Snapshot{}, false, err)
 			})
 			return err
@@ -65,24 +88,31 @@ func (e *Engine) Execute(ctx context.Context, by access.Caller, spec command.Spe
 
 // accept is Execute for as long as the store takes. Where that leaves in doubt
 // whether it has the command, doubt is told so, and accept goes on until it knows.
-func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec, doubt func(err error)) (s Snapshot, replayed bool, err error) {
+func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec, unlessBusy bool, doubt func(err error)) (s Snapshot, replayed bool, err error) {
 	now := time.Now()
 	c := command.Command{
 		Version:   1,
 		State:     command.Queued,
 		Spec:      spec,
 		CreatedBy: by.Actor(), CreateTime: now, LastActivity: now,
-		StdinClosed: !spec.StdinOpen && spec.Pty == nil,
 	}
-	host, said, slot, err := e.reserve(by, &spec)
+	asked := spec.ContentHash()
+	host, said, slot, err := e.reserve(ctx, by, &c.Spec, unlessBusy)
 	if err != nil {
-		return e.replay(ctx, c, err)
+		return e.replay(ctx, c, asked, err)
+	}
+	c.StdinClosed = !spec.StdinOpen && spec.Pty == nil && c.Spec.SessionID == ""
+	if c.Spec.SessionID != "" {
+		c.SessionOffset = -1
 	}
 	c.Spec.Host = host.Name
 	c.Rule = said.Rule
 	c.ID = e.newID(now)
 	hash := c.Spec.ContentHash()
 	bound := boundHash(hash, host)
+	if c.Spec.SessionID == "" {
+		asked = hash
+	} // else the name that was asked for, which another session may have when it is asked again
 	var gate *approval.Approval
 	switch {
 	case said.Effect == policy.RequireApproval:
@@ -99,7 +129,7 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 		case handed:
 			return
 		case slot:
-			e.queue.release(host.Name, 0)
+			e.queue.release(l.ticket.host, 0)
 		case gate == nil:
 			e.queue.unreserve()
 		}
@@ -113,19 +143,9 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 	if gate == nil {
 		e.register(l)
 	} else if err := e.registerAwaiting(l); err != nil {
-		return e.replay(ctx, c, err)
+		return e.replay(ctx, c, asked, err)
 	}
-	var stored command.Command
-	var created bool
-	err = e.guard("accept", "command", c.ID, func() (err error) {
-		stored, created, err = e.journal.Create(ctx, c, hash, gate, e.accepted(by, &c, said, bound))
-		return err
-	})
-	e.noteStore(err)
-	if err != nil && e.wasStored(ctx, c.ID, func() { doubt(doubtful(err)) }) {
-		created, err = true, nil
-		e.noteStore(nil)
-	}
+	stored, created, err := e.create(ctx, c, asked, gate, e.accepted(by, &c, said, bound), doubt)
 	if err != nil {
 		return Snapshot{}, false, err
 	}
@@ -136,15 +156,33 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 	}
 	handed = true
 	e.feed.touch(l)
+	if l.session != "" {
+		l.kickOwner() // to see whether that has ended meanwhile
+	}
 	b := birth{live: l}
 	switch {
 	case slot:
 		b.host = &host
 	case gate == nil:
-		l.enqueue(host.MaxCommands, true)
+		l.enqueue(&host, true)
 	}
 	e.births <- b // Run takes it: it waits for all accepting
 	return l.snapshot(), false, nil
+}
+
+// create stores a new command. Where the store leaves in doubt whether it has it,
+// doubt is told so, and create goes on until it knows.
+func (e *Engine) create(ctx context.Context, c command.Command, asked []byte, gate *approval.Approval, told audit.Entry, doubt func(error)) (stored command.Command, created bool, err error) {
+	err = e.guard("accept", "command", c.ID, func() (err error) {
+		stored, created, err = e.journal.Create(ctx, c, asked, gate, told)
+		return err
+	})
+	e.noteStore(err)
+	if err != nil && e.wasStored(ctx, c.ID, func() { doubt(doubtful(err)) }) {
+		created, err = true, nil
+		e.noteStore(nil)
+	}
+	return stored, created, err
 }
 
 // wasStored reports whether the journal has a command whose Create gave an error.
@@ -172,17 +210,46 @@ func doubtful(err error) error {
 		WithHint("Ask again with the same request_id, or look for it in the list").WithRetry(f.RetryAfter)
 }
 
-// reserve asks the rules and takes a slot on the host, or else a place in its
-// queue; for a command that is to be approved first, neither.
-func (e *Engine) reserve(by access.Caller, spec *command.Spec) (host inventory.Host, said policy.Decision, slot bool, err error) {
+// reserve finds out where the command is to run, asks the rules and takes a slot
+// there, or else a place in the queue; for a command that is to be approved first,
+// neither.
+func (e *Engine) reserve(ctx context.Context, by access.Caller, spec *command.Spec, unlessBusy bool) (host inventory.Host, said policy.Decision, slot bool, err error) {
+	if spec.Session != "" {
+		if err = e.placeIn(ctx, by, spec); err != nil {
+			return host, said, false, err
+		}
+	}
 	if host, err = e.hosts.Lookup(spec.Host); err != nil {
 		return host, said, false, err
 	}
 	if said, err = e.judge(by, spec, host); err != nil || said.Effect == policy.RequireApproval {
+		if err == nil && unlessBusy {
+			err = e.mustBeIdle(spec)
+		}
 		return host, said, false, err
 	}
-	slot, err = e.queue.acquire(host.Name, host.MaxCommands)
+	if unlessBusy && spec.SessionID != "" {
+		slot, err = e.acquireIdle(spec)
+	} else {
+		slot, err = e.queue.acquire(queueOf(spec, host.Name), slots(spec, &host))
+	}
 	return host, said, slot, err
+}
+
+// queueOf names the queue of a command.
+func queueOf(spec *command.Spec, host string) string {
+	if spec.SessionID != "" {
+		return sessionQueue + spec.SessionID
+	}
+	return host
+}
+
+// slots is how many commands may run at once where this one is to run.
+func slots(spec *command.Spec, host *inventory.Host) int {
+	if spec.SessionID != "" {
+		return 1
+	}
+	return host.MaxCommands
 }
 
 // awaitingInput is how many bytes of input one principal's commands that wait for
@@ -209,17 +276,17 @@ func (e *Engine) registerAwaiting(l *live) error {
 		return fault.New(fault.Exhausted, fault.ReasonTooManyAwaiting, "%d commands of %s are waiting for approval, which is the limit", n, l.cmd.CreatedBy.Principal).
 			WithHint("Have some decided, or cancel some; telexec approvals lists them")
 	}
-	e.lives[l.id] = l
+	e.add(l)
 	return nil
 }
 
 // replay gives the command that the request id of c names already, or else
 // refused: what was accepted once is answered again, whatever holds now.
-func (e *Engine) replay(ctx context.Context, c command.Command, refused error) (Snapshot, bool, error) {
+func (e *Engine) replay(ctx context.Context, c command.Command, asked []byte, refused error) (Snapshot, bool, error) {
 	if c.Spec.RequestID == "" {
 		return Snapshot{}, false, refused
 	}
-	stored, found, err := e.journal.Replay(ctx, c, c.Spec.ContentHash())
+	stored, found, err := e.journal.Replay(ctx, c, asked)
 	switch {
 	case err != nil:
 		return Snapshot{}, false, err

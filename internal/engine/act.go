@@ -65,6 +65,9 @@ func (e *Engine) Cancel(ctx context.Context, by access.Caller, id string, grace 
 // sweep ends what is left on its host of a command that is LOST: nobody knows
 // whether it still runs there. The command stays LOST.
 func (e *Engine) sweep(ctx context.Context, s Snapshot, grace time.Duration) command.CancelReport {
+	if s.Spec.SessionID != "" {
+		return e.sweepSession(s)
+	}
 	ctx, stop := context.WithTimeout(ctx, grace+cancelAnswer)
 	defer stop()
 	host, err := e.hosts.Lookup(s.Spec.Host)
@@ -219,7 +222,8 @@ func (e *Engine) Signal(ctx context.Context, by access.Caller, id, name string) 
 }
 
 // Input writes to a running command's standard input, and closes it with eof.
-// NOT_RUNNING, or STDIN_CLOSED where it was not asked for or has ended.
+// NOT_RUNNING, or STDIN_CLOSED where it was not asked for or has ended. In a session
+// it is to type, which is TYPING_NOT_ALLOWED to whom it is.
 func (e *Engine) Input(ctx context.Context, by access.Caller, id string, data []byte, eof bool) (total int64, err error) {
 	if err := e.may(ctx, by, id); err != nil {
 		return 0, err
@@ -233,11 +237,20 @@ func (e *Engine) Input(ctx context.Context, by access.Caller, id string, data []
 		return 0, fault.New(fault.FailedPrecondition, fault.ReasonStdinClosed, "the command's standard input is closed").
 			WithHint("Start the command with stdin_open to send input later")
 	}
+	if l.session != "" {
+		if err := e.rights.MayType(by, e.sessionOf(&s.Command)); err != nil {
+			return 0, err
+		}
+	}
 	if err := e.tellInput(ctx, by, l); err != nil {
 		return 0, err
 	}
-	total, err = p.Input(ctx, data, eof)
-	if err == nil && eof && l.snapshot().Spec.Pty == nil {
+	if at, ok := p.(terminalProcess); ok {
+		total, err = at.InputBy(ctx, by, data, eof)
+	} else {
+		total, err = p.Input(ctx, data, eof)
+	}
+	if err == nil && eof && s.Spec.Pty == nil && l.session == "" {
 		l.inputEnded.Store(true)
 		l.kickOwner()
 	}

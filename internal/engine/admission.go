@@ -23,7 +23,7 @@ func (e *Engine) SetPolicy(p *policy.Policy) { e.policy.Store(p) }
 // judge asks the rules about a new command. POLICY_DENIED where they refuse it.
 func (e *Engine) judge(by access.Caller, spec *command.Spec, host inventory.Host) (said policy.Decision, err error) {
 	// A stranger's text goes through much code here.
-	if err := e.guard("judge", "request", by.Call, func() error { said = e.ask(request(by, spec, host)); return nil }); err != nil {
+	if err := e.guard("judge", "request", by.Call, func() error { said = e.ask(e.request(by, spec, host)); return nil }); err != nil {
 		return said, err
 	}
 	if said.Effect == policy.Deny {
@@ -46,7 +46,7 @@ func denied(said policy.Decision, host string) error {
 }
 
 // request is what the rules are asked.
-func request(by access.Caller, spec *command.Spec, host inventory.Host) policy.Request {
+func (e *Engine) request(by access.Caller, spec *command.Spec, host inventory.Host) policy.Request {
 	r := policy.Request{
 		Host: host.Name, Labels: host.Labels,
 		Principal: by.Name, Roles: by.RoleNames(), Origin: string(by.Origin),
@@ -56,6 +56,9 @@ func request(by access.Caller, spec *command.Spec, host inventory.Host) policy.R
 	}
 	if spec.Sudo != nil {
 		r.Sudo, r.SudoUser = true, spec.Sudo.User
+	}
+	if spec.SessionID != "" {
+		e.inShell(&r, spec)
 	}
 	return r
 }
@@ -74,7 +77,7 @@ func (e *Engine) Explain(by, as access.Caller, spec command.Spec) (policy.Decisi
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return e.ask(request(as, &spec, host)), nil
+	return e.ask(e.request(as, &spec, host)), nil
 }
 
 func sameRoles(a, b access.Caller) bool {
@@ -114,7 +117,12 @@ func (e *Engine) shown(ctx context.Context, by access.Caller, a access.Action, i
 		}
 		return err // an administrator may know
 	}
-	refused := e.rights.May(by, a, access.Thing{What: "command", ID: id, Owner: s.CreatedBy.Principal, Host: s.Spec.Host, Labels: e.labels(s.Spec.Host)})
+	thing := access.Thing{What: "command", ID: id, Owner: s.CreatedBy.Principal, Host: s.Spec.Host, Labels: e.labels(s.Spec.Host)}
+	refused := e.rights.May(by, a, thing)
+	if refused != nil && s.Spec.SessionOwner == by.Name {
+		thing.Owner = s.Spec.SessionOwner // whoever runs it, it is in the caller's session
+		refused = e.rights.May(by, a, thing)
+	}
 	if refused != nil && a == access.Look && s.Gated && e.decides(ctx, by, id) {
 		return nil // an approver sees what there is to decide, and what came of it
 	}

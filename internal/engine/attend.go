@@ -15,9 +15,12 @@ const (
 	ladderExtra = 8 * time.Second  // what a cancel may take beyond its grace
 	askLeast    = time.Second      // until a host that could not be asked is asked again, doubling …
 	askMost     = 30 * time.Second // … up to this
-	askEnded    = 4                // so often the host is asked what is left of a command that has ended
-	hostExtra   = 15 * time.Second // what a host may take to end a command at its timeout by itself
-	asideExtra  = time.Second      // what an overtaken ladder may take beyond the one that overtook it
+	// sessionStoreFirst is Engine.storeFirst in a session, whose viewers are to see in
+	// a moment that it is cancelled.
+	sessionStoreFirst = 20 * time.Millisecond
+	askEnded          = 4                // so often the host is asked what is left of a command that has ended
+	hostExtra         = 15 * time.Second // what a host may take to end a command at its timeout by itself
+	asideExtra        = time.Second      // what an overtaken ladder may take beyond the one that overtook it
 )
 
 // waited is what Process.Wait gave.
@@ -39,6 +42,7 @@ type attendance struct {
 	*live
 	p       Process
 	durable bool
+	stays   bool        // it goes on without the service: durable, or in a session that is kept
 	waits   chan waited // the waiter's one result
 	ladders chan ladder // from every ladder; none waits for it beyond attend
 
@@ -72,10 +76,10 @@ type attendance struct {
 
 // attend sees a running command to its end: it stores output, ends the command
 // when a cancel or the timeout asks for it, and stores how it ended. At the end of
-// ctx it lets go of a durable one.
+// ctx it lets go of one that goes on without the service.
 func (l *live) attend(ctx context.Context, p Process) {
 	a := &attendance{
-		live: l, p: p, durable: l.cmd.Durability == command.Durable,
+		live: l, p: p, durable: l.cmd.Durability == command.Durable, stays: l.cmd.Durability == command.Durable || l.kept,
 		waits: make(chan waited, 1), ladders: make(chan ladder), out: map[int]context.CancelFunc{},
 	}
 	climbing, stop := context.WithCancel(ctx)
@@ -85,7 +89,7 @@ func (l *live) attend(ctx context.Context, p Process) {
 		var w waited
 		w.err = l.guard("wait", func() (err error) {
 			w.end, err = p.Wait()
-			if known(err) || !a.durable {
+			if known(err) || !a.stays {
 				for _, s := range command.Streams { // no more comes that it could be a part of
 					if l.append(s, masks[s].Flush(), gauges[s]) != nil {
 						break // the owner is through with it
@@ -104,8 +108,7 @@ func (l *live) attend(ctx context.Context, p Process) {
 	}
 	switch n := l.cmd.Cancellation; {
 	case underWay(n):
-		a.wishing, a.wishBy = true, time.After(l.engine.storeFirst)
-		a.wishStored(climbing)
+		a.wished(climbing)
 	case n != nil:
 		a.report = n.Report // of an owner before
 	}
@@ -126,9 +129,9 @@ func (l *live) attend(ctx context.Context, p Process) {
 		case <-l.kick:
 			wished, back := l.takeWishes(), l.takeLink()
 			l.takeProgress()
+			l.takeBegan()
 			if wished {
-				a.wishing, a.wishBy = true, time.After(l.engine.storeFirst)
-				a.wishStored(climbing)
+				a.wished(climbing)
 			}
 			if back {
 				a.reached(climbing)
@@ -161,13 +164,24 @@ func (l *live) attend(ctx context.Context, p Process) {
 			return
 		}
 	}
-	if a.durable && ctx.Err() != nil && !a.closed && fault.ReasonOf(a.w.err) == fault.ReasonConnectionLost {
+	if a.stays && (ctx.Err() != nil || a.session != "" && a.engine.stops()) && !a.closed && fault.ReasonOf(a.w.err) == fault.ReasonConnectionLost {
 		l.leave(ctx, p) // it was let go of elsewhere, since the service stops
 		return
 	}
 	if ev, tell := a.conclude(); l.end(ctx, ev, tell) {
 		p.Collected()
 	}
+}
+
+// wished begins a ladder that somebody wants, once the journal has that, or a moment
+// later.
+func (a *attendance) wished(ctx context.Context) {
+	first := a.engine.storeFirst
+	if a.session != "" {
+		first = min(first, sessionStoreFirst)
+	}
+	a.wishing, a.wishBy = true, time.After(first)
+	a.wishStored(ctx)
 }
 
 // wishStored begins the ladder of a cancel once the journal has that.
@@ -358,8 +372,13 @@ func (a *attendance) unprovenEnd() bool {
 // signalled reports whether the process died of what a ladder sends. Of a death
 // by SIGINT the shell that watches over a durable command gives the code alone.
 func (a *attendance) signalled() bool {
-	if e := a.w.end.Exit; a.durable && e.Code != nil && *e.Code == diedOfINT {
-		return known(a.w.err)
+	if code := a.w.end.Exit.Code; code != nil && known(a.w.err) {
+		switch *code {
+		case diedOfINT:
+			return a.durable || a.session != ""
+		case diedOfKILL, diedOfTERM: // as the shell of a session tells it
+			return a.session != ""
+		}
 	}
 	switch a.w.end.Signal {
 	case "INT", "TERM", "KILL":
@@ -368,8 +387,12 @@ func (a *attendance) signalled() bool {
 	return false
 }
 
-// diedOfINT is 128 + SIGINT.
-const diedOfINT = 130
+// What shells give as the exit code of what died of a signal: 128 + its number.
+const (
+	diedOfINT  = 130
+	diedOfKILL = 137
+	diedOfTERM = 143
+)
 
 // watchIdle has closeIdle called when no more can be expected of what is gone.
 func (a *attendance) watchIdle() {
@@ -399,7 +422,7 @@ func (a *attendance) closeIdle() {
 }
 
 // stop takes the end of the service. It reports false where the command is left
-// to the next run: where it is durable and its end, or what is left of it, is not
+// to the next run: where it goes on without the service and its end, or what is left of it, is not
 // known yet.
 func (a *attendance) stop() bool {
 	if a.w == nil {
@@ -409,7 +432,7 @@ func (a *attendance) stop() bool {
 		default:
 		}
 	}
-	if a.durable && (a.w == nil || a.climbing() || a.unprovenEnd()) {
+	if a.stays && (a.w == nil || a.climbing() || a.unprovenEnd()) {
 		return false
 	}
 	if a.w == nil {

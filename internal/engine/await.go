@@ -89,9 +89,13 @@ func (l *live) awaitDecision(ctx context.Context) bool {
 		l.withdraw(ctx, command.Reject, failed(err))
 		l.kickOwner() // to see what came of that
 	}
+	ready := l.sessionsReady()
 	for {
 		ev, why := command.Event(""), func(*command.Command) {}
 		select {
+		case <-ready:
+			ready = nil
+			l.kickOwner() // to see whether its session is there
 		case <-l.kick:
 			if !l.makeSure(ctx) {
 				return false
@@ -99,6 +103,8 @@ func (l *live) awaitDecision(ctx context.Context) bool {
 			l.takeDecision()
 			if l.takeWishes() {
 				ev, why = command.CancelledEnd, neverStarted
+			} else if err := l.sessionOver(); ready == nil && err != nil { // nobody need decide about what cannot run
+				ev, why = command.Reject, failed(err)
 			}
 		case <-deadline.C:
 			ev, why = command.Expire, l.undecided
@@ -217,11 +223,11 @@ func (l *live) tryWithdraw(ctx context.Context, ev command.Event, f func(*comman
 // enqueueApproved puts an approved command into the queue. Where its host is not
 // configured any more, awaitSlot ends it.
 func (l *live) enqueueApproved() {
-	host, err := l.engine.hosts.Lookup(l.ticket.host)
+	host, err := l.engine.hosts.Lookup(l.host)
 	if err != nil {
 		host.MaxCommands = 0
 	}
-	l.enqueue(host.MaxCommands, false) // who waited for approval is not refused a place
+	l.enqueue(&host, false) // who waited for approval is not refused a place
 }
 
 // stillApproved is why a command whose approval is over may not run after all:

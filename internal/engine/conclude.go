@@ -62,7 +62,7 @@ func (a *attendance) conclude() (command.Event, func(c *command.Command)) {
 		c.Exit = w.end.Exit
 		c.Truncation = w.end.Truncation
 		if known(w.err) {
-			c.Completion = command.ByExitStatus
+			c.Completion = cmp.Or(w.end.Completion, command.ByExitStatus)
 		}
 		if incomplete(w.err) || w.err != nil && ev != command.Lose {
 			sizes, _ := a.log.Sizes()
@@ -82,7 +82,7 @@ func (a *attendance) conclude() (command.Event, func(c *command.Command)) {
 func (a *attendance) verdict() (command.Event, func(c *command.Command)) {
 	w, report := a.w, a.report
 	guessed := a.doubt && a.signalled() && w.end.TimedOut == nil && (report == nil || report.Ended == 0)
-	ours := guessed || report != nil && report.Signal != "" && report.Ended > 0
+	ours := guessed || report != nil && report.Signal != "" && (report.Ended > 0 || a.session != "" && report.Outcome == command.Gone)
 	gone := ours && report != nil && (report.Outcome == command.Gone || guessed && report.Outcome == command.AlreadyEnded)
 	exit := w.end.Exit
 	because := func(reason, hint, format string, args ...any) func(c *command.Command) {
@@ -122,7 +122,7 @@ func (a *attendance) verdict() (command.Event, func(c *command.Command)) {
 		return command.Killed, because(fault.ReasonCancelIncomplete,
 			"The cancellation's report lists what is left on the host",
 			"it was ended by a cancel, but not all of it is proven gone: %s", cmp.Or(left, a.guess(false).Message))
-	case exit.Code != nil:
+	case exit.Code != nil, a.session != "" && exit.Signal == "": // a prompt tells no code
 		return command.Exited, func(*command.Command) {}
 	}
 	if sent := a.sent.Load(); sent != nil && sent.name == exit.Signal {

@@ -389,7 +389,7 @@ func (e *Engine) modify(by access.Caller, d approval.Ballot, gate approval.Appro
 	for _, role := range gate.RequesterRoles {
 		requester.Roles = append(requester.Roles, access.Role(role))
 	}
-	was, is := request(requester, &c.Spec, host), request(requester, &spec, host)
+	was, is := e.request(requester, &c.Spec, host), e.request(requester, &spec, host)
 	said := e.ask(is)
 	if said.Effect == policy.Deny {
 		return step, denied(said, host.Name)

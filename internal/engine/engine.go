@@ -24,6 +24,9 @@
 //	                    ▼ │ Start again     ▼ │ Resume from the stored byte
 //	                  the service is stopped or killed
 //
+// A command in a session runs in a shell that others share, and is otherwise a command
+// like any other; what is special about it is in session.go.
+//
 // How a command is accepted is accept.go's, who may do what admission.go's, what
 // waits for people decide.go's, and what the audit is told of it all tell.go's. The
 // room is larger than most: what becomes of a command is decided in one place, by
@@ -67,7 +70,8 @@ type Options struct {
 	Journal   Journal
 	Runner    Runner
 	Hosts     Hosts
-	Node      string // name of this node
+	Sessions  Sessions // nil: there are none, and asking for one is NOT_SUPPORTED
+	Node      string   // name of this node
 	Limits    Limits
 	Retention command.Retention // TrimAfter, TrimTo, DeleteAfter
 	Rights    *access.Rights    // nil: everybody's own, and an admin's everything
@@ -84,6 +88,7 @@ type Engine struct {
 	journal   Journal
 	runner    Runner
 	hosts     Hosts
+	sessions  Sessions
 	node      string
 	limits    Limits
 	retention command.Retention
@@ -120,7 +125,8 @@ type Engine struct {
 
 	mu       sync.Mutex
 	lives    map[string]*live
-	watching map[string]int // watchers by command id
+	inside   map[string]map[string]*live // those of each session, by its id
+	watching map[string]int              // watchers by command id
 	watchers int
 	draining bool
 }
@@ -144,7 +150,7 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		journal: o.Journal, runner: o.Runner, hosts: o.Hosts,
+		journal: o.Journal, runner: o.Runner, hosts: o.Hosts, sessions: o.Sessions,
 		node: o.Node, limits: o.Limits, retention: o.Retention,
 		log: o.Logger, meter: o.Meter,
 		queue:      newQueue(o.Limits.MaxCommands, o.Limits.MaxQueued),
@@ -161,7 +167,11 @@ func New(o Options) (*Engine, error) {
 		deciding:   make(chan struct{}, 1),
 		storeFirst: 100 * time.Millisecond,
 		lives:      make(map[string]*live),
+		inside:     make(map[string]map[string]*live),
 		watching:   make(map[string]int),
+	}
+	if e.sessions == nil {
+		e.sessions = noSessions{}
 	}
 	if e.log == nil {
 		e.log = slog.Default()
@@ -266,14 +276,31 @@ func (e *Engine) holding() bool {
 
 func (e *Engine) register(l *live) {
 	e.mu.Lock()
-	e.lives[l.id] = l
+	e.add(l)
 	l.watchers.Store(int32(e.watching[l.id]))
 	e.mu.Unlock()
+}
+
+// add makes l a live command. mu is held.
+func (e *Engine) add(l *live) {
+	e.lives[l.id] = l
+	if l.session == "" {
+		return
+	}
+	if e.inside[l.session] == nil {
+		e.inside[l.session] = make(map[string]*live)
+	}
+	e.inside[l.session][l.id] = l
 }
 
 func (e *Engine) unregister(l *live) {
 	e.mu.Lock()
 	delete(e.lives, l.id)
+	if inside := e.inside[l.session]; inside != nil {
+		if delete(inside, l.id); len(inside) == 0 {
+			delete(e.inside, l.session)
+		}
+	}
 	e.mu.Unlock()
 	e.feed.touch(l)
 }
@@ -410,8 +437,26 @@ func (e *Engine) CheckStore(ctx context.Context) error {
 	return err
 }
 
-// Load tells how many commands run on a host and wait for it.
-func (e *Engine) Load(host string) (running, queued int) { return e.queue.load(host) }
+// Load tells how many commands run on a host and wait for it, in its sessions too.
+func (e *Engine) Load(host string) (running, queued int) {
+	running, queued = e.queue.load(host)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, inside := range e.inside {
+		for _, l := range inside {
+			if l.host != host {
+				break // as all of one session
+			}
+			switch l.state() {
+			case command.Starting, command.Running:
+				running++
+			case command.Queued:
+				queued++
+			}
+		}
+	}
+	return running, queued
+}
 
 // Stats is how the engine does.
 type Stats struct {

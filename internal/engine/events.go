@@ -278,7 +278,7 @@ func (w *Events) sees(t *told) bool {
 	if !w.wants(&t.Command) {
 		return false
 	}
-	if w.all || t.CreatedBy.Principal == w.by.Name {
+	if w.all || t.CreatedBy.Principal == w.by.Name || t.Spec.SessionOwner == w.by.Name {
 		return true
 	}
 	thing := access.Thing{What: "command", ID: t.ID, Owner: t.CreatedBy.Principal, Host: t.Spec.Host, Labels: t.labels}

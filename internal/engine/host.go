@@ -22,9 +22,12 @@ const linkFlush = time.Second
 // to its end.
 func (l *live) run(ctx context.Context, host *inventory.Host) {
 	var p Process
-	if l.cmd.State == command.Running {
+	switch {
+	case l.session != "":
+		p = l.enterSession(ctx)
+	case l.cmd.State == command.Running:
 		p = l.resume(ctx, host)
-	} else {
+	default:
 		p = l.start(ctx, host)
 	}
 	if p == nil {
@@ -44,12 +47,19 @@ func (l *live) run(ctx context.Context, host *inventory.Host) {
 // begin makes the command RUNNING with its process.
 func (l *live) begin(p Process) {
 	durability, why := p.Durability()
+	kept := l.sessionKept()
 	l.mu.Lock()
 	l.process = p
+	l.kept = kept
 	connection := l.link.connection()
+	began := l.began
+	l.began = nil
 	l.mu.Unlock()
 	runs := func(c *command.Command) {
 		c.Connection = connection
+		if began != nil {
+			c.SessionOffset = *began
+		}
 		if durability != c.Durability || c.DurabilityReason == "" { // a fallback has told its reason already
 			c.Durability, c.DurabilityReason = durability, why
 		}
@@ -141,17 +151,22 @@ func (l *live) start(ctx context.Context, host *inventory.Host) Process {
 	case cancelled:
 		l.end(ctx, command.CancelledEnd, neverStarted)
 	case ctx.Err() != nil && !void && unsent(err):
-		// The next run of the service starts it.
-		l.enter(command.Unclaim, func(c *command.Command) {
-			c.Node, c.Connection = "", ""
-			c.Fence-- // no host has seen it: the next owner is the first again
-			c.Durability, c.DurabilityReason = "", ""
-		})
-		_ = l.persist(ctx, l.cmd) // a failure is logged; the next run then finds it STARTING
+		l.unclaim(ctx)
 	default:
 		l.end(ctx, command.StartFail, failed(err))
 	}
 	return nil
+}
+
+// unclaim gives the command back to the queue, for the next run of the service to start
+// it.
+func (l *live) unclaim(ctx context.Context) {
+	l.enter(command.Unclaim, func(c *command.Command) {
+		c.Node, c.Connection = "", ""
+		c.Fence-- // no host has seen it: the next owner is the first again
+		c.Durability, c.DurabilityReason = "", ""
+	})
+	_ = l.persist(ctx, l.cmd) // a failure is logged; the next run then finds it STARTING
 }
 
 // broken reports whether a start that gave err may have got through.
@@ -171,11 +186,13 @@ func hadStarted(err error) bool {
 }
 
 // endOf gives the event of an end that the host tells as err: that the command has
-// not begun after all, or that its outcome cannot be known.
+// not begun after all, or went with its session, or that its outcome cannot be known.
 func endOf(err error) command.Event {
 	switch fault.ReasonOf(err) {
 	case fault.ReasonStartFailed, fault.ReasonSudoRefused, fault.ReasonBadWorkingDir, fault.ReasonNoSpace:
 		return command.Killed
+	case fault.ReasonShellExited, fault.ReasonSessionClosed, fault.ReasonIdleTimeout, fault.ReasonLifetimeOver:
+		return command.Killed // with the shell that it ran in
 	}
 	return command.Lose
 }
@@ -248,21 +265,27 @@ func (l *live) void(ctx context.Context, host *inventory.Host) (p Process, never
 // blanks its own.
 func (l *live) runOn(host *inventory.Host) Run {
 	spec := l.cmd.Spec
-	has, _ := l.log.Sizes()
+	from, take := l.outlet()
+	return Run{
+		ID: l.id, Host: *host, Spec: &spec, Fence: l.cmd.Fence, From: from,
+		Output: take,
+		Link:   l.linked,
+	}
+}
+
+// outlet gives what takes the command's output, and from where on.
+func (l *live) outlet() (from command.Sizes, take func(s command.Stream, data []byte) error) {
+	from, _ = l.log.Sizes()
 	// What an attempt before has held back comes again.
 	var masks [len(command.Streams)]*output.RedactedStream
 	var gauges [len(command.Streams)]*output.Gauge
 	for s := range masks {
-		masks[s], gauges[s] = l.redaction.Stream(), newGauge(has[s])
+		masks[s], gauges[s] = l.redaction.Stream(), newGauge(from[s])
 	}
 	l.masks, l.gauges = masks, gauges
-	return Run{
-		ID: l.id, Host: *host, Spec: &spec, Fence: l.cmd.Fence, From: has,
-		Output: func(s command.Stream, data []byte) error {
-			l.engine.meter.Output(len(data))
-			return l.append(s, masks[s].Write(data), gauges[s])
-		},
-		Link: l.linked,
+	return from, func(s command.Stream, data []byte) error {
+		l.engine.meter.Output(len(data))
+		return l.append(s, masks[s].Write(data), gauges[s])
 	}
 }
 

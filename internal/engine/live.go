@@ -37,8 +37,11 @@ type live struct {
 	// Constant.
 	engine *Engine
 	id     string
-	log    *output.Log
-	ticket *ticket
+	// host is the name of the host that it is on; session is the id of the session that
+	// it is in, empty for none.
+	host, session string
+	log           *output.Log
+	ticket        *ticket
 	// redaction masks what its output must not show; unmaskable is why it cannot.
 	redaction  *output.Redaction
 	unmaskable error
@@ -61,6 +64,7 @@ type live struct {
 	// Guarded by mu, written by the owner only.
 	cmd     command.Command // Size and LastActivity are filled in by snapshot
 	process Process         // nil while it does not run
+	kept    bool            // it goes on without the service: something on its host keeps its session
 	// Guarded by mu, written by whoever holds Engine.deciding.
 	gate    *approval.Approval // what it waits for, or has waited for in this run of the service
 	decided *command.Command   // the record after the last decision, which the owner has not taken up
@@ -69,6 +73,7 @@ type live struct {
 	writers map[writer]bool // of whose input the audit was told
 	wishes  []cancelRequest // that the owner has not taken up
 	link    link            // what the runner has told about the connection
+	began   *int64          // where its output begins in that of its session, and the owner has not taken up
 	seen    seen            // what the output has told about its progress
 
 	sent atomic.Pointer[sentSignal] // last signal that a caller sent; nil: none
@@ -88,6 +93,7 @@ type live struct {
 	taken       bool               // another run of the service may have started it
 	doubt       bool               // a ladder may have run of which no report came
 	queued      bool               // its ticket is in the queue, or was granted
+	slotSince   time.Time          // when it got its slot; zero: it has none
 	untold      []audit.Entry      // what the audit gets with the next write
 	tried       *approval.Approval // the end of its wait that was written with untold, and may be stored
 	tallies     [len(command.Streams)]tally
@@ -136,7 +142,7 @@ func (s Snapshot) position() int {
 // as it should be.
 func newLive(e *Engine, c command.Command) (*live, error) {
 	l := &live{
-		engine: e, id: c.ID,
+		engine: e, id: c.ID, host: c.Spec.Host, session: c.Spec.SessionID,
 		kick:   make(chan struct{}, 1),
 		writes: make(chan write, 1),
 		dirty:  make(chan struct{}, 1),
@@ -147,7 +153,7 @@ func newLive(e *Engine, c command.Command) (*live, error) {
 		written: c.Version,
 	}
 	l.log = output.ResumeLog(c.ID, e.journal, e.unsaved, &l.bell, c.Size)
-	l.ticket = &ticket{id: c.ID, host: c.Spec.Host, priority: c.Spec.Priority, granted: make(chan struct{}), moved: l.moved}
+	l.ticket = &ticket{id: c.ID, host: queueOf(&c.Spec, c.Spec.Host), priority: c.Spec.Priority, granted: make(chan struct{}), moved: l.moved}
 	redaction := e.redaction
 	if len(c.Spec.Redact) > 0 {
 		var err error
@@ -204,7 +210,14 @@ func (l *live) merged(c command.Command) command.Command {
 func (l *live) attached() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return (l.cmd.State == command.Starting || l.cmd.State == command.Running) && attached(&l.cmd)
+	return (l.cmd.State == command.Starting || l.cmd.State == command.Running) && attached(&l.cmd) && !l.kept
+}
+
+// state is the command's. Anyone may call it.
+func (l *live) state() command.State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cmd.State
 }
 
 // awaits reports whether the command waits for approval and is the principal's, and
@@ -283,18 +296,16 @@ func (l *live) own(ctx context.Context, host *inventory.Host) {
 	defer l.log.Close()
 	l.flushTimer = time.NewTimer(time.Hour)
 	defer l.flushTimer.Stop()
-	began := time.Now()
 	slot := host != nil || l.taken
-	defer func() {
-		if slot {
-			l.engine.queue.release(l.ticket.host, time.Since(began))
-		}
-	}()
+	if slot {
+		l.slotSince = time.Now()
+	}
+	defer l.releaseSlot()
 	err := l.guard("own", func() error {
 		switch {
 		case l.taken:
 			if !l.cmd.StartTime.IsZero() {
-				began = l.cmd.StartTime
+				l.slotSince = l.cmd.StartTime
 			}
 			if host = l.takeOver(ctx); host == nil {
 				return nil
@@ -306,7 +317,7 @@ func (l *live) own(ctx context.Context, host *inventory.Host) {
 			if host, slot = l.awaitSlot(ctx); !slot {
 				return nil
 			}
-			began = time.Now()
+			l.slotSince = time.Now()
 		}
 		l.run(ctx, host)
 		return nil
@@ -324,7 +335,7 @@ func (l *live) own(ctx context.Context, host *inventory.Host) {
 // it has ended or ctx has.
 func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 	q := l.engine.queue
-	host, err := l.engine.hosts.Lookup(l.ticket.host)
+	host, err := l.engine.hosts.Lookup(l.host)
 	if err == nil {
 		err = l.startable()
 	}
@@ -343,14 +354,26 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 	}
 	expire := time.NewTimer(time.Until(since.Add(wait)))
 	defer expire.Stop()
+	granted, ready := l.ticket.granted, l.sessionsReady()
+	if ready != nil {
+		granted = nil // it waits: whether its session is there is not known
+	}
 	for {
 		select {
-		case <-l.ticket.granted:
+		case <-ready:
+			granted, ready = l.ticket.granted, nil
+			if !l.stillOpen(ctx) {
+				return nil, false
+			}
+		case <-granted:
 			return l.claim(ctx, &host)
 		case <-l.kick:
 			if l.takeWishes() {
 				l.leaveQueue()
 				l.end(ctx, command.CancelledEnd, neverStarted)
+				return nil, false
+			}
+			if ready == nil && !l.stillOpen(ctx) {
 				return nil, false
 			}
 		case <-expire.C:
@@ -363,6 +386,10 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 					Reason:  fault.ReasonQueueTimeout,
 					Message: fmt.Sprintf("it waited %s for a free slot on its host", wait),
 					Hint:    "Raise the host's max_commands or the command's queue_timeout, or run it when less is running",
+				}
+				if l.session != "" {
+					c.Failure.Message = fmt.Sprintf("it waited %s for its turn in the session %s", wait, c.Spec.Session)
+					c.Failure.Hint = "Raise the command's queue_timeout, or run it when less is running there"
 				}
 			})
 			return nil, false
@@ -382,6 +409,9 @@ func (l *live) claim(ctx context.Context, host *inventory.Host) (*inventory.Host
 		}
 		return nil, false
 	}
+	if !l.stillOpen(ctx) {
+		return nil, false
+	}
 	l.enter(command.Claim, func(c *command.Command) { claimed(c, l.engine.node) })
 	if l.persist(ctx, l.cmd) != nil {
 		l.leaveQueue() // it stays queued in the journal
@@ -397,15 +427,23 @@ func (l *live) claim(ctx context.Context, host *inventory.Host) (*inventory.Host
 func claimed(c *command.Command, node string) {
 	c.Node = node
 	c.Fence++
-	if c.Spec.Durability == command.Attached {
+	if c.Spec.Durability == command.Attached || c.Spec.SessionID != "" {
 		c.Durability = command.Attached // so that a crash finds it so
 	}
 }
 
 // enqueue puts the command's ticket into the queue.
-func (l *live) enqueue(limit int, reserved bool) {
+func (l *live) enqueue(host *inventory.Host, reserved bool) {
 	l.queued = true
-	l.engine.queue.enqueue(l.ticket, limit, reserved)
+	l.engine.queue.enqueue(l.ticket, slots(&l.cmd.Spec, host), reserved)
+}
+
+// releaseSlot gives the slot back, where the command has one.
+func (l *live) releaseSlot() {
+	if !l.slotSince.IsZero() {
+		l.engine.queue.release(l.ticket.host, time.Since(l.slotSince))
+		l.slotSince = time.Time{}
+	}
 }
 
 // leaveQueue gives back the ticket, or the slot if it was granted meanwhile.

@@ -197,6 +197,7 @@ func (l *live) end(ctx context.Context, ev command.Event, f func(c *command.Comm
 		}
 		return false
 	}
+	l.releaseSlot() // whoever is told of the end finds it free
 	c.Size, _ = l.log.Sizes()
 	l.mu.Lock()
 	l.cmd = c

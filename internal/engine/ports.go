@@ -4,10 +4,12 @@ import (
 	"context"
 	"time"
 
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/session"
 )
 
 // Journal is the store as the engine needs it. Every write is durable when it
@@ -106,7 +108,60 @@ type Run struct {
 	Link func(why error)
 }
 
+// Sessions are the shells that people and agents share. A command in one is typed
+// there, one at a time; its Process is what runs in the shell until it is back.
+type Sessions interface {
+	// Ready is closed when the sessions of the last run of the service are known again.
+	// Nothing else is asked before.
+	Ready() <-chan struct{}
+	// Find gives a session that has not ended, by its name or id: UNKNOWN_SESSION, or
+	// SESSION_ENDED. It asks memory alone.
+	Find(ref string) (session.Session, error)
+	// Session gives also one that has ended: by a name the one that has not, else the
+	// latest. UNKNOWN_SESSION where there never was one, or it was removed.
+	Session(ctx context.Context, ref string) (session.Session, error)
+	// Start waits until the shell reads, types the command and returns when it runs.
+	// One that was typed by somebody (Spec.Typed) runs already, and is only taken up;
+	// its end may have come meanwhile. While nothing was typed, the end of ctx ends the
+	// attempt with fault.Cancelled; after that it heeds ctx no more. CONNECTION_LOST
+	// means that it may run; every other error that it does not and will not, such as
+	// SESSION_ENDED.
+	Start(ctx context.Context, r SessionRun) (Process, error)
+	// Resume takes up a command that an earlier run of the service has started, or was
+	// about to; it types nothing. NEVER_STARTED: it was not typed and will not be.
+	// UNKNOWN_SESSION, SESSION_ENDED, SESSION_GONE: the shell is not there any more.
+	Resume(ctx context.Context, r SessionRun) (Process, error)
+	// Busy tells whether something runs in a session, and which command that is; empty
+	// where it has none, or none yet.
+	Busy(id string) (commandID string, busy bool)
+}
+
+// SessionRun is what Sessions need to run a command or to take it up again.
+type SessionRun struct {
+	ID   string
+	Spec *command.Spec // SessionID says where
+	From command.Sizes // output that the owner has already
+	// Output takes what the command prints, from one goroutine, from From on: all of it
+	// as Stdout. It copies data, and blocks while the store is behind.
+	Output func(s command.Stream, data []byte) error
+	// Began hears once where its output begins in that of the session. It does not
+	// block.
+	Began func(offset int64)
+	// CancelledBy tells who wants the command ended that Process.Cancel ends; nobody
+	// where its timeout does.
+	CancelledBy func() command.Actor
+	// Link is Run.Link.
+	Link func(why error)
+}
+
 // Process is a command on a host. Its methods may be called concurrently.
+//
+// Of a command in a session Signal types Ctrl-C for INT and sends all others to what
+// has the terminal, Input types, and eof types Ctrl-D. Cancel's report counts what it
+// has ended as at least one, and is ALREADY_ENDED where the command's own end came
+// first. Wait gives the end with Ending.Completion; an error SHELL_EXITED,
+// SESSION_CLOSED, IDLE_TIMEOUT or LIFETIME_OVER tells that it went with its shell, and
+// CONNECTION_LOST that nobody knows.
 type Process interface {
 	// Started is when the host had started it.
 	Started() time.Time
@@ -131,6 +186,12 @@ type Process interface {
 	Collected()
 	// Close lets go of it without touching it; Wait then returns.
 	Close() error
+}
+
+// terminalProcess is a Process on a terminal that outlives it: what it does not read of
+// its input goes to the shell there, and somebody has typed it.
+type terminalProcess interface {
+	InputBy(ctx context.Context, by access.Caller, data []byte, eof bool) (total int64, err error)
 }
 
 // Meter counts what happens, for metrics.

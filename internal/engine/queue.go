@@ -31,10 +31,15 @@ type hostQueue struct {
 	mean    time.Duration // moving average of run times; 0 while unknown
 }
 
+// A session has a queue of its own, under a name that no host has: it takes no slot of
+// its host, since what it has there is the one shell. It is forgotten whenever it is
+// empty; sessions come and go.
+const sessionQueue = "session "
+
 // ticket is one command's place in the queue.
 type ticket struct {
 	id       string // ULID: older is smaller
-	host     string
+	host     string // or sessionQueue and the id of its session
 	priority int
 	granted  chan struct{} // closed by the queue when the slot is the ticket's
 	moved    func()        // called when the place may have changed; must not block
@@ -44,7 +49,7 @@ type ticket struct {
 type QueuePlace struct {
 	Position      int           // 1 is next for its host
 	EstimatedWait time.Duration // 0: unknown
-	WaitsFor      string        // "host" or "service": whose limit holds it
+	WaitsFor      string        // "host" or "service": whose limit holds it; or "session", which is busy
 }
 
 func newQueue(limit, most int) *queue {
@@ -74,7 +79,44 @@ func (q *queue) host(name string, limit int) *hostQueue {
 func (q *queue) acquire(host string, limit int) (ok bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.acquireNow(host, limit)
+}
+
+// acquireIdle is acquire where nothing runs or waits there; else idle is false.
+func (q *queue) acquireIdle(host string, limit int) (ok, idle bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.busy(host) {
+		return false, false, nil
+	}
+	ok, err = q.acquireNow(host, limit)
+	return ok, true, err
+}
+
+// idle reports whether nothing runs or waits there.
+func (q *queue) idle(host string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.busy(host)
+}
+
+// busy is the opposite of idle. mu is held.
+func (q *queue) busy(host string) bool {
+	h := q.hosts[host]
+	return h != nil && (h.running > 0 || len(h.waiting) > 0)
+}
+
+// forget drops the queue of a session that is empty. mu is held.
+func (q *queue) forget(host string) {
+	if strings.HasPrefix(host, sessionQueue) && !q.busy(host) {
+		delete(q.hosts, host)
+	}
+}
+
+// acquireNow is acquire. mu is held.
+func (q *queue) acquireNow(host string, limit int) (ok bool, err error) {
 	h := q.host(host, limit)
+	defer q.forget(host)
 	if !q.closed && len(h.waiting) == 0 && h.running < h.limit && q.running < q.limit {
 		h.running++
 		q.running++
@@ -132,6 +174,10 @@ func (q *queue) enqueue(t *ticket, limit int, reserved bool) {
 func (q *queue) remove(t *ticket) bool {
 	q.mu.Lock()
 	h := q.hosts[t.host]
+	if h == nil {
+		q.mu.Unlock()
+		return false
+	}
 	i, found := slices.BinarySearchFunc(h.waiting, t, turn)
 	if !found {
 		q.mu.Unlock()
@@ -140,6 +186,7 @@ func (q *queue) remove(t *ticket) bool {
 	h.waiting = slices.Delete(h.waiting, i, i+1)
 	q.waiting--
 	moved := slices.Clone(h.waiting[i:])
+	q.forget(t.host)
 	q.mu.Unlock()
 	tell(moved)
 	return true
@@ -165,6 +212,7 @@ func (q *queue) release(host string, ran time.Duration) {
 		q.grant(h)
 	}
 	moved := slices.Clone(h.waiting)
+	q.forget(host)
 	q.mu.Unlock()
 	tell(moved)
 }
@@ -223,8 +271,11 @@ func (q *queue) place(t *ticket) *QueuePlace {
 		return nil
 	}
 	p := &QueuePlace{Position: i + 1, WaitsFor: "host"}
-	if h.running < h.limit {
+	switch {
+	case h.running < h.limit:
 		p.WaitsFor = "service"
+	case strings.HasPrefix(t.host, sessionQueue):
+		p.WaitsFor = "session"
 	}
 	if h.mean > 0 {
 		p.EstimatedWait = h.mean * time.Duration(i/max(h.limit, 1)+1) // 0: its host is not configured any more

@@ -135,3 +135,51 @@ func TestPlaceWithoutALimit(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// A session has one slot, whatever runs elsewhere, and leaves nothing behind.
+func TestQueueOfASession(t *testing.T) {
+	const s = sessionQueue + "1"
+	q := newQueue(3, 2)
+	if ok, idle, err := q.acquireIdle(s, 1); !ok || !idle || err != nil {
+		t.Fatalf("%v, %v, %v", ok, idle, err)
+	}
+	if ok, idle, err := q.acquireIdle(s, 1); ok || idle || err != nil {
+		t.Errorf("a second one: %v, %v, %v", ok, idle, err)
+	}
+	first := newTicket("01", s, 0)
+	q.enqueue(first, 1, false)
+	if p := q.place(first); p == nil || p.WaitsFor != "session" {
+		t.Errorf("%+v", p)
+	}
+	q.take(s, 1) // somebody types
+	q.release(s, 0)
+	if granted(first) {
+		t.Error("a turn while something runs")
+	}
+	q.release(s, 0)
+	if !granted(first) || q.idle(s) {
+		t.Error("no turn when nothing does")
+	}
+	q.release(s, 0)
+	if len(q.hosts) != 0 || !q.idle(s) {
+		t.Errorf("%d queues are left", len(q.hosts))
+	}
+
+	for range 3 {
+		q.acquire("h", 10)
+	}
+	second := newTicket("02", s, 0)
+	if ok, idle, err := q.acquireIdle(s, 1); ok || !idle || err != nil {
+		t.Errorf("without a slot of the service: %v, %v, %v", ok, idle, err)
+	}
+	q.enqueue(second, 1, true)
+	if p := q.place(second); p == nil || p.WaitsFor != "service" {
+		t.Errorf("%+v", p)
+	}
+	if !q.remove(second) || q.remove(second) || len(q.hosts) != 1 {
+		t.Errorf("%d queues are left", len(q.hosts))
+	}
+	if running, waiting := q.total(); running != 3 || waiting != 0 {
+		t.Errorf("%d run and %d wait", running, waiting)
+	}
+}

@@ -15,8 +15,9 @@ import (
 // What the last run of the service has left is taken up here. A queued command
 // queues again. A durable one that was starting or running still lives on its
 // host, or will be found not to: it gets an owner at once and a slot whatever
-// the limits, since it runs whatever they are. An attached one ended with the
-// process that held its channel: its outcome cannot be known.
+// the limits, since it runs whatever they are. So does one in a session, whose shell
+// something may have kept. An attached one ended with the process that held its
+// channel: its outcome cannot be known.
 
 // versionLeap is how far the version of a command that is taken up lies ahead of
 // the stored one: behind all that the last run may have told and not stored. What
@@ -38,7 +39,7 @@ func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 	for _, c := range unfinished {
 		c.Version += versionLeap
 		waits := c.State == command.Queued || c.State == command.AwaitingApproval
-		if !waits && attached(&c) {
+		if !waits && attached(&c) && c.Spec.SessionID == "" {
 			lost = append(lost, c)
 			continue
 		}
@@ -65,16 +66,17 @@ func (e *Engine) recover(ctx context.Context) (left []*live, err error) {
 			continue
 		}
 		l.taken = true
+		l.kept = l.session != "" // as far as is known: the service need not wait for it when it stops
 		host, err := e.hosts.Lookup(c.Spec.Host)
 		if err != nil {
 			host.MaxCommands = 0 // its owner ends it
 		}
-		e.queue.take(c.Spec.Host, host.MaxCommands)
+		e.queue.take(l.ticket.host, slots(&c.Spec, &host))
 	}
 	// Only now, when every slot that is in use is taken.
 	for _, l := range queued {
 		if host, err := e.hosts.Lookup(l.cmd.Spec.Host); err == nil && l.startable() == nil { // if not, its owner ends it
-			l.enqueue(host.MaxCommands, false)
+			l.enqueue(&host, false)
 		}
 	}
 	return left, e.loseAll(ctx, lost)

@@ -33,7 +33,7 @@ func (e *Engine) about(en audit.Entry, c *command.Command, l *live) audit.Entry 
 	if l == nil {
 		l = e.find(c.ID)
 	}
-	en.CommandID, en.Host, en.Command, en.Rule = c.ID, c.Spec.Host, e.masked(c, l), c.Rule
+	en.CommandID, en.Session, en.Host, en.Command, en.Rule = c.ID, c.Spec.SessionID, c.Spec.Host, e.masked(c, l), c.Rule
 	if c.Spec.Sudo != nil {
 		en.SudoUser = c.Spec.Sudo.User
 		if en.SudoUser == "" {
