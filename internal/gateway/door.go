@@ -211,7 +211,7 @@ func (d *doorman) guard(refuse func(http.ResponseWriter, *http.Request, error), 
 				h.Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
 				h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After")
 				if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-					h.Set("Access-Control-Allow-Methods", "GET, POST")
+					h.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
 					h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id")
 					h.Set("Access-Control-Max-Age", "600")
 					w.WriteHeader(http.StatusNoContent)

@@ -31,9 +31,7 @@
 //	{"code": 5, "message": "…", "details": [{"@type": "…/google.rpc.ErrorInfo",
 //	 "reason": "UNKNOWN_HOST", "domain": "telexec", "metadata": {"hint": "…"}}]}
 //
-// The room is larger than most, half of it for WebSockets (socket*.go): who asks,
-// from which page, and how long they may take to say it is the same for all that
-// comes over HTTP, and what a socket is told of a failure is what REST is.
+// A WebSocket begins here (socket.go) and goes on in package socket.
 package gateway
 
 import (
@@ -56,6 +54,7 @@ import (
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/audit"
+	"github.com/telexec/telexec/internal/gateway/socket"
 )
 
 // Limits of the door.
@@ -131,9 +130,9 @@ type Options struct {
 	AllowedOrigins []string // origins of web pages that may call; may be empty
 
 	// SocketMeter counts what WebSockets do.
-	SocketMeter SocketMeter
+	SocketMeter socket.Meter
 	// SocketLimits bounds how many there are.
-	SocketLimits SocketLimits
+	SocketLimits socket.Limits
 
 	TLS          *tls.Config   // nil: no TLS
 	DrainTimeout time.Duration // for requests under way
@@ -145,7 +144,7 @@ type Gateway struct {
 	options    Options
 	conn       *grpc.ClientConn // for REST
 	socketConn *grpc.ClientConn // for WebSockets
-	sockets    sockets
+	sockets    *socket.Sockets
 	contract   []route
 	ui         map[string]uiFile
 	handler    http.Handler
@@ -172,7 +171,10 @@ func New(ctx context.Context, o Options) (*Gateway, error) {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	g := &Gateway{options: o, conn: conn, socketConn: socketConn, contract: contractRoutes()}
-	g.sockets = sockets{limits: o.SocketLimits, open: make(map[*socket]struct{}), of: make(map[string]int)}
+	g.sockets = socket.New(socket.Options{
+		Conn: socketConn, Problem: g.socketProblem, Over: func(until time.Time) error { return signedInUntil(until) }, Unmarshal: unmarshalJSON,
+		Meter: o.SocketMeter, Limits: o.SocketLimits, Logger: o.Logger,
+	})
 	if g.ui, err = readUI(o.UI); err != nil {
 		g.Close()
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -194,6 +196,7 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 		telexecv1.RegisterCommandServiceHandler,
 		telexecv1.RegisterEventServiceHandler,
 		telexecv1.RegisterHostServiceHandler,
+		telexecv1.RegisterSessionServiceHandler,
 		telexecv1.RegisterApprovalServiceHandler,
 		telexecv1.RegisterPolicyServiceHandler,
 		telexecv1.RegisterAdminServiceHandler,
@@ -228,6 +231,10 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 		}
 		if rule := g.socketOf(r); rule != "" {
 			g.socket(w, r, rule)
+			return
+		}
+		if g.wantsRecording(r) {
+			g.recording(w, r)
 			return
 		}
 		if g.serveUI(w, r) {
@@ -303,11 +310,11 @@ func (g *Gateway) Run(ctx context.Context, l net.Listener) error {
 	case err = <-failed:
 		now, cancel := context.WithCancel(ctx)
 		cancel()
-		g.sockets.drain(now) // which Close does not know
+		g.sockets.Drain(now) // which Close does not know
 	case <-ctx.Done():
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.options.DrainTimeout)
 		var drained sync.WaitGroup
-		drained.Go(func() { g.sockets.drain(bounded) }) // which Shutdown does not know
+		drained.Go(func() { g.sockets.Drain(bounded) }) // which Shutdown does not know
 		_ = server.Shutdown(bounded)                    // its only error is the timeout; Close does the rest
 		drained.Wait()
 		cancel()

@@ -48,6 +48,8 @@ type service struct {
 	stream  func(*telexecv1.StreamOutputRequest, grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
 	cancel  func(context.Context, *telexecv1.CancelRequest) (*telexecv1.CancelResponse, error)
 	input   func(context.Context, *telexecv1.SendInputRequest) (*telexecv1.SendInputResponse, error)
+	attach  func(attachStream) error
+	record  func(*telexecv1.ReadRecordingRequest, recordingStream) error
 }
 
 func (s *service) Cancel(ctx context.Context, r *telexecv1.CancelRequest) (*telexecv1.CancelResponse, error) {
@@ -153,6 +155,7 @@ func openAt(t *testing.T, l net.Listener, transport *http.Transport, svc *servic
 		t.Fatal(err)
 	}
 	telexecv1.RegisterCommandServiceServer(server, svc)
+	telexecv1.RegisterSessionServiceServer(server, sessions{service: svc})
 	telexecv1.RegisterHostServiceServer(server, telexecv1.UnimplementedHostServiceServer{})
 	telexecv1.RegisterEventServiceServer(server, telexecv1.UnimplementedEventServiceServer{})
 	telexecv1.RegisterAdminServiceServer(server, telexecv1.UnimplementedAdminServiceServer{})
@@ -395,6 +398,11 @@ func TestWhoMayCall(t *testing.T) {
 	a = d.do("OPTIONS", path, "", "Authorization", "", "Origin", "https://ops.example", "Access-Control-Request-Method", "POST")
 	if a.status != 204 || !strings.Contains(a.header.Get("Access-Control-Allow-Headers"), "Authorization") {
 		t.Errorf("preflight: HTTP %d %v", a.status, a.header)
+	}
+	for _, rule := range []string{"GET /v1/sessions", "POST /v1/sessions", "DELETE /v1/sessions/x"} { // what the contract has
+		if method, _, _ := strings.Cut(rule, " "); !strings.Contains(a.header.Get("Access-Control-Allow-Methods"), method) {
+			t.Errorf("a page may not %s", rule)
+		}
 	}
 	if a := d.do("OPTIONS", path, "", "Origin", "https://evil.example", "Access-Control-Request-Method", "POST"); a.status != 403 {
 		t.Errorf("foreign preflight: HTTP %d", a.status)

@@ -5,8 +5,9 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"time"
+
+	"github.com/telexec/telexec/internal/access"
 )
 
 // A connection costs whoever makes it nothing, and the service a goroutine with its
@@ -36,8 +37,6 @@ const (
 	// frameTimeout is the same for HTTP/2, where a connection that nobody reads would
 	// outlive its requests. Streams share it, so that it is longer.
 	frameTimeout = 5 * time.Minute
-	// lateAfter is when a body that is not there is late.
-	lateAfter = time.Second
 )
 
 // bounded sees to it that no request holds its connection.
@@ -137,15 +136,15 @@ func take(w http.ResponseWriter, r *http.Request, most int64, within time.Durati
 	}
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(within))
-	late := &lateness{count: count, giveUp: func() { _ = control.SetReadDeadline(time.Now()) }}
-	timer := time.AfterFunc(lateAfter, late.begin)
+	late := &access.Lateness{Count: count, GiveUp: func(error) { _ = control.SetReadDeadline(time.Now()) }}
+	timer := time.AfterFunc(access.LateAfter, late.Begin)
 	body := http.MaxBytesReader(w, r.Body, most)
 	if r.ContentLength >= 0 {
 		most = min(most, r.ContentLength)
 	}
 	text, err := readWhole(body, most)
 	timer.Stop()
-	if refused := late.end(); refused != nil {
+	if refused := late.End(); refused != nil {
 		if r.ProtoMajor == 1 { // the end of the reading may have been the connection's
 			w.Header().Set("Connection", "close")
 		}
@@ -156,39 +155,6 @@ func take(w http.ResponseWriter, r *http.Request, most int64, within time.Durati
 	}
 	_ = control.SetReadDeadline(time.Time{})
 	return text, nil
-}
-
-// lateness counts a body from when it is late until it is there.
-type lateness struct {
-	count  func() (release func(), err error)
-	giveUp func() // ends the reading
-
-	mu      sync.Mutex
-	over    bool // the body is there, or given up
-	release func()
-	refused error
-}
-
-func (l *lateness) begin() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.over {
-		return
-	}
-	if l.release, l.refused = l.count(); l.refused != nil {
-		l.giveUp()
-	}
-}
-
-// end gives why the body was given up; nil where it was not.
-func (l *lateness) end() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.over = true
-	if l.refused == nil && l.release != nil {
-		l.release()
-	}
-	return l.refused
 }
 
 // readWhole reads all that there is, which is most bytes at most. There is memory for

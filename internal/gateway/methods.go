@@ -76,6 +76,7 @@ func contractRoutes() []route {
 		return true
 	})
 	add(http.MethodGet, streamRule)
+	add(http.MethodGet, terminalRule)
 	return routes
 }
 

@@ -1,179 +1,49 @@
 package gateway
 
 import (
-	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
-	"github.com/coder/websocket"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/gateway/socket"
 	"github.com/telexec/telexec/internal/secret"
 )
 
-// A WebSocket is one more way to the calls of the gRPC server, on which it stands as
-// REST does. What may be said on it is proto/telexec/v1/socket.proto.
-//
-//	          ┌ reader ─▶ requests: one call each ────────┐ urgent
-//	client ─▶ ┤                                           ▼
-//	          └ writer ◀─ wire ◀─ library ◀─ one message at a time
-//	                                                      ▲ bulk, in turn
-//	            subscriptions: one stream each, batches ──┘
-//
-// Each subscription holds one batch and the offsets where it is. While its client does
-// not read, its stream is not read either, and is let go of after a while
-// (socketwatch.go). The loss of a socket touches no command: what it has asked for is
-// done all the same.
+// A WebSocket begins as a request: who asks, from which page, and how long they may
+// take to say it is the same for all that comes over HTTP. What is said on it once it
+// stands is package socket's.
 
-// The paths of sockets. On each, all requests may be sent.
+// The paths of sockets. On each but that of a terminal, all requests may be sent.
 const (
 	socketPath = "/v1/socket"
 	streamRule = "/v1/commands/{command_id}/stream"
 	eventsPath = "/v1/events" // without an upgrade, REST
+
+	terminalRule = "/v1/sessions/{session}/terminal"
 )
 
-const (
-	// socketWindow is how much of a stream may be on its way that nobody reads: the
-	// least that gRPC knows. What is not read holds up no other stream, since gRPC
-	// acknowledges to the connection what has arrived, read or not.
-	socketWindow = 64 << 10
-	// maxRequest is what a message may have: the input of a call in base64.
-	maxRequest = 2 << 20
-	// leastDeflated is what a message must have to be compressed.
-	leastDeflated = 1 << 10
-)
+// bearerProtocol is no subprotocol: what follows it is a token, for clients that can
+// set no headers.
+const bearerProtocol = "telexec.bearer."
 
-// SocketMeter counts what sockets do. Its methods may be called from any goroutine.
-type SocketMeter interface {
-	// SocketOpened counts a socket as open, until SocketClosed.
-	SocketOpened()
-	// SocketClosed tells by which code (RFC 6455 §7.4); 1006: without one.
-	SocketClosed(code int)
-	// SocketSent counts a message, and what it was when it was written: the time since
-	// the service said it.
-	SocketSent(bytes int, age time.Duration)
-	// SocketReceived counts a message of a client.
-	SocketReceived(bytes int)
-	// SocketResumed counts a subscription that does not begin at the beginning.
-	SocketResumed()
-}
-
-// SocketLimits bounds how many sockets are open at once.
-type SocketLimits struct {
-	All, PerPrincipal int // 0: no limit
-}
-
-// sockets are those that are open.
-type sockets struct {
-	limits SocketLimits
-
-	mu       sync.Mutex
-	open     map[*socket]struct{}
-	of       map[string]int // by principal; with those that are being opened
-	all      int
-	draining bool
-	cutting  bool // and those that are left are cut off
-
-	opening sync.WaitGroup // from admit until run
-	running sync.WaitGroup
-}
-
-// admit counts a socket of a principal until release, and as opening until the caller
-// says that this is Done.
-func (s *sockets) admit(name string) (release func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.draining:
-		return nil, errSocketDrain()
-	case s.limits.All > 0 && s.all >= s.limits.All:
-		return nil, tooMany("there are %d sockets, and may be no more", s.all).WithHint("Close one, or raise http.max_sockets")
-	case s.limits.PerPrincipal > 0 && s.of[name] >= s.limits.PerPrincipal:
-		return nil, tooMany("%q has %d sockets, and may have no more", name, s.of[name]).
-			WithHint("Close one, or subscribe to several commands on one socket; http.max_sockets_per_principal is the limit")
-	}
-	s.all++
-	s.of[name]++
-	s.opening.Add(1)
-	return sync.OnceFunc(func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.all--
-		if s.of[name]--; s.of[name] == 0 {
-			delete(s.of, name)
-		}
-	}), nil
-}
-
-func tooMany(format string, args ...any) *fault.Error {
-	return fault.New(fault.Exhausted, fault.ReasonTooManyStreams, format, args...)
-}
-
-func errSocketDrain() *fault.Error {
-	return fault.New(fault.Unavailable, fault.ReasonDraining, "the service is shutting down").
-		WithHint("Connect again in a moment, and resume where you were; commands that were started go on").WithRetry(time.Second)
-}
-
-// run runs a socket. Where the gateway has begun to drain it says only that; it gives
-// false where it is too late for that, too.
-func (s *sockets) run(k *socket, f func()) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cutting {
-		return false
-	}
-	if s.draining {
-		k.goAway()
-	}
-	s.open[k] = struct{}{}
-	s.running.Go(func() {
-		defer func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			delete(s.open, k)
-		}()
-		f()
-	})
-	return true
-}
-
-// drain tells all sockets that the service goes, and waits for them until ctx ends;
-// then it cuts them off.
-func (s *sockets) drain(ctx context.Context) {
-	s.mu.Lock()
-	s.draining = true
-	for k := range s.open {
-		k.goAway()
-	}
-	s.mu.Unlock()
-	gone := make(chan struct{}) // closed when none is left
-	go func() { s.opening.Wait(); s.running.Wait(); close(gone) }()
-	select {
-	case <-gone:
-		return
-	case <-ctx.Done():
-	}
-	s.mu.Lock()
-	s.cutting = true
-	for k := range s.open {
-		k.cut()
-	}
-	s.mu.Unlock()
-	s.running.Wait() // what is being opened fails with its connection, or in run
-}
+// socketWindow is how much of a stream may be on its way that nobody reads: the
+// least that gRPC knows. What is not read holds up no other stream, since gRPC
+// acknowledges to the connection what has arrived, read or not.
+const socketWindow = 64 << 10
 
 // socketOf gives the path of a socket that a request goes to, as a rule of the
 // contract has it; empty where it goes elsewhere. What does not ask for an upgrade
@@ -186,6 +56,8 @@ func (g *Gateway) socketOf(r *http.Request) string {
 		return eventsPath
 	case strings.HasSuffix(r.URL.Path, "/stream") && g.ruleOf(http.MethodGet, r.URL.Path) == streamRule:
 		return streamRule
+	case strings.HasSuffix(r.URL.Path, "/terminal") && g.ruleOf(http.MethodGet, r.URL.Path) == terminalRule:
+		return terminalRule
 	}
 	return ""
 }
@@ -236,8 +108,12 @@ func (g *Gateway) checkHandshake(w http.ResponseWriter, r *http.Request) (status
 			w.Header().Set("Connection", "Upgrade")
 		}
 		w.Header().Set("Upgrade", "websocket")
+		instead := "read /v1/commands/{id}/output or /v1/events"
+		if strings.HasSuffix(r.URL.Path, "/terminal") {
+			instead = "read /v1/sessions/{session}/screen and type with /v1/sessions/{session}:keys"
+		}
 		return http.StatusUpgradeRequired, invalid("%s is for WebSockets", r.URL.Path).
-			WithHint("Connect to it with a WebSocket client, over HTTP/1.1; by plain HTTP, read /v1/commands/{id}/output or /v1/events")
+			WithHint("Connect to it with a WebSocket client, over HTTP/1.1; by plain HTTP, %s", instead)
 	}
 	if r.Header.Get("Sec-WebSocket-Version") != "13" {
 		w.Header().Set("Sec-WebSocket-Version", "13")
@@ -252,38 +128,32 @@ func (g *Gateway) checkHandshake(w http.ResponseWriter, r *http.Request) (status
 	return http.StatusBadRequest, invalid("Sec-WebSocket-Key is not 16 bytes in base64").WithHint("Use a client of RFC 6455")
 }
 
-// firstOf names the subscription that a path makes; empty: none.
-func firstOf(rule string) string {
-	switch rule {
-	case streamRule:
-		return "stream"
-	case eventsPath:
-		return "events"
-	}
-	return ""
-}
-
 // firstRequest gives the subscription that a path and its query make; nil: none.
 func firstRequest(rule string, r *http.Request) (*telexecv1.SocketRequest, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, invalid("the query cannot be read").WithHint("Percent-encode its values")
 	}
-	first := &telexecv1.SocketRequest{Id: firstOf(rule)}
+	first := &telexecv1.SocketRequest{}
 	var fields proto.Message
 	inPath := utilities.NewDoubleArray(nil)
 	switch rule {
 	case streamRule:
 		id := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/v1/commands/"), "/stream")
 		o := &telexecv1.StreamOutputRequest{CommandId: id}
-		first.Request, fields = &telexecv1.SocketRequest_SubscribeOutput{SubscribeOutput: o}, o
+		first.Id, first.Request, fields = "stream", &telexecv1.SocketRequest_SubscribeOutput{SubscribeOutput: o}, o
 		inPath = utilities.NewDoubleArray([][]string{{"command_id"}})
+	case terminalRule:
+		if len(values) > 0 {
+			return nil, invalid("%s has no query parameters", rule).WithHint("Say it in start, the first message; docs/websocket.md shows it")
+		}
+		return nil, nil
 	case eventsPath:
 		e := &telexecv1.WatchEventsRequest{}
-		first.Request, fields = &telexecv1.SocketRequest_SubscribeEvents{SubscribeEvents: e}, e
+		first.Id, first.Request, fields = "events", &telexecv1.SocketRequest_SubscribeEvents{SubscribeEvents: e}, e
 	default:
 		if len(values) > 0 {
-			return nil, invalid("%s has no query parameters", socketPath).WithHint("Subscribe by a message")
+			return nil, invalid("%s has no query parameters", rule).WithHint("Subscribe by a message")
 		}
 		return nil, nil
 	}
@@ -316,51 +186,24 @@ func (g *Gateway) socket(w http.ResponseWriter, r *http.Request, rule string) {
 		g.refuse(w, r, err)
 		return
 	}
-	release, err := g.sockets.admit(c.Name)
-	if err != nil {
-		g.refuse(w, r, err)
-		return
+	v := socket.Visit{
+		Principal: c.Name, First: first, Said: callMetadata(r, c),
+		Late: func() (func(), error) { return g.options.Limiter.Late(c, 1+socket.MaxRequest/lateWeight) },
 	}
-	defer g.sockets.opening.Done()
-	u := &upgrade{ResponseWriter: w}
-	k := newSocket(g, rule)
-	conn, err := websocket.Accept(u, r, &websocket.AcceptOptions{
-		Subprotocols:         []string{jsonProtocol, protoProtocol},
-		InsecureSkipVerify:   true, // the doorman has looked at the Origin
-		CompressionMode:      websocket.CompressionNoContextTakeover,
-		CompressionThreshold: leastDeflated,
-	})
-	if err == nil && r.Context().Err() != nil { // by which net/http tells that it could not write that
-		_ = conn.CloseNow()
-		err = r.Context().Err()
+	if rule == terminalRule {
+		v.Terminal = strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/v1/sessions/"), "/terminal")
 	}
-	if err != nil { // the client went away; or a defect, as the handshake is checked
-		release()
-		g.options.Logger.DebugContext(r.Context(), "a WebSocket could not be made", "error", err)
-		if u.wire != nil {
-			u.wire.cut()
-		}
-		return
-	}
-	conn.SetReadLimit(maxRequest)
-	k.conn, k.wire, k.binary = conn, u.wire, conn.Subprotocol() == protoProtocol
-	k.said = socketMetadata(r, c)
 	if c.Origin == command.OriginWeb { // the gRPC server knows when the token ends, not the cookie
-		k.until = c.Expiry
+		v.Until = c.Expiry
 	}
-	k.late = func() (func(), error) { return g.options.Limiter.Late(c, 1+maxRequest/lateWeight) }
-	g.options.SocketMeter.SocketOpened()
-	// It outlives the request.
-	ctx := context.WithoutCancel(r.Context())
-	if !g.sockets.run(k, func() { defer release(); k.run(ctx, first) }) {
-		release()
-		k.wire.cut()
-		g.options.SocketMeter.SocketClosed(int(websocket.StatusAbnormalClosure))
+	if err := g.sockets.Serve(w, r, v); err != nil {
+		g.refuse(w, r, err)
 	}
 }
 
-// socketMetadata is what the gRPC server is told with each call of a socket.
-func socketMetadata(r *http.Request, c access.Caller) metadata.MD {
+// callMetadata is what the gRPC server is told with each call that is made here, but
+// for the id of the call.
+func callMetadata(r *http.Request, c access.Caller) metadata.MD {
 	md := metadata.Pairs(originKey, string(c.Origin), addressKey, c.Address)
 	if name := clientName(r); name != "" {
 		md.Set(clientKey, name)
@@ -394,4 +237,25 @@ func dialSockets(options ...grpc.DialOption) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("sockets: %w", err)
 	}
 	return conn, nil
+}
+
+// socketProblem gives a failure as a socket tells it.
+func (g *Gateway) socketProblem(err error) *spb.Status {
+	httpStatus, body := g.options.Problem(err)
+	if failedHere(httpStatus, err) {
+		g.options.Logger.Error("a request on a WebSocket failed in the gateway", "error", err)
+	}
+	return body
+}
+
+// unmarshalJSON reads the JSON of protobuf.
+func unmarshalJSON(text []byte, m proto.Message) error {
+	if err := protojson.Unmarshal(text, m); err != nil {
+		return withoutValues(err)
+	}
+	return nil
+}
+
+func invalid(format string, args ...any) *fault.Error {
+	return fault.New(fault.Invalid, fault.ReasonInvalidRequest, format, args...)
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/gateway"
+	"github.com/telexec/telexec/internal/gateway/socket"
 )
 
 // TestLimitsOfASocket: ids, subscriptions, requests under way.
@@ -61,7 +62,7 @@ func TestLimitsOfASocket(t *testing.T) {
 	}
 	c.conn.CloseNow()
 
-	d = open(t, svc, func(o *gateway.Options) { o.SocketLimits = gateway.SocketLimits{All: 3, PerPrincipal: 2} })
+	d = open(t, svc, func(o *gateway.Options) { o.SocketLimits = socket.Limits{All: 3, PerPrincipal: 2} })
 	d.talk("/v1/socket")
 	c = d.talk("/v1/socket")
 	a := d.refusal("/v1/socket")
@@ -200,12 +201,12 @@ func TestASocketThatOpensWhenTheServiceStops(t *testing.T) {
 }
 
 // slowMeter is slow where a socket stands and does not run yet.
-type slowMeter struct{ gateway.SocketMeter }
+type slowMeter struct{ socket.Meter }
 
 const slowOpening = 500 * time.Millisecond
 
 func (m slowMeter) SocketOpened() {
-	m.SocketMeter.SocketOpened()
+	m.Meter.SocketOpened()
 	<-time.After(slowOpening)
 }
 
@@ -529,18 +530,4 @@ func TestSecureSockets(t *testing.T) {
 	}
 	// A client that speaks both takes HTTP/1.1 for it.
 	d.talk(streamPath).want("command", "stream")
-}
-
-func FuzzSocketRequest(f *testing.F) {
-	f.Add([]byte(`{"id":"a","cancel":{"commandId":"x"}}`), false)
-	f.Add([]byte("\n\x01a\x2a\x00"), true)
-	f.Fuzz(func(t *testing.T, data []byte, binary bool) {
-		r, id, err := gateway.DecodeSocketRequest(binary, data)
-		if err == nil && (id == "" || r.GetRequest() == nil) || len(id) > 64 {
-			t.Errorf("%v %q %v", r, id, err)
-		}
-		if f, ok := errors.AsType[*fault.Error](err); err != nil && (!ok || f.Hint == "") {
-			t.Errorf("%v", err)
-		}
-	})
 }

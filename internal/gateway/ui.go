@@ -32,6 +32,9 @@ var uiRules = []struct {
 }{
 	{"/", regexp.MustCompile(`^/$`)},
 	{"/commands/{command_id}", regexp.MustCompile(`^/commands/[^/]+$`)},
+	{"/sessions", regexp.MustCompile(`^/sessions$`)},
+	{"/sessions/{session}", regexp.MustCompile(`^/sessions/[^/]+$`)},
+	{"/sessions/{session}/replay", regexp.MustCompile(`^/sessions/[^/]+/replay$`)},
 	{"/approvals", regexp.MustCompile(`^/approvals$`)},
 	{"/hosts", regexp.MustCompile(`^/hosts$`)},
 	{"/audit", regexp.MustCompile(`^/audit$`)},

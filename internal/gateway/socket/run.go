@@ -69,6 +69,7 @@ type socket struct {
 	busy    time.Time // when anything was last asked for, or a subscription was over
 	pinged  time.Time // when it was asked whether it is alive
 	asking  bool      // and it has not said so
+	deaf    bool      // nothing is read of it, for the service takes nothing: it may have said so
 	since   int       // bytes written since it was heard
 }
 
@@ -257,13 +258,26 @@ func (k *socket) hear(asks bool) {
 	}
 }
 
+// hand hands on what a client has said to who may take its time. Nothing is read
+// meanwhile, and no answer to a ping is heard.
+func (k *socket) hand(on func()) {
+	k.mu.Lock()
+	k.deaf = true
+	k.mu.Unlock()
+	on()
+	k.mu.Lock()
+	k.deaf = false
+	k.mu.Unlock()
+	k.hear(false)
+}
+
 // look asks a client that says nothing whether it is there, closes a socket that is
 // good for nothing, and gives when to look again. dead says that the client is gone.
 func (k *socket) look(ctx context.Context) (next time.Time, dead bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
-	if k.ending != nil {
+	if k.ending != nil || k.deaf {
 		return now.Add(pingEvery), false
 	}
 	if k.asking {

@@ -119,7 +119,7 @@ func (t *terminal) receive(kind websocket.MessageType, data []byte) {
 		start.Session, t.started = t.session, true
 	}
 	if t.stream != nil {
-		_ = t.stream.Send(r) // what is wrong with the stream, follow is told
+		t.k.hand(func() { _ = t.stream.Send(r) }) // what is wrong with the stream, follow is told
 	}
 }
 
