@@ -31,8 +31,12 @@ func snapshot(s engine.Snapshot) api.Snapshot {
 	return a
 }
 
-func (c commands) Execute(ctx context.Context, by access.Caller, spec command.Spec) (api.Snapshot, bool, error) {
-	s, replayed, err := c.Engine.Execute(ctx, by, spec)
+func (c commands) Execute(ctx context.Context, by access.Caller, spec command.Spec, o api.ExecuteOptions) (api.Snapshot, bool, error) {
+	execute := c.Engine.Execute
+	if o.RefuseBusy {
+		execute = c.Engine.ExecuteUnlessBusy
+	}
+	s, replayed, err := execute(ctx, by, spec)
 	return snapshot(s), replayed, err
 }
 
@@ -169,14 +173,14 @@ func (r runner) Resume(ctx context.Context, run engine.Run) (engine.Process, err
 type dialer struct{ pool *sshconn.Pool }
 
 func (d dialer) Open(ctx context.Context, host inventory.Host) (sshexec.Session, error) {
-	return session(d.pool.Open(ctx, host))
+	return channelOf(d.pool.Open(ctx, host))
 }
 
 func (d dialer) OpenFirst(ctx context.Context, host inventory.Host) (sshexec.Session, error) {
-	return session(d.pool.OpenFirst(ctx, host))
+	return channelOf(d.pool.OpenFirst(ctx, host))
 }
 
-func session(c *sshconn.Channel, err error) (sshexec.Session, error) {
+func channelOf(c *sshconn.Channel, err error) (sshexec.Session, error) {
 	if err != nil {
 		return sshexec.Session{}, err
 	}

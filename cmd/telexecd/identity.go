@@ -78,7 +78,7 @@ func newRights(cfg config.Config) (*access.Rights, error) {
 	for _, w := range cfg.Auth.Wider {
 		wider = append(wider, access.Wider{Roles: roles(w.Roles), Hosts: w.Hosts, Labels: w.Labels})
 	}
-	return access.NewRights(wider)
+	return access.NewRights(wider, roles(cfg.Sessions.TypingRoles)...)
 }
 
 func roles(names []string) []access.Role {

@@ -167,3 +167,21 @@ func TestWiderRights(t *testing.T) {
 		t.Error("a role that there is not is taken")
 	}
 }
+
+// Who may type is what the configuration says.
+func TestTypingRights(t *testing.T) {
+	own := access.Thing{What: "session", ID: "1", Owner: "ann", Host: "web1"}
+	ann := access.Caller{Principal: access.Principal{Name: "ann", Roles: []access.Role{access.RoleOperator}}}
+	for _, c := range []struct {
+		roles []string
+		may   bool
+	}{{[]string{"operator", "admin"}, true}, {[]string{"admin"}, false}} {
+		rights, err := newRights(config.Config{Sessions: config.Sessions{TypingRoles: c.roles}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := rights.MayType(ann, own); (err == nil) != c.may {
+			t.Errorf("%q: %v", c.roles, err)
+		}
+	}
+}

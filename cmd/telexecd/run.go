@@ -4,15 +4,18 @@
 // This file puts the rooms together, and is the only place where they meet:
 //
 //	gateway ─memory─▶ rpcserver ─▶ api ─▶ engine ─▶ sshexec ─▶ sshconn ─▶ hosts
-//	gRPC clients ──TCP──▶ ┘                 └─▶ store/sqlite
+//	gRPC clients ──TCP──▶ ┘         │       ├─▶ store/sqlite    ▲
+//	                                └─────▶ terminal ─▶ sshterm ┘
 //
 // Each room declares what it needs of the others as a small interface;
-// adapt.go is the glue where two rooms have a word each for the same thing.
+// adapt.go and sessions.go are the glue where two rooms have a word each for the same
+// thing.
 //
 // The service starts in this order: configuration, store, hosts, ports,
-// recovery; then it says on one line of standard output that it is ready. It
-// stops the other way round: no new commands, running ones get the drain
-// timeout, then the doors close, then connections and store.
+// recovery, of sessions first, since commands are in them; then it says on one
+// line of standard output that it is ready. It stops the other way round: no new
+// commands, running ones get the drain timeout, then the doors close and sessions
+// are let go of, then connections and store.
 package main
 
 import (
@@ -44,6 +47,7 @@ import (
 	"github.com/telexec/telexec/internal/engine"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/gateway"
+	"github.com/telexec/telexec/internal/gateway/socket"
 	"github.com/telexec/telexec/internal/inventory"
 	"github.com/telexec/telexec/internal/policy"
 	"github.com/telexec/telexec/internal/program"
@@ -51,8 +55,10 @@ import (
 	"github.com/telexec/telexec/internal/seal"
 	"github.com/telexec/telexec/internal/sshconn"
 	"github.com/telexec/telexec/internal/sshexec"
+	"github.com/telexec/telexec/internal/sshterm"
 	"github.com/telexec/telexec/internal/store/sqlite"
 	"github.com/telexec/telexec/internal/telemetry"
+	"github.com/telexec/telexec/internal/terminal"
 	"github.com/telexec/telexec/web"
 )
 
@@ -228,9 +234,22 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 		return fmt.Errorf("the name of this machine: %w", err)
 	}
 	exec := sshexec.New(dialer{pool}, sshexec.Options{ReconnectTimeout: cfg.Limits.ReconnectTimeout})
+	shared, err := terminal.New(terminal.Options{
+		Shells: shells{sshterm.New(dialer{pool}, sshterm.Options{}), metrics}, Journal: store, Hosts: hosts, Rights: who.rights,
+		Limits: terminal.Limits{
+			MaxSessions: cfg.Sessions.MaxSessions, MaxPerPrincipal: cfg.Sessions.MaxPerPrincipal,
+			IdleTimeout: cfg.Sessions.IdleTimeout, Lifetime: cfg.Sessions.Lifetime, ReconnectTimeout: cfg.Limits.ReconnectTimeout,
+			Record: cfg.Sessions.Record, RecordingBytes: cfg.Sessions.RecordingLimit, Scrollback: cfg.Sessions.Scrollback,
+			Prompts: cfg.Sessions.Prompts,
+		},
+		Redact: cfg.Redaction.Values, Logger: log,
+	})
+	if err != nil {
+		return fmt.Errorf("sessions: %w", plain(err))
+	}
 	eng, err := engine.New(engine.Options{
 		Journal: store, Rights: who.rights, Policy: rules, Redact: cfg.Redaction.Values, Excerpt: int(cfg.Audit.OutputBytes),
-		Runner: runner{exec}, Hosts: hosts, Node: node,
+		Runner: runner{exec}, Hosts: hosts, Sessions: inSessions{shared}, Node: node,
 		Limits: engine.Limits{
 			MaxCommands: cfg.Limits.MaxCommands, MaxQueued: cfg.Limits.MaxQueued, MaxAwaiting: cfg.Limits.MaxAwaiting,
 			QueueTimeout: cfg.Limits.QueueTimeout, DrainTimeout: cfg.DrainTimeout,
@@ -243,7 +262,8 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 	if err != nil {
 		return fmt.Errorf("redaction.values_file: %w", plain(err))
 	}
-	observe(metrics, eng, pool, hosts)
+	shared.Use(eng)
+	observe(metrics, eng, shared, pool, hosts)
 
 	server, err := rpcserver.New(rpcserver.Options{
 		Authenticator: who.doors, Limiter: who.limiter, Revocations: who.keys, Refusals: refusals,
@@ -253,8 +273,10 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 		return err
 	}
 	commands := commands{eng}
-	telexecv1.RegisterCommandServiceServer(server, api.NewCommands(commands, commands, cfg.Limits.DefaultWait))
-	telexecv1.RegisterEventServiceServer(server, api.NewEvents(commands))
+	terms := terminals{shared}
+	telexecv1.RegisterCommandServiceServer(server, api.NewCommands(commands, commands, commands, terms, cfg.Limits.DefaultWait))
+	telexecv1.RegisterEventServiceServer(server, api.NewEvents(commands, terms))
+	telexecv1.RegisterSessionServiceServer(server, api.NewSessions(terms, terms, commands, refusals))
 	telexecv1.RegisterHostServiceServer(server, api.NewHosts(hosts, commands, links{pool, exec}, who.rights))
 	telexecv1.RegisterApprovalServiceServer(server, api.NewApprovals(commands))
 	telexecv1.RegisterPolicyServiceServer(server, api.NewPolicy(eng))
@@ -268,10 +290,10 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 	memory := bufconn.Listen(memoryPipe)
 	rest, err := gateway.New(ctx, gateway.Options{
 		Dial: memory.DialContext, Authenticator: who.doors, Limiter: who.limiter, Refusals: refusals, Recorder: store,
-		Sealer: key, SessionLifetime: cfg.HTTP.SessionLifetime, Problem: rpcserver.Problem, Ready: readiness(eng),
+		Sealer: key, SessionLifetime: cfg.HTTP.SessionLifetime, Problem: rpcserver.Problem, Ready: readiness(eng, shared.Ready()),
 		Metrics: metrics.Handler(), OpenAPI: openapi.JSON, UI: web.Files(),
 		Addr: httpPort.Addr(), AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
-		SocketMeter: metrics, SocketLimits: gateway.SocketLimits{All: cfg.HTTP.MaxSockets, PerPrincipal: cfg.HTTP.MaxSocketsPerPrincipal},
+		SocketMeter: metrics, SocketLimits: socket.Limits{All: cfg.HTTP.MaxSockets, PerPrincipal: cfg.HTTP.MaxSocketsPerPrincipal},
 		TLS: tlsConfig, DrainTimeout: lastWords, Logger: log,
 	})
 	if err != nil {
@@ -284,13 +306,20 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 		return err
 	}
 	reload := reloading{load: load, use: eng.SetPolicy, audit: store, log: log, cfg: cfg}
-	err = runAll(ctx, eng,
+	err = runAll(ctx, eng, shared.Ready(),
 		func(ctx context.Context) error { return server.Run(ctx, grpcPort, memory) },
 		func(ctx context.Context) error { return rest.Run(ctx, httpPort) },
 		[]part{
 			{"API keys", who.keys.Run},
 			{"issuers of tokens", who.issuers.Run},
 			{"refusals", refusals.Run},
+			{"sessions", func(ctx context.Context) error {
+				if err := shared.Run(ctx); ctx.Err() == nil {
+					return err
+				}
+				return nil // it was stopped before it had begun
+			}},
+			{"ends of sessions", func(ctx context.Context) error { return tellEnds(ctx, shared, eng.SessionEnded) }},
 			{"reload", func(ctx context.Context) error { return reload.run(ctx, e.Hangups) }},
 		},
 		func(serving bool) error {
@@ -329,7 +358,6 @@ func why(ctx context.Context) string {
 // commands wait for the next start: durable ones that go on on their hosts, and
 // queued ones.
 func tellStopped(ctx context.Context, log *slog.Logger, commands lister, after time.Duration) {
-	itself := access.Caller{Principal: access.Principal{Name: "telexecd", Roles: []access.Role{access.RoleAdmin}}}
 	running, err := commands.List(ctx, itself, command.Filter{States: []command.State{command.Starting, command.Running}})
 	queued, queuedErr := commands.List(ctx, itself, command.Filter{States: []command.State{command.Queued, command.AwaitingApproval}})
 	if err = errors.Join(err, queuedErr); err != nil {
@@ -352,9 +380,9 @@ type part struct {
 
 // runAll runs the engine and the doors until ctx ends or one of them fails. The
 // doors, and what runs beside them, outlive the engine: while commands end they can
-// be watched and asked for. serving is told when the service takes commands, and
-// when no more.
-func runAll(ctx context.Context, eng *engine.Engine, grpcDoor, httpDoor func(context.Context) error, beside []part, serving func(bool) error) error {
+// be watched and asked for. sessions is closed when they are known again. serving is
+// told when the service takes commands, and when no more.
+func runAll(ctx context.Context, eng *engine.Engine, sessions <-chan struct{}, grpcDoor, httpDoor func(context.Context) error, beside []part, serving func(bool) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	doors, closeDoors := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeDoors()
@@ -363,31 +391,40 @@ func runAll(ctx context.Context, eng *engine.Engine, grpcDoor, httpDoor func(con
 		return eng.Run(ctx)
 	}))
 	group.Go(guarded("gRPC", func() error {
-		// Until recovery is done the store tells of commands that nobody looks
-		// after: whoever comes earlier waits in the port's backlog.
-		select {
-		case <-eng.Ready():
-			return grpcDoor(doors)
-		case <-doors.Done():
+		// Until recovery is done the store tells of commands and sessions that nobody
+		// looks after: whoever comes earlier waits in the port's backlog.
+		if !recovered(doors, sessions, eng.Ready()) {
 			return nil
 		}
+		return grpcDoor(doors)
 	}))
 	group.Go(guarded("HTTP", func() error { return httpDoor(doors) }))
 	for _, p := range beside {
 		group.Go(guarded(p.name, func() error { return p.run(doors) }))
 	}
 	group.Go(guarded("readiness", func() error {
-		select {
-		case <-eng.Ready():
+		if recovered(ctx, sessions, eng.Ready()) {
 			if err := serving(true); err != nil {
 				return err
 			}
-		case <-ctx.Done():
 		}
 		<-ctx.Done()
 		return serving(false)
 	}))
 	return group.Wait()
+}
+
+// recovered waits until all that was left by the last run is looked after; false where
+// ctx ends before.
+func recovered(ctx context.Context, ready ...<-chan struct{}) bool {
+	for _, r := range ready {
+		select {
+		case <-r:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // guarded makes a panic of a part an error, so that the others stop in order.
@@ -402,15 +439,20 @@ func guarded(name string, part func() error) func() error {
 	}
 }
 
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // readiness tells why the service takes no commands.
-func readiness(eng *engine.Engine) func(context.Context) error {
+func readiness(eng *engine.Engine, sessions <-chan struct{}) func(context.Context) error {
 	return func(ctx context.Context) error {
-		select {
-		case <-eng.Ready():
-			if !eng.Stats().Draining {
-				return eng.CheckStore(ctx)
-			}
-		default:
+		if closed(sessions) && closed(eng.Ready()) && !eng.Stats().Draining {
+			return eng.CheckStore(ctx)
 		}
 		return fault.New(fault.Unavailable, fault.ReasonDraining, "the service takes no commands: it is starting or shutting down").
 			WithHint("Ask again in a moment").WithRetry(time.Second)
@@ -418,7 +460,7 @@ func readiness(eng *engine.Engine) func(context.Context) error {
 }
 
 // observe connects the gauges.
-func observe(m *telemetry.Metrics, eng *engine.Engine, pool *sshconn.Pool, hosts *inventory.Inventory) {
+func observe(m *telemetry.Metrics, eng *engine.Engine, shared *terminal.Terminals, pool *sshconn.Pool, hosts *inventory.Inventory) {
 	var names []string
 	for _, h := range hosts.List() {
 		names = append(names, h.Name)
@@ -428,6 +470,8 @@ func observe(m *telemetry.Metrics, eng *engine.Engine, pool *sshconn.Pool, hosts
 		Queued:        func() int { return eng.Stats().Queued },
 		Watchers:      func() int { return eng.Stats().Watchers },
 		EventWatchers: func() int { return eng.Stats().EventWatchers },
+		Sessions:      func() int { return shared.Stats().Sessions },
+		Viewers:       func() int { return shared.Stats().Viewers },
 		SSHConnections: func() (n int) {
 			for _, name := range names {
 				n += pool.Stats(name).Connections

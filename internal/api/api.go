@@ -4,7 +4,8 @@
 //
 //	Commands   CommandService:  run, watch, stop, list
 //	Hosts      HostService:     which hosts there are and how they are
-//	Events     EventService:    what happens to all commands
+//	Sessions   SessionService:  shells on terminals that are shared
+//	Events     EventService:    what happens to all commands and sessions
 //	Approvals  ApprovalService: what waits for a person's yes, and the decisions
 //	Policy     PolicyService:   what the rules would say
 //	Admin      AdminService:    what this server is and how it does; API keys, audit
@@ -42,15 +43,16 @@ type Snapshot struct {
 type QueuePlace struct {
 	Position      int           // 1 is next for its host
 	EstimatedWait time.Duration // 0: unknown
-	WaitsFor      string        // "host" or "service": whose limit
+	WaitsFor      string        // "host" or "service": whose limit; "session": what runs there
 }
 
 // Engine runs commands. Its methods may be called concurrently. Each refuses what
 // the caller may not do (ROLE_MISSING, ACCESS_DENIED, POLICY_DENIED).
 type Engine interface {
 	// Execute accepts a command durably and does not wait for its end. replayed:
-	// an earlier request with the same id had made it.
-	Execute(ctx context.Context, by access.Caller, spec command.Spec) (s Snapshot, replayed bool, err error)
+	// an earlier request with the same id had made it. spec.Session is the name or the id
+	// of the session; UNKNOWN_SESSION, SESSION_ENDED.
+	Execute(ctx context.Context, by access.Caller, spec command.Spec, o ExecuteOptions) (s Snapshot, replayed bool, err error)
 	// Await gives a command that one of the others has given, as soon as enough says so, or it has ended, or ctx is
 	// done, which is not an error.
 	Await(ctx context.Context, id string, enough func(Snapshot) bool) (Snapshot, error)
@@ -64,6 +66,23 @@ type Engine interface {
 	Signal(ctx context.Context, by access.Caller, id, signal string) (Snapshot, error)
 	// Input writes to standard input and gives how many bytes all calls wrote.
 	Input(ctx context.Context, by access.Caller, id string, data []byte, eof bool) (total int64, err error)
+}
+
+// ExecuteOptions say how a command is taken; they are no part of what is asked for, so
+// that a repeated request may differ in them.
+type ExecuteOptions struct {
+	RefuseBusy bool // where something runs in its session: SESSION_BUSY, and nothing is stored
+}
+
+// Typing knows what runs in sessions, by their names or ids. Its methods may be called
+// concurrently, and refuse as those of Engine; UNKNOWN_SESSION.
+type Typing interface {
+	// Current gives the command that runs in a session, else its last; noTask where there
+	// is none.
+	Current(ctx context.Context, by access.Caller, ref string) (s Snapshot, noTask bool, err error)
+	// CancelSession ends the command that runs in a session, whoever typed it; noTask
+	// where none does. A negative grace is the default one.
+	CancelSession(ctx context.Context, by access.Caller, ref string, grace time.Duration, reason string) (s Snapshot, report command.CancelReport, noTask bool, err error)
 }
 
 // Output reads what commands have printed.
@@ -184,15 +203,4 @@ func invalid(path, problem, format string, args ...any) *fault.Error {
 	e := fault.New(fault.Invalid, fault.ReasonInvalidRequest, format, args...)
 	e.Fields = []fault.Field{{Path: path, Message: problem}}
 	return e
-}
-
-// unsupported refuses what this build cannot do.
-func unsupported(what, hint string) error {
-	return fault.New(fault.Unsupported, fault.ReasonNotSupported, "%s cannot be had from this server", what).WithHint("%s", hint)
-}
-
-// unknownSession answers for a session; this build has none.
-func unknownSession(name string) error {
-	return fault.New(fault.NotFound, fault.ReasonUnknownSession, "there is no session %q", name).
-		WithHint("Ask by command_id; Execute gives it").With("session", name)
 }

@@ -21,13 +21,15 @@ type Commands struct {
 
 	engine Engine
 	output Output
+	typing Typing
+	shells Shells
 	wait   time.Duration
 }
 
 // NewCommands makes the service. defaultWait is how long Execute waits for the
 // end where the caller does not say.
-func NewCommands(e Engine, o Output, defaultWait time.Duration) *Commands {
-	return &Commands{engine: e, output: o, wait: defaultWait}
+func NewCommands(e Engine, o Output, t Typing, s Shells, defaultWait time.Duration) *Commands {
+	return &Commands{engine: e, output: o, typing: t, shells: s, wait: defaultWait}
 }
 
 // Execute is of CommandService.
@@ -40,7 +42,8 @@ func (c *Commands) Execute(ctx context.Context, r *telexecv1.ExecuteRequest) (*t
 	if r.GetWait() != nil {
 		wait = r.GetWait().AsDuration()
 	}
-	s, replayed, err := c.engine.Execute(ctx, caller(ctx), spec)
+	o := ExecuteOptions{RefuseBusy: r.GetIfBusy() == telexecv1.IfBusy_IF_BUSY_REFUSE}
+	s, replayed, err := c.engine.Execute(ctx, caller(ctx), spec, o)
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +102,12 @@ func waitWithin(ctx context.Context, asked time.Duration) time.Duration {
 
 // GetStatus is of CommandService.
 func (c *Commands) GetStatus(ctx context.Context, r *telexecv1.GetStatusRequest) (*telexecv1.GetStatusResponse, error) {
-	if r.GetSession() != "" {
-		return nil, unknownSession(r.GetSession())
-	}
-	s, err := c.engine.Get(ctx, caller(ctx), r.GetCommandId())
+	s, noTask, err := c.asked(ctx, r)
 	if err != nil {
 		return nil, err
+	}
+	if noTask {
+		return &telexecv1.GetStatusResponse{NoTask: true}, nil
 	}
 	if s, err = c.await(ctx, s, r.GetWait().AsDuration(), news(r)); err != nil {
 		return nil, err
@@ -114,6 +117,15 @@ func (c *Commands) GetStatus(ctx context.Context, r *telexecv1.GetStatusRequest)
 		return nil, err
 	}
 	return &telexecv1.GetStatusResponse{Command: commandToProto(s, time.Now()), Stdout: stdout, Stderr: stderr}, nil
+}
+
+// asked gives the command that a request asks for, by its id or by its session.
+func (c *Commands) asked(ctx context.Context, r *telexecv1.GetStatusRequest) (s Snapshot, noTask bool, err error) {
+	if r.GetSession() != "" {
+		return c.typing.Current(ctx, caller(ctx), r.GetSession())
+	}
+	s, err = c.engine.Get(ctx, caller(ctx), r.GetCommandId())
+	return s, false, err
 }
 
 // news tells what a long-poll waits for: a newer version, bytes behind an
@@ -137,12 +149,19 @@ func news(r *telexecv1.GetStatusRequest) func(Snapshot) bool {
 
 // Cancel is of CommandService.
 func (c *Commands) Cancel(ctx context.Context, r *telexecv1.CancelRequest) (*telexecv1.CancelResponse, error) {
-	if r.GetSession() != "" {
-		return nil, unknownSession(r.GetSession())
-	}
 	grace := time.Duration(-1)
 	if r.GetGrace() != nil {
 		grace = r.GetGrace().AsDuration()
+	}
+	if r.GetSession() != "" {
+		s, report, noTask, err := c.typing.CancelSession(ctx, caller(ctx), r.GetSession(), grace, r.GetReason())
+		if err != nil {
+			return nil, err
+		}
+		if noTask {
+			return &telexecv1.CancelResponse{NoTask: true}, nil
+		}
+		return &telexecv1.CancelResponse{Command: commandToProto(s, time.Now()), Report: reportToProto(report)}, nil
 	}
 	s, report, err := c.engine.Cancel(ctx, caller(ctx), r.GetCommandId(), grace, r.GetReason())
 	if err != nil {
@@ -184,6 +203,13 @@ func (c *Commands) ListCommands(ctx context.Context, r *telexecv1.ListCommandsRe
 	f, none := filterFromProto(r)
 	if none {
 		return &telexecv1.ListCommandsResponse{}, nil
+	}
+	if r.GetSession() != "" { // ids are what commands are stored with: names come and go
+		in, err := c.shells.Get(ctx, caller(ctx), r.GetSession())
+		if err != nil {
+			return nil, err
+		}
+		f.Session = in.ID
 	}
 	size := pageSize(r.GetPageSize())
 	f.Before, f.Limit = cursor, size+1 // one more tells whether there is a next page

@@ -15,6 +15,7 @@ import (
 	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/session"
 )
 
 func TestExecuteWaits(t *testing.T) {
@@ -69,9 +70,6 @@ func TestExecuteTellsWhoAndWhetherItWasThere(t *testing.T) {
 	if !slices.Equal(p.log, []string{"execute uptime by ann via cli"}) {
 		t.Error(p.log)
 	}
-	if _, err := svc.Execute(ctx, &telexecv1.ExecuteRequest{Session: "s", Command: "true"}); fault.KindOf(err) != fault.Unsupported {
-		t.Errorf("session: %v", err)
-	}
 	p.fail = fault.New(fault.Exhausted, fault.ReasonQueueFull, "full")
 	if _, err := svc.Execute(ctx, &telexecv1.ExecuteRequest{Host: "h", Command: "true"}); err != p.fail {
 		t.Errorf("refused: %v", err)
@@ -96,7 +94,7 @@ func TestAFailureAfterAcceptanceNamesTheCommand(t *testing.T) {
 	p, _ := newPlant(running())
 	cause := fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "closed").With("node", "n")
 	f := failing{p, cause}
-	svc := NewCommands(f, f, time.Minute)
+	svc := NewCommands(f, f, f, &stage{}, time.Minute)
 	_, err := svc.Execute(asAnn(t), &telexecv1.ExecuteRequest{Host: "h", Command: "true"})
 	if e := fault.From(err); e.Reason != fault.ReasonStoreUnavailable || e.Metadata["command_id"] != anID || e.Metadata["node"] != "n" {
 		t.Errorf("await: %v %v", e, e.Metadata)
@@ -299,9 +297,61 @@ func TestCancelSignalInput(t *testing.T) {
 	if err1 != p.fail || err2 != p.fail || err3 != p.fail {
 		t.Error(err1, err2, err3)
 	}
-	_, err1 = svc.Cancel(ctx, &telexecv1.CancelRequest{Session: "s"})
-	_, err2 = svc.GetStatus(ctx, &telexecv1.GetStatusRequest{Session: "s"})
-	if fault.ReasonOf(err1) != fault.ReasonUnknownSession || fault.ReasonOf(err2) != fault.ReasonUnknownSession {
-		t.Error(err1, err2)
+}
+
+// A command that is asked for by its session is answered as one that is asked for by
+// its id; where there is none, that is no failure.
+func TestCommandsOfASession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, svc := newPlant(running())
+		ctx := asAnn(t)
+		for busy, refuse := range map[telexecv1.IfBusy]bool{telexecv1.IfBusy_IF_BUSY_UNSPECIFIED: false, telexecv1.IfBusy_IF_BUSY_WAIT: false, telexecv1.IfBusy_IF_BUSY_REFUSE: true} {
+			if _, err := svc.Execute(ctx, &telexecv1.ExecuteRequest{Session: "deploy", Command: "true", IfBusy: busy, Wait: durationpb.New(0)}); err != nil ||
+				p.spec.Session != "deploy" || p.spec.Host != "" || p.options.RefuseBusy != refuse {
+				t.Errorf("%s: %+v, %+v, %v", busy, p.spec, p.options, err)
+			}
+		}
+		p.log = nil
+		p.change, p.after = end, 5*time.Second
+		start := time.Now()
+		got, err := svc.GetStatus(ctx, &telexecv1.GetStatusRequest{Session: "deploy", Wait: durationpb.New(time.Minute)})
+		if err != nil || time.Since(start) != 5*time.Second || got.GetNoTask() || got.GetCommand().GetState() != telexecv1.CommandState_COMMAND_STATE_COMPLETED {
+			t.Errorf("%v after %s: %v", err, time.Since(start), got)
+		}
+		cancelled, err := svc.Cancel(ctx, &telexecv1.CancelRequest{Session: "deploy", Grace: durationpb.New(time.Second), Reason: "enough"})
+		if err != nil || cancelled.GetNoTask() || cancelled.GetReport().GetEnded() != 1 || cancelled.GetCommand().GetId() != anID {
+			t.Errorf("%v, %v", cancelled, err)
+		}
+		p.idle, start = true, time.Now()
+		if got, err := svc.GetStatus(ctx, &telexecv1.GetStatusRequest{Session: "deploy", Wait: durationpb.New(time.Minute)}); err != nil ||
+			!got.GetNoTask() || got.GetCommand() != nil || time.Since(start) != 0 {
+			t.Errorf("%v, %v", got, err)
+		}
+		if got, err := svc.Cancel(ctx, &telexecv1.CancelRequest{Session: "deploy"}); err != nil || !got.GetNoTask() || got.GetCommand() != nil || got.GetReport() != nil {
+			t.Errorf("%v, %v", got, err)
+		}
+		want := []string{"current of deploy by ann", "cancel in deploy by ann after 1s: enough", "current of deploy by ann", "cancel in deploy by ann after -1ns: "}
+		if !slices.Equal(p.log, want) {
+			t.Errorf("%q", p.log)
+		}
+		p.idle, p.fail = false, fault.New(fault.NotFound, fault.ReasonUnknownSession, "no")
+		_, err1 := svc.Cancel(ctx, &telexecv1.CancelRequest{Session: "s"})
+		_, err2 := svc.GetStatus(ctx, &telexecv1.GetStatusRequest{Session: "s"})
+		if err1 != p.fail || err2 != p.fail {
+			t.Error(err1, err2)
+		}
+	})
+}
+
+// Commands are stored with the id of their session, which a name leads to.
+func TestListOfASession(t *testing.T) {
+	p, _ := newPlant(running())
+	on := &stage{sessions: []session.Session{{ID: aSession, Spec: session.Spec{Name: "deploy"}}}}
+	svc := NewCommands(p, p, p, on, time.Minute)
+	if page, err := svc.ListCommands(asAnn(t), &telexecv1.ListCommandsRequest{Session: "deploy"}); err != nil || len(page.GetCommands()) != 1 || p.filter.Session != aSession {
+		t.Errorf("%v, %v: %+v", page, err, p.filter)
+	}
+	if _, err := svc.ListCommands(asAnn(t), &telexecv1.ListCommandsRequest{Session: "other"}); fault.ReasonOf(err) != fault.ReasonUnknownSession {
+		t.Error(err)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/telexec/telexec/internal/inventory"
 	"github.com/telexec/telexec/internal/policy"
 	"github.com/telexec/telexec/internal/secret"
+	"github.com/telexec/telexec/internal/session"
 )
 
 // This file is the whole border between the wire and the domain: …FromProto and
@@ -89,14 +90,12 @@ func streamFromProto(s telexecv1.Stream) command.Stream {
 	return command.Stdout
 }
 
-// specFromProto gives what was asked for, or says what of it cannot be had yet.
+// specFromProto gives what was asked for.
 func specFromProto(r *telexecv1.ExecuteRequest) (command.Spec, error) {
-	if r.GetSession() != "" {
-		return command.Spec{}, unsupported("running a command in a session", "Give host instead of session")
-	}
 	s := command.Spec{
 		RequestID:        r.GetRequestId(),
 		Host:             r.GetHost(),
+		Session:          r.GetSession(),
 		Line:             r.GetCommand(),
 		Argv:             r.GetArgv(),
 		Stdin:            r.GetStdin(),
@@ -143,8 +142,8 @@ func sudoFromProto(s *telexecv1.Sudo) *command.Sudo {
 	}
 }
 
-// filterFromProto gives the filter of a list, without its page. none is true
-// where nothing can match it.
+// filterFromProto gives the filter of a list, without its page and its session, whose
+// id is to be found. none is true where nothing can match it.
 func filterFromProto(r *telexecv1.ListCommandsRequest) (f command.Filter, none bool) {
 	f = command.Filter{
 		Host:      r.GetHost(),
@@ -164,8 +163,7 @@ func filterFromProto(r *telexecv1.ListCommandsRequest) (f command.Filter, none b
 		f.States = slices.DeleteFunc(f.States, command.State.Ended)
 		none = len(f.States) == 0
 	}
-	// No command of this build belongs to a session.
-	return f, none || r.GetSession() != ""
+	return f, none
 }
 
 func timeFromProto(t *timestamppb.Timestamp) time.Time {
@@ -200,6 +198,8 @@ func commandToProto(s Snapshot, now time.Time) *telexecv1.Command {
 		Version:          s.Version,
 		State:            stateToProto(s.State),
 		Host:             s.Spec.Host,
+		Session:          s.Spec.Session,
+		SessionId:        s.Spec.SessionID,
 		Command:          s.CommandLine(),
 		Argv:             s.Spec.Argv,
 		WorkingDirectory: s.Spec.WorkingDirectory,
@@ -227,6 +227,10 @@ func commandToProto(s Snapshot, now time.Time) *telexecv1.Command {
 		StdinOpen:        s.StdinOpen(),
 		PolicyRule:       s.Rule,
 		Watchers:         int32(s.Watchers),
+	}
+	if s.Spec.SessionID != "" && s.SessionOffset >= 0 {
+		offset := s.SessionOffset
+		c.SessionOffset = &offset
 	}
 	if s.Gated {
 		c.Approval = approvalName(s.ID)
@@ -326,6 +330,148 @@ func hostToProto(h inventory.Host, running, queued int, link Link) *telexecv1.Ho
 	return p
 }
 
+func sessionStateToProto(s session.State) telexecv1.SessionState {
+	return telexecv1.SessionState(telexecv1.SessionState_value["SESSION_STATE_"+string(s)])
+}
+
+func keeperToProto(k session.Keeper) telexecv1.Keeper {
+	return telexecv1.Keeper(telexecv1.Keeper_value["KEEPER_"+string(k)])
+}
+
+// keeperFromProto gives the empty keeper, which is the best there is, for UNSPECIFIED.
+func keeperFromProto(k telexecv1.Keeper) session.Keeper {
+	if k == telexecv1.Keeper_KEEPER_UNSPECIFIED {
+		return ""
+	}
+	return session.Keeper(strings.TrimPrefix(k.String(), "KEEPER_"))
+}
+
+func roleToProto(r session.Role) telexecv1.ViewerRole {
+	return telexecv1.ViewerRole(telexecv1.ViewerRole_value["VIEWER_ROLE_"+string(r)])
+}
+
+// roleFromProto gives the empty role, which is what the caller may be, for UNSPECIFIED.
+func roleFromProto(r telexecv1.ViewerRole) session.Role {
+	if r == telexecv1.ViewerRole_VIEWER_ROLE_UNSPECIFIED {
+		return ""
+	}
+	return session.Role(strings.TrimPrefix(r.String(), "VIEWER_ROLE_"))
+}
+
+func keyboardActionFromProto(a telexecv1.KeyboardAction) KeyboardAction {
+	return map[telexecv1.KeyboardAction]KeyboardAction{
+		telexecv1.KeyboardAction_KEYBOARD_ACTION_TAKE:      TakeKeyboard,
+		telexecv1.KeyboardAction_KEYBOARD_ACTION_RELEASE:   ReleaseKeyboard,
+		telexecv1.KeyboardAction_KEYBOARD_ACTION_HAND_OVER: HandOverKeyboard,
+	}[a]
+}
+
+// sessionSpecFromProto gives what was asked for, with the usual size where none was.
+func sessionSpecFromProto(r *telexecv1.OpenSessionRequest) session.Spec {
+	return session.Spec{
+		Name:        r.GetName(),
+		Host:        r.GetHost(),
+		Shell:       r.GetShell(),
+		Term:        r.GetTerm(),
+		Size:        session.Size{Columns: cmp.Or(int(r.GetColumns()), session.DefaultSize.Columns), Rows: cmp.Or(int(r.GetRows()), session.DefaultSize.Rows)},
+		Keeper:      keeperFromProto(r.GetKeeper()),
+		IdleTimeout: r.GetIdleTimeout().AsDuration(),
+		Labels:      r.GetLabels(),
+	}
+}
+
+// sessionFilterFromProto gives the filter of a list of sessions, without its page.
+func sessionFilterFromProto(r *telexecv1.ListSessionsRequest) session.Filter {
+	f := session.Filter{Host: r.GetHost(), Principal: r.GetPrincipal(), Name: r.GetName()}
+	if !r.GetEnded() {
+		f.States = slices.DeleteFunc(slices.Clone(session.States), func(s session.State) bool { return s == session.Ended })
+	}
+	return f
+}
+
+// attachOptionsFromProto gives how somebody wants to attach.
+func attachOptionsFromProto(r *telexecv1.AttachStart) AttachOptions {
+	o := AttachOptions{
+		Role: roleFromProto(r.GetRole()), From: r.FromOffset, Window: int(r.GetWindowBytes()), Scrollback: -1, Label: r.GetLabel(),
+	}
+	if size := r.GetSize(); size != nil {
+		o.Size = new(sizeFromProto(size))
+	}
+	if r.ScrollbackLines != nil {
+		o.Scrollback = int(r.GetScrollbackLines())
+	}
+	return o
+}
+
+func sizeFromProto(s *telexecv1.TerminalSize) session.Size {
+	return session.Size{Columns: int(s.GetColumns()), Rows: int(s.GetRows())}
+}
+
+// sessionToProto gives a session as the wire has it; mayType is whether its reader may
+// type in it. The nonce of its shell's marks stays behind.
+func sessionToProto(s session.Session, mayType bool) *telexecv1.Session {
+	p := &telexecv1.Session{
+		Name:             s.Spec.Name,
+		Id:               s.ID,
+		Version:          s.Version,
+		State:            sessionStateToProto(s.State),
+		Host:             s.Spec.Host,
+		Shell:            s.Shell,
+		Completion:       completionToProto(s.Completion),
+		Keeper:           keeperToProto(s.Keeper),
+		KeeperReason:     s.KeeperReason,
+		Connection:       connectionToProto(s.Connection),
+		Columns:          int32(s.Size.Columns),
+		Rows:             int32(s.Size.Rows),
+		Title:            text(s.Title),
+		CreatedBy:        actorToProto(s.CreatedBy),
+		CreateTime:       timeToProto(s.CreateTime),
+		OpenTime:         timeToProto(s.OpenTime),
+		EndTime:          timeToProto(s.EndTime),
+		LastActivityTime: timeToProto(s.LastActivity),
+		End:              failureToProto(s.End),
+		Keyboard:         s.Keyboard,
+		CurrentCommand:   s.Current,
+		OutputBytes:      s.Output,
+		Recorded:         s.Recorded,
+		IdleTimeout:      durationToProto(s.Spec.IdleTimeout),
+		ExpireTime:       timeToProto(s.ExpireTime),
+		Labels:           s.Spec.Labels,
+		MayType:          mayType,
+
+		RecordingTruncatedOffset: s.Truncated,
+	}
+	if s.Exit != nil {
+		code := int32(*s.Exit)
+		p.ExitCode = &code
+	}
+	for _, v := range s.Viewers {
+		p.Viewers = append(p.Viewers, &telexecv1.Viewer{
+			Id: v.ID, Actor: actorToProto(v.Actor), Role: roleToProto(v.Role), Label: v.Label,
+			Since: timeToProto(v.Since), LastInputTime: timeToProto(v.LastInput), Behind: v.Behind,
+		})
+	}
+	return p
+}
+
+func screenTextToProto(t ScreenText, mayType bool) *telexecv1.ReadScreenResponse {
+	lines := make([]string, len(t.Lines))
+	for i, line := range t.Lines {
+		lines[i] = text(line)
+	}
+	return &telexecv1.ReadScreenResponse{
+		Lines: lines, ScrollbackLines: int32(t.Scrollback), CursorRow: int32(t.CursorRow), CursorColumn: int32(t.CursorColumn),
+		AlternateScreen: t.Alternate, Session: sessionToProto(t.Session, mayType),
+	}
+}
+
+func commandLinesToProto(lines []CommandLine) (list []*telexecv1.ScreenCommand) {
+	for _, l := range lines {
+		list = append(list, &telexecv1.ScreenCommand{CommandId: l.ID, Line: int32(l.Line)})
+	}
+	return list
+}
+
 func approvalName(id string) string { return "approvals/" + id }
 
 func approvalStateToProto(s approval.State) telexecv1.ApprovalState {
@@ -416,7 +562,7 @@ func rowToProto(row audit.Row) *telexecv1.AuditEntry {
 		Sequence: row.Seq, Time: timeToProto(e.Time), Kind: string(e.Kind),
 		By:      &telexecv1.Actor{Principal: e.Principal, Origin: originToProto(command.Origin(e.Origin))},
 		Address: e.Address, CallId: e.Call, Method: e.Method,
-		CommandId: e.CommandID, Host: e.Host, Command: e.Command, SudoUser: e.SudoUser, RequestHash: e.RequestHash, Subject: e.Subject,
+		CommandId: e.CommandID, Session: e.Session, Host: e.Host, Command: e.Command, SudoUser: e.SudoUser, RequestHash: e.RequestHash, Subject: e.Subject,
 		Decision: e.Decision, Rule: e.Rule, Outcome: e.Outcome, Reason: e.Reason, Detail: e.Detail, Signal: e.Signal,
 		Stdout: auditOutputToProto(e.Stdout), Stderr: auditOutputToProto(e.Stderr),
 		Count: int32(max(e.Count, 1)), Hash: row.Hash[:],

@@ -22,6 +22,7 @@ import (
 	"github.com/telexec/telexec/internal/inventory"
 	"github.com/telexec/telexec/internal/policy"
 	"github.com/telexec/telexec/internal/secret"
+	"github.com/telexec/telexec/internal/session"
 )
 
 var noon = time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -51,6 +52,15 @@ func fill(v reflect.Value, n *int) {
 		return
 	case command.Completion:
 		v.SetString(string(command.ByMark))
+		return
+	case session.State:
+		v.SetString(string(session.Open))
+		return
+	case session.Keeper:
+		v.SetString(string(session.KeptByScreen))
+		return
+	case session.Role:
+		v.SetString(string(session.Writer))
 		return
 	case command.Outcome:
 		v.SetString(string(command.Left))
@@ -155,7 +165,7 @@ func unset(path string, m protoreflect.Message) (paths []string) {
 
 func TestEveryFieldOfACommandIsTold(t *testing.T) {
 	// What no command of this build has.
-	later := []string{"session", "task_step"}
+	later := []string{"task_step"}
 	s := full[Snapshot]()
 	s.Gate.Decisions[0].Revision = s.Gate.Revision
 	s.StdinClosed = false
@@ -166,6 +176,8 @@ func TestEveryFieldOfACommandIsTold(t *testing.T) {
 	// The other way round: whatever changes in the domain changes on the wire.
 	inside := map[string]string{
 		"Command.Spec.Line":               "shown only without argv",
+		"Command.Spec.Typed":              "its origin tells",
+		"Command.Spec.SessionOwner":       "told with the session",
 		"Command.Spec.Stdin":              "may hold a secret",
 		"Command.Spec.StdinOpen":          "stdin_open tells the moment; the PTY keeps it open here",
 		"Command.Spec.QueueTimeout":       "no field of the resource",
@@ -205,6 +217,95 @@ func TestEveryFieldOfACommandIsTold(t *testing.T) {
 	s.Spec.Env = map[string]string{"PASSWORD": "hunter2"}
 	if text := commandToProto(s, noon).String(); strings.Contains(text, "hunter2") || !strings.Contains(text, "PASSWORD") {
 		t.Errorf("environment: %s", text)
+	}
+}
+
+// Of a session everything is told but the nonce of its shell's marks: whoever knew it
+// could forge the end of a command.
+func TestEveryFieldOfASessionIsTold(t *testing.T) {
+	s := full[session.Session]()
+	if missing := unset("", sessionToProto(s, true).ProtoReflect()); len(missing) > 0 {
+		t.Errorf("never set: %v", missing)
+	}
+	inside := map[string]string{
+		"Nonce":             "a secret of the service and the shell",
+		"Spec.Shell":        "what was asked for; what it is is told",
+		"Spec.Term":         "no field of the resource",
+		"Spec.Size.Columns": "what was asked for; what it is is told",
+		"Spec.Size.Rows":    "what was asked for; what it is is told",
+		"Spec.Keeper":       "what was asked for; what it is is told",
+	}
+	before := sessionToProto(s, true)
+	leaves("", reflect.ValueOf(&s).Elem(), func(path string, v reflect.Value) {
+		old := reflect.ValueOf(v.Interface())
+		v.SetZero()
+		changed := !proto.Equal(before, sessionToProto(s, true))
+		v.Set(old)
+		if _, hidden := inside[path]; changed == hidden {
+			t.Errorf("%s: changes the wire: %v", path, changed)
+		}
+	})
+	leaves("Viewers", reflect.ValueOf(&s.Viewers[0]).Elem(), func(path string, v reflect.Value) {
+		old := reflect.ValueOf(v.Interface())
+		v.SetZero()
+		if proto.Equal(before, sessionToProto(s, true)) {
+			t.Errorf("%s does not change the wire", path)
+		}
+		v.Set(old)
+	})
+	if text := sessionToProto(s, true).String(); strings.Contains(text, s.Nonce) {
+		t.Errorf("the nonce is told: %s", text)
+	}
+	// What is not there yet is not filled in, and what programs say need not be UTF-8.
+	got := sessionToProto(session.Session{ID: "X", State: session.Opening, Spec: session.Spec{Name: "n", Host: "h"}, Title: "a\xff"}, false)
+	want := &telexecv1.Session{Id: "X", Name: "n", Host: "h", State: telexecv1.SessionState_SESSION_STATE_OPENING, CreatedBy: &telexecv1.Actor{}, Title: "a\uFFFD"}
+	if !proto.Equal(got, want) || got.ExitCode != nil || got.RecordingTruncatedOffset != nil {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestEveryFieldOfARequestForASessionCounts(t *testing.T) {
+	r, n := &telexecv1.OpenSessionRequest{}, 0
+	fullMessage(r.ProtoReflect(), &n)
+	r.Keeper = telexecv1.Keeper_KEEPER_TMUX
+	v := reflect.ValueOf(sessionSpecFromProto(r))
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			t.Errorf("Spec.%s is never set", v.Type().Field(i).Name)
+		}
+	}
+	fields := r.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		one := &telexecv1.OpenSessionRequest{}
+		one.ProtoReflect().Set(f, r.ProtoReflect().Get(f))
+		// reuse is not about the session, but about what to do where there is one.
+		if changed := !reflect.DeepEqual(sessionSpecFromProto(one), sessionSpecFromProto(&telexecv1.OpenSessionRequest{})); changed == (f.Name() == "reuse") {
+			t.Errorf("%s: changes the spec: %v", f.Name(), changed)
+		}
+	}
+	if got := sessionSpecFromProto(&telexecv1.OpenSessionRequest{Columns: 100}); got.Size != (session.Size{Columns: 100, Rows: 24}) || got.Keeper != "" {
+		t.Errorf("%+v", got)
+	}
+
+	list := &telexecv1.ListSessionsRequest{Ended: true, Host: "h", Principal: "ann", Name: "n"}
+	if got, want := sessionFilterFromProto(list), (session.Filter{Host: "h", Principal: "ann", Name: "n"}); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if got := sessionFilterFromProto(&telexecv1.ListSessionsRequest{}); !slices.Equal(got.States, []session.State{session.Opening, session.Open, session.Closing}) {
+		t.Errorf("%+v", got)
+	}
+
+	start := &telexecv1.AttachStart{}
+	fullMessage(start.ProtoReflect(), &n)
+	v = reflect.ValueOf(attachOptionsFromProto(start))
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			t.Errorf("AttachOptions.%s is never set", v.Type().Field(i).Name)
+		}
+	}
+	if got := attachOptionsFromProto(&telexecv1.AttachStart{}); !reflect.DeepEqual(got, AttachOptions{Scrollback: -1}) {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -278,7 +379,6 @@ func scalar(f protoreflect.FieldDescriptor, n *int) protoreflect.Value {
 func TestEveryFieldOfARequestCounts(t *testing.T) {
 	r, n := &telexecv1.ExecuteRequest{}, 0
 	fullMessage(r.ProtoReflect(), &n)
-	r.Session = "" // refused, see below
 	r.SecretEnv = slices.Collect(maps.Keys(r.Env))
 	all, err := specFromProto(r)
 	if err != nil {
@@ -286,8 +386,10 @@ func TestEveryFieldOfARequestCounts(t *testing.T) {
 	}
 	v := reflect.ValueOf(all)
 	for i := range v.NumField() {
-		if v.Field(i).IsZero() && v.Type().Field(i).Name != "SecretsLost" { // of the store
-			t.Errorf("Spec.%s is never set", v.Type().Field(i).Name)
+		// SecretsLost is of the store; what session it is, and that somebody typed it, the engine finds out.
+		name := v.Type().Field(i).Name
+		if v.Field(i).IsZero() && !slices.Contains([]string{"SecretsLost", "SessionID", "SessionOwner", "Typed"}, name) {
+			t.Errorf("Spec.%s is never set", name)
 		}
 	}
 	base, err := specFromProto(&telexecv1.ExecuteRequest{Command: "true"})
@@ -310,8 +412,8 @@ func TestEveryFieldOfARequestCounts(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", f.Name(), err)
 		}
-		// These two are about the answer.
-		answer := f.Name() == "wait" || f.Name() == "output"
+		// Two are about the answer, and one about what to do with the request.
+		answer := f.Name() == "wait" || f.Name() == "output" || f.Name() == "if_busy"
 		if changed := !reflect.DeepEqual(s, base); changed == answer {
 			t.Errorf("%s: changes the spec: %v", f.Name(), changed)
 		}
@@ -319,12 +421,8 @@ func TestEveryFieldOfARequestCounts(t *testing.T) {
 }
 
 func TestWhatCannotBeHadIsRefused(t *testing.T) {
-	_, err := specFromProto(&telexecv1.ExecuteRequest{Session: "s", Command: "true"})
-	if e := fault.From(err); err == nil || e.Kind != fault.Unsupported || e.Reason != fault.ReasonNotSupported || e.Hint == "" {
-		t.Errorf("session: %v", err)
-	}
 	// What only the domain can check is still checked.
-	_, err = specFromProto(&telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", 70_000), Env: map[string]string{"A": strings.Repeat("x", 60_000)}})
+	_, err := specFromProto(&telexecv1.ExecuteRequest{Host: "h", Command: strings.Repeat("x", 70_000), Env: map[string]string{"A": strings.Repeat("x", 60_000)}})
 	if fault.ReasonOf(err) != fault.ReasonCommandTooLong {
 		t.Errorf("long together: %v", err)
 	}
@@ -422,7 +520,8 @@ func TestEveryFilterCounts(t *testing.T) {
 		one := &telexecv1.ListCommandsRequest{}
 		one.ProtoReflect().Set(f, r.ProtoReflect().Get(f))
 		got, none := filterFromProto(one)
-		page := f.Name() == "page_size" || f.Name() == "page_token"
+		// The session is found by its name, and then by its id.
+		page := f.Name() == "page_size" || f.Name() == "page_token" || f.Name() == "session"
 		if changed := none || !reflect.DeepEqual(got, command.Filter{}); changed == page {
 			t.Errorf("%s: changes the filter: %v", f.Name(), changed)
 		}
@@ -483,6 +582,16 @@ func TestEveryWordHasItsEnum(t *testing.T) {
 	for word, p := range map[any]protoreflect.Enum{
 		command.Durable:      durabilityToProto(command.Durable),
 		command.Attached:     durabilityToProto(command.Attached),
+		session.Opening:      sessionStateToProto(session.Opening),
+		session.Open:         sessionStateToProto(session.Open),
+		session.Closing:      sessionStateToProto(session.Closing),
+		session.Ended:        sessionStateToProto(session.Ended),
+		session.KeptByNone:   keeperToProto(session.KeptByNone),
+		session.KeptByTmux:   keeperToProto(session.KeptByTmux),
+		session.KeptByScreen: keeperToProto(session.KeptByScreen),
+		session.KeptByDtach:  keeperToProto(session.KeptByDtach),
+		session.Observer:     roleToProto(session.Observer),
+		session.Writer:       roleToProto(session.Writer),
 		command.Connected:    connectionToProto(command.Connected),
 		command.Reconnecting: connectionToProto(command.Reconnecting),
 		command.ByExitStatus: completionToProto(command.ByExitStatus),
@@ -503,6 +612,30 @@ func TestEveryWordHasItsEnum(t *testing.T) {
 		if p.Number() == 0 {
 			t.Errorf("%v has no enum value", word)
 		}
+	}
+}
+
+func TestEveryWordOfASessionIsUnderstood(t *testing.T) {
+	for number := range telexecv1.Keeper_name {
+		if p := telexecv1.Keeper(number); keeperToProto(keeperFromProto(p)) != p || (keeperFromProto(p) == "") != (p == 0) {
+			t.Errorf("%s is %q", p, keeperFromProto(p))
+		}
+	}
+	for number := range telexecv1.ViewerRole_name {
+		if p := telexecv1.ViewerRole(number); roleToProto(roleFromProto(p)) != p || (roleFromProto(p) == "") != (p == 0) {
+			t.Errorf("%s is %q", p, roleFromProto(p))
+		}
+	}
+	seen := map[KeyboardAction]bool{}
+	for number := range telexecv1.KeyboardAction_name {
+		if a := keyboardActionFromProto(telexecv1.KeyboardAction(number)); seen[a] || (a == 0) != (number == 0) {
+			t.Errorf("%d is %d", number, a)
+		} else {
+			seen[a] = true
+		}
+	}
+	if len(session.States) != len(telexecv1.SessionState_name)-1 {
+		t.Error("the states of sessions differ in number")
 	}
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -10,6 +11,7 @@ import (
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/session"
 )
 
 // Happenings tells what happens to all commands.
@@ -49,22 +51,50 @@ type Events struct {
 	telexecv1.UnsafeEventServiceServer // a new call of the proto does not compile until it is answered
 
 	happenings Happenings
+	shells     Shells
 }
 
 // NewEvents makes the service.
-func NewEvents(h Happenings) *Events { return &Events{happenings: h} }
+func NewEvents(h Happenings, s Shells) *Events { return &Events{happenings: h, shells: s} }
 
-// WatchEvents is of EventService.
+// WatchEvents is of EventService. Commands and sessions are two watches, each in a
+// goroutine of its own; what they tell comes under a lock.
 func (e *Events) WatchEvents(r *telexecv1.WatchEventsRequest, out grpc.ServerStreamingServer[telexecv1.WatchEventsResponse]) error {
-	ctx := out.Context()
-	w, err := e.happenings.WatchEvents(ctx, caller(ctx), EventsOptions{
+	ctx, end := context.WithCancelCause(out.Context())
+	defer end(nil)
+	by := caller(ctx)
+	w, err := e.happenings.WatchEvents(ctx, by, EventsOptions{
 		After: r.After, Host: r.GetHost(), Principal: r.GetPrincipal(), Labels: r.GetLabels(),
 	})
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	heartbeat := heartbeatOf(r.GetHeartbeat())
+	t := herald{out: out, number: w.Number()}
+	sessions := sessionNews{shells: e.shells, by: by, host: r.GetHost(), principal: r.GetPrincipal(), labels: r.GetLabels(), herald: &t}
+	sessions.watcher = e.shells.Watch(ctx, by)
+	if err := sessions.tell(ctx, true); err != nil { // before anything says that all has been told
+		sessions.watcher.Close()
+		return err
+	}
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		defer sessions.watcher.Close()
+		if err := sessions.tell(ctx, false); err != nil {
+			end(err)
+		}
+	})
+	defer listening.Wait()
+	defer end(nil)
+	err = tellCommands(ctx, &t, w, heartbeatOf(r.GetHeartbeat()))
+	if cause := context.Cause(ctx); cause != nil && out.Context().Err() == nil {
+		return cause // why the other one has ended it
+	}
+	return err
+}
+
+// tellCommands tells what becomes of commands, until it fails.
+func tellCommands(ctx context.Context, t *herald, w EventsWatcher, heartbeat time.Duration) error {
 	for {
 		m := &telexecv1.WatchEventsResponse{}
 		switch news, err := nextWithin(ctx, w.Next, heartbeat); {
@@ -80,9 +110,74 @@ func (e *Events) WatchEvents(r *telexecv1.WatchEventsRequest, out grpc.ServerStr
 			m.Sequence = news.Number
 			m.Event = &telexecv1.WatchEventsResponse_Command{Command: commandToProto(*news.Snapshot, time.Now())}
 		}
-		m.Time = timestamppb.Now()
-		if err := out.Send(m); err != nil {
+		if err := t.send(m); err != nil {
 			return err
 		}
 	}
+}
+
+// herald puts events on the wire. The number of what changes is that of commands: it
+// goes with what is told of sessions as it is.
+type herald struct {
+	mu     sync.Mutex // held while the stream sends
+	out    grpc.ServerStreamingServer[telexecv1.WatchEventsResponse]
+	number int64 // as far as told
+}
+
+func (t *herald) send(m *telexecv1.WatchEventsResponse) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m.GetSession() != nil {
+		m.Sequence = t.number
+	}
+	t.number = m.GetSequence()
+	m.Time = timestamppb.Now()
+	return t.out.Send(m)
+}
+
+// sessionNews tells what becomes of sessions.
+type sessionNews struct {
+	shells          Shells
+	by              access.Caller
+	host, principal string
+	labels          map[string]string
+	watcher         SessionsWatcher
+	herald          *herald
+}
+
+// tell tells of sessions until it fails, or, with known, until those have been told that
+// had not ended when the watch began.
+func (n *sessionNews) tell(ctx context.Context, known bool) error {
+	for {
+		s, err := n.watcher.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if s == nil {
+			if known {
+				return nil
+			}
+			continue
+		}
+		if !n.wanted(s) {
+			continue
+		}
+		p := sessionToProto(*s, n.shells.MayType(n.by, *s))
+		if err := n.herald.send(&telexecv1.WatchEventsResponse{Event: &telexecv1.WatchEventsResponse_Session{Session: p}}); err != nil {
+			return err
+		}
+	}
+}
+
+// wanted reports whether a session is among those that were asked for.
+func (n *sessionNews) wanted(s *session.Session) bool {
+	if !(session.Filter{Host: n.host, Principal: n.principal}).Has(s) {
+		return false
+	}
+	for key, value := range n.labels {
+		if has, ok := s.Spec.Labels[key]; !ok || has != value {
+			return false
+		}
+	}
+	return true
 }

@@ -15,6 +15,7 @@ import (
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/session"
 )
 
 // bulletin is a watcher of events that tells what the test says: News, an error, or
@@ -74,6 +75,8 @@ func (s *eventSink) Send(m *telexecv1.WatchEventsResponse) error {
 	switch m.GetEvent().(type) {
 	case *telexecv1.WatchEventsResponse_Command:
 		line += fmt.Sprintf("v%d", m.GetCommand().GetVersion())
+	case *telexecv1.WatchEventsResponse_Session:
+		line += fmt.Sprintf("session %s v%d %v", m.GetSession().GetName(), m.GetSession().GetVersion(), m.GetSession().GetMayType())
 	case *telexecv1.WatchEventsResponse_Synced:
 		line += "synced"
 	case *telexecv1.WatchEventsResponse_Heartbeat:
@@ -97,7 +100,7 @@ func TestWatchEvents(t *testing.T) {
 			end(&then)
 			b := &bulletin{news: []any{News{4, &first}, News{4, nil}, 40 * time.Second, News{9, &then}, over}}
 			out := &eventSink{ctx: asAnn(t)}
-			err := NewEvents(b).WatchEvents(&telexecv1.WatchEventsRequest{
+			err := NewEvents(b, &stage{}).WatchEvents(&telexecv1.WatchEventsRequest{
 				After: new(int64(3)), Host: "h", Principal: "bob", Labels: map[string]string{"a": "b"}, Heartbeat: tc.beat,
 			}, out)
 			if err != over || !slices.Equal(out.sent, tc.want) || !b.closed {
@@ -111,12 +114,62 @@ func TestWatchEvents(t *testing.T) {
 	}
 	refused := errors.New("refused")
 	b := &bulletin{fail: refused}
-	if err := NewEvents(b).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t)}); err != refused || b.asked.After != nil {
+	if err := NewEvents(b, &stage{}).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t)}); err != refused || b.asked.After != nil {
 		t.Errorf("%v, after %v", err, b.asked.After)
 	}
 	gone := errors.New("gone")
 	b = &bulletin{news: []any{News{}}}
-	if err := NewEvents(b).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t), fail: gone}); err != gone || !b.closed {
+	if err := NewEvents(b, &stage{}).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t), fail: gone}); err != gone || !b.closed {
 		t.Errorf("%v, closed %v", err, b.closed)
+	}
+}
+
+// Sessions that are there come before it is said that all has been told, and their
+// changes in between those of commands; nothing of them raises the sequence.
+func TestWatchEventsTellsOfSessions(t *testing.T) {
+	over := errors.New("over")
+	changed := func(name, host, by string, version int64, labels map[string]string) session.Session {
+		s := open()
+		s.Spec, s.Version, s.CreatedBy.Principal = session.Spec{Name: name, Host: host, Labels: labels}, version, by
+		return s
+	}
+	news := []any{
+		changed("a", "h", "ann", 1, nil), changed("b", "i", "bob", 1, map[string]string{"x": "1", "y": "2"}), nil,
+		20 * time.Second, changed("a", "h", "ann", 2, nil), changed("b", "i", "bob", 2, map[string]string{"x": "1", "y": "3"}),
+	}
+	for name, c := range map[string]struct {
+		ask  *telexecv1.WatchEventsRequest
+		want []string
+	}{
+		"all":       {&telexecv1.WatchEventsRequest{}, []string{"4 session a v1 true", "4 session b v1 false", "4 v3", "4 synced", "4 heartbeat", "4 session a v2 true", "4 session b v2 false", "4 heartbeat", "9 v3"}},
+		"host":      {&telexecv1.WatchEventsRequest{Host: "i"}, []string{"4 session b v1 false", "4 v3", "4 synced", "4 heartbeat", "4 session b v2 false", "4 heartbeat", "9 v3"}},
+		"principal": {&telexecv1.WatchEventsRequest{Principal: "ann"}, []string{"4 session a v1 true", "4 v3", "4 synced", "4 heartbeat", "4 session a v2 true", "4 heartbeat", "9 v3"}},
+		"labels":    {&telexecv1.WatchEventsRequest{Labels: map[string]string{"x": "1", "y": "2"}}, []string{"4 session b v1 false", "4 v3", "4 synced", "4 heartbeat", "4 heartbeat", "9 v3"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bulletin{number: 4, news: []any{News{4, new(running())}, News{4, nil}, 40 * time.Second, News{9, new(running())}, over}}
+				st, out := &stage{news: slices.Clone(news)}, &eventSink{ctx: asAnn(t)}
+				if err := NewEvents(b, st).WatchEvents(c.ask, out); err != over || !slices.Equal(out.sent, c.want) {
+					t.Errorf("%v: %q", err, out.sent)
+				}
+				if got := st.asked(); !slices.Equal(got, []string{"watch closed"}) || !b.closed {
+					t.Errorf("%q, closed %v", got, b.closed)
+				}
+			})
+		})
+	}
+	broken := errors.New("broken")
+	for name, news := range map[string][]any{"at once": {broken}, "later": {nil, time.Second, broken}} {
+		synctest.Test(t, func(t *testing.T) {
+			b := &bulletin{news: []any{time.Hour}}
+			st := &stage{news: news}
+			if err := NewEvents(b, st).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t)}); err != broken || !b.closed {
+				t.Errorf("%s: %v", name, err)
+			}
+			if got := st.asked(); !slices.Equal(got, []string{"watch closed"}) {
+				t.Errorf("%s: %q", name, got)
+			}
+		})
 	}
 }

@@ -26,13 +26,15 @@ type plant struct {
 	watching WatchOptions              // of the last Watch
 	filter   command.Filter            // of the last List
 	spec     command.Spec              // of the last Execute
+	options  ExecuteOptions            // of the last Execute
+	idle     bool                      // nothing runs in a session, or ever has
 	asked    access.Caller             // of the last Get, List or Watch
 }
 
 func (p *plant) note(format string, args ...any) { p.log = append(p.log, fmt.Sprintf(format, args...)) }
 
-func (p *plant) Execute(_ context.Context, by access.Caller, spec command.Spec) (Snapshot, bool, error) {
-	p.spec = spec
+func (p *plant) Execute(_ context.Context, by access.Caller, spec command.Spec, o ExecuteOptions) (Snapshot, bool, error) {
+	p.spec, p.options = spec, o
 	p.note("execute %s by %s via %s", spec.CommandLine(), by.Name, by.Origin)
 	if p.fail != nil {
 		return Snapshot{}, false, p.fail
@@ -63,6 +65,22 @@ func (p *plant) Await(ctx context.Context, id string, enough func(Snapshot) bool
 func (p *plant) Get(_ context.Context, by access.Caller, id string) (Snapshot, error) {
 	p.asked = by
 	return p.find(id)
+}
+
+func (p *plant) Current(_ context.Context, by access.Caller, ref string) (Snapshot, bool, error) {
+	p.note("current of %s by %s", ref, by.Name)
+	if p.fail != nil || p.idle {
+		return Snapshot{}, p.idle, p.fail
+	}
+	return p.commands[0], false, nil
+}
+
+func (p *plant) CancelSession(_ context.Context, by access.Caller, ref string, grace time.Duration, reason string) (Snapshot, command.CancelReport, bool, error) {
+	p.note("cancel in %s by %s after %s: %s", ref, by.Name, grace, reason)
+	if p.fail != nil || p.idle {
+		return Snapshot{}, command.CancelReport{}, p.idle, p.fail
+	}
+	return p.commands[0], command.CancelReport{Outcome: command.Gone, Ended: 1}, false, nil
 }
 
 func (p *plant) find(id string) (Snapshot, error) {
@@ -188,5 +206,5 @@ func as(ctx context.Context, name string, roles ...access.Role) context.Context 
 
 func newPlant(snapshots ...Snapshot) (*plant, *Commands) {
 	p := &plant{commands: snapshots, output: map[command.Stream][]byte{}}
-	return p, NewCommands(p, p, 30*time.Second)
+	return p, NewCommands(p, p, p, &stage{}, 30*time.Second)
 }

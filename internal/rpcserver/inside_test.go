@@ -2,6 +2,7 @@ package rpcserver
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -35,6 +37,14 @@ func TestEveryMethodHasAClass(t *testing.T) {
 		"HostService/ListHosts":           access.ClassList,
 		"HostService/GetHost":             access.ClassRead,
 		"HostService/CheckHost":           access.ClassRead,
+		"SessionService/OpenSession":      access.ClassStart,
+		"SessionService/GetSession":       access.ClassRead,
+		"SessionService/ListSessions":     access.ClassList,
+		"SessionService/CloseSession":     access.ClassRead,
+		"SessionService/Attach":           access.ClassStream,
+		"SessionService/ReadScreen":       access.ClassRead,
+		"SessionService/SendKeys":         access.ClassRead,
+		"SessionService/ReadRecording":    access.ClassStream,
 		"ApprovalService/ListApprovals":   access.ClassList,
 		"ApprovalService/GetApproval":     access.ClassRead,
 		"ApprovalService/DecideApprovals": access.ClassRead,
@@ -69,9 +79,11 @@ func TestEveryMethodHasAClass(t *testing.T) {
 	if there != len(want) {
 		t.Errorf("%d methods of %d are there", there, len(want))
 	}
-	for method := range starts {
-		if _, subject := methodName(method); subject != "" {
-			t.Errorf("there is no method %s", method)
+	for _, table := range []map[string]bool{starts, tries, holds} {
+		for method := range table {
+			if _, subject := methodName(method); subject != "" {
+				t.Errorf("there is no method %s", method)
+			}
 		}
 	}
 }
@@ -105,6 +117,26 @@ func TestOnlyWhatAnEntryShowsIsLookedAt(t *testing.T) {
 	}
 	if e := describeOf(&telexecv1.ExecuteRequest{Command: "id", Sudo: &telexecv1.Sudo{User: "db"}}); e.SudoUser != "db" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// A refused call names its session, also where its first message begins a conversation.
+func TestARefusalNamesItsSession(t *testing.T) {
+	for _, r := range []proto.Message{
+		&telexecv1.ReadScreenRequest{Session: "deploy"},
+		&telexecv1.ExecuteRequest{Session: "deploy", Command: "id"},
+		&telexecv1.AttachRequest{Request: &telexecv1.AttachRequest_Start{Start: &telexecv1.AttachStart{Session: "deploy"}}},
+	} {
+		var e audit.Entry
+		if describe(&e, r.ProtoReflect()); e.Session != "deploy" {
+			t.Errorf("%T: %+v", r, e)
+		}
+	}
+	var e audit.Entry // what is typed is nobody's affair
+	describe(&e, (&telexecv1.SendKeysRequest{Session: "deploy", Keys: []*telexecv1.Key{{Key: &telexecv1.Key_Text{Text: "plant"}}}}).ProtoReflect())
+	describe(&e, (&telexecv1.AttachRequest{Request: &telexecv1.AttachRequest_Input{Input: []byte("plant")}}).ProtoReflect())
+	if text, _ := json.Marshal(e); strings.Contains(string(text), "plant") {
+		t.Errorf("%s", text)
 	}
 }
 
@@ -148,6 +180,10 @@ func TestWhichCallsWait(t *testing.T) {
 		{status, &telexecv1.GetStatusRequest{Wait: durationpb.New(0)}, false},
 		{status, &telexecv1.GetStatusRequest{Wait: durationpb.New(time.Second)}, true},
 		{"/telexec.v1.HostService/ListHosts", &telexecv1.ListHostsRequest{}, false},
+		{"/telexec.v1.SessionService/OpenSession", &telexecv1.OpenSessionRequest{}, true},
+		{"/telexec.v1.SessionService/CloseSession", &telexecv1.CloseSessionRequest{}, true},
+		{"/telexec.v1.SessionService/SendKeys", &telexecv1.SendKeysRequest{Settle: durationpb.New(0)}, true}, // 10 s at most
+		{"/telexec.v1.SessionService/ReadScreen", &telexecv1.ReadScreenRequest{}, false},
 	} {
 		if got := (&call{method: c.method}).waits(c.request); got != c.waits {
 			t.Errorf("%s %v: %v", c.method, c.request, got)

@@ -36,7 +36,8 @@ type Limiter interface {
 
 // starts are the methods that begin something.
 var starts = map[string]bool{
-	"/telexec.v1.CommandService/Execute": true,
+	"/telexec.v1.CommandService/Execute":     true,
+	"/telexec.v1.SessionService/OpenSession": true,
 }
 
 // classOf gives the class of calls that a method belongs to.
@@ -58,10 +59,10 @@ const (
 	openTimeout = 10 * time.Second
 	// messageTimeout is how long the message of a unary call may take.
 	messageTimeout = 30 * time.Second
-	// lateAfter is when a message that has not arrived is late. A client that makes
-	// many calls at once sends their headers before their messages; they are no more
-	// than the rates allow.
-	lateAfter = time.Second
+	// lateAfter is when a message that has not arrived is late, as at every door. A
+	// client that makes many calls at once sends their headers before their messages;
+	// they are no more than the rates allow.
+	lateAfter = access.LateAfter
 	// soon is how long a call may take that holds nothing worth counting.
 	soon = time.Second
 )
@@ -146,9 +147,20 @@ var tries = map[string]bool{
 	"/telexec.v1.HostService/CheckHost": true,
 }
 
+// holds are the methods that wait for a host, or for a screen to be still, whatever
+// the request says.
+var holds = map[string]bool{
+	"/telexec.v1.SessionService/OpenSession":  true,
+	"/telexec.v1.SessionService/CloseSession": true,
+	"/telexec.v1.SessionService/SendKeys":     true,
+}
+
 // waits reports whether a request may hold its call open: it says for how long, or
 // starts or tries something and does not say that it will not wait.
 func (c *call) waits(request any) bool {
+	if holds[c.method] {
+		return true
+	}
 	switch r := request.(type) {
 	case interface{ GetWait() *durationpb.Duration }:
 		if r.GetWait() == nil {

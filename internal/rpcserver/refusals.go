@@ -73,7 +73,10 @@ func describe(e *audit.Entry, m protoreflect.Message) {
 	if m.Descriptor().ParentFile().Package() != ownPackage {
 		return
 	}
-	for to, name := range map[*string]protoreflect.Name{&e.Host: "host", &e.CommandID: "command_id", &e.Subject: "principal"} {
+	if start := m.Descriptor().Fields().ByName("start"); start != nil && start.Message() != nil && m.Has(start) {
+		describe(e, m.Get(start).Message()) // of a call in which more is said than what it is about
+	}
+	for to, name := range map[*string]protoreflect.Name{&e.Host: "host", &e.CommandID: "command_id", &e.Session: "session", &e.Subject: "principal"} {
 		if value := texts(m, name); len(value) == 1 && value[0] != "" {
 			*to = shorten(value[0], maxName)
 		}

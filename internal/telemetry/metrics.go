@@ -17,6 +17,8 @@ type Gauges struct {
 	Queued         func() int // commands waiting for a slot
 	Watchers       func() int // readers of live output
 	EventWatchers  func() int // readers of what happens to all commands
+	Sessions       func() int // sessions that have not ended
+	Viewers        func() int // who is attached to them
 	SSHConnections func() int // open connections to hosts
 }
 
@@ -29,6 +31,7 @@ type Metrics struct {
 	ended    *prometheus.CounterVec
 	ran      prometheus.Histogram
 	output   prometheus.Counter
+	terminal prometheus.Counter
 	sockets  socketMetrics
 }
 
@@ -57,6 +60,9 @@ func NewMetrics(version string) *Metrics {
 		output: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "telexec_command_output_bytes_total", Help: "Output received from hosts.",
 		}),
+		terminal: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "telexec_terminal_output_bytes_total", Help: "Output received from the terminals of sessions.",
+		}),
 	}
 	m.sockets = newSocketMetrics()
 	m.registry.MustRegister(m.sockets.all()...)
@@ -64,7 +70,7 @@ func NewMetrics(version string) *Metrics {
 		Name: "telexec_build_info", Help: "Always 1; the label tells the version.",
 		ConstLabels: prometheus.Labels{"version": version},
 	}, func() float64 { return 1 })
-	m.registry.MustRegister(m.calls, m.inFlight, m.ended, m.ran, m.output, build,
+	m.registry.MustRegister(m.calls, m.inFlight, m.ended, m.ran, m.output, m.terminal, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -79,6 +85,8 @@ func (m *Metrics) Observe(g Gauges) {
 		{"telexec_commands_queued", "Commands waiting for a slot now.", g.Queued},
 		{"telexec_watchers", "Readers of live output connected now.", g.Watchers},
 		{"telexec_event_watchers", "Readers of what happens to all commands connected now.", g.EventWatchers},
+		{"telexec_sessions", "Sessions that have not ended.", g.Sessions},
+		{"telexec_session_viewers", "Viewers attached to sessions now.", g.Viewers},
 		{"telexec_ssh_connections", "SSH connections open now.", g.SSHConnections},
 	} {
 		if v.read == nil {
@@ -110,6 +118,9 @@ func (m *Metrics) CommandEnded(state string, ran time.Duration) {
 
 // Output counts bytes of output received.
 func (m *Metrics) Output(bytes int) { m.output.Add(float64(bytes)) }
+
+// TerminalOutput counts bytes of output received from the terminal of a session.
+func (m *Metrics) TerminalOutput(bytes int) { m.terminal.Add(float64(bytes)) }
 
 // Handler serves the metrics in the Prometheus text format.
 func (m *Metrics) Handler() http.Handler {

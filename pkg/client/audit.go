@@ -50,18 +50,8 @@ func (c *Client) VerifyAudit(ctx context.Context, req *telexecv1.VerifyAuditRequ
 func (c *Client) ExportAudit(ctx context.Context, req *telexecv1.ExportAuditRequest) iter.Seq2[*telexecv1.ExportAuditResponse, error] {
 	return func(yield func(*telexecv1.ExportAuditResponse, error) bool) {
 		req := proto.CloneOf(req)
-		p := pause{limit: c.resumeFor}
-		for {
-			err := c.exportOnce(ctx, req, &p, yield)
-			if err != nil && (err.temporary() || err.RetryAfter > 0) {
-				if err = c.retry(ctx, &p, err); err == nil {
-					continue
-				}
-			}
-			if err != nil {
-				yield(nil, err)
-			}
-			return
+		if err := c.resuming(ctx, func(p *pause) *Error { return c.exportOnce(ctx, req, p, yield) }); err != nil {
+			yield(nil, err)
 		}
 	}
 }

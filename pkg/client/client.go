@@ -6,6 +6,8 @@
 //     id, so a lost answer is asked for again;
 //   - a StreamOutput that resumes by itself: when the connection or the service
 //     goes away, it comes back and goes on at the exact byte;
+//   - sessions, and a [Terminal] that comes back by itself when the connection does, at
+//     the exact byte;
 //   - errors that can be acted on: [Error] has the reason for programs and the
 //     hint for people;
 //   - lists as iterators over all their pages;
@@ -28,13 +30,13 @@
 //	}
 //
 // What is retried: calls that do no harm when they reach the service twice
-// (all but Signal, SendInput and CreateToken), and any call that provably never
+// (all but Signal, SendInput, SendKeys, CreateToken and most of OpenSession), and any call that provably never
 // left this machine. A client that never had a connection does not retry at all: a
 // wrong address is told at once.
 //
 // The package has all of the contract that Go programs call, which makes it larger
 // than most rooms here: client.go and list.go are the calls, retry.go, stream.go
-// and input.go what makes them safe, approval.go, token.go and audit.go those about
+// and input.go what makes them safe, session.go and terminal.go those about sessions, approval.go, token.go and audit.go those about
 // who may do what, and error.go what can go wrong.
 package client
 
@@ -144,6 +146,7 @@ type Client struct {
 	events    telexecv1.EventServiceClient
 	hosts     telexecv1.HostServiceClient
 	admin     telexecv1.AdminServiceClient
+	sessions  telexecv1.SessionServiceClient
 	approvals telexecv1.ApprovalServiceClient
 	policy    telexecv1.PolicyServiceClient
 	server    string // as shown to people
@@ -216,6 +219,7 @@ func Dial(o Options) (*Client, error) {
 	c.events = telexecv1.NewEventServiceClient(conn)
 	c.hosts = telexecv1.NewHostServiceClient(conn)
 	c.admin = telexecv1.NewAdminServiceClient(conn)
+	c.sessions = telexecv1.NewSessionServiceClient(conn)
 	c.approvals = telexecv1.NewApprovalServiceClient(conn)
 	c.policy = telexecv1.NewPolicyServiceClient(conn)
 	return c, nil

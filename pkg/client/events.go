@@ -34,19 +34,8 @@ import (
 func (c *Client) Events(ctx context.Context, req *telexecv1.WatchEventsRequest) iter.Seq2[*telexecv1.WatchEventsResponse, error] {
 	return func(yield func(*telexecv1.WatchEventsResponse, error) bool) {
 		r := newEventReader(req)
-		p := pause{limit: c.resumeFor}
-		for {
-			err := c.eventsOnce(ctx, r, &p, yield)
-			if err == nil {
-				return
-			}
-			if err.temporary() || err.RetryAfter > 0 {
-				err = c.retry(ctx, &p, err)
-			}
-			if err != nil {
-				yield(nil, err)
-				return
-			}
+		if err := c.resuming(ctx, func(p *pause) *Error { return c.eventsOnce(ctx, r, p, yield) }); err != nil {
+			yield(nil, err)
 		}
 	}
 }

@@ -37,6 +37,7 @@ type peer struct {
 	telexecv1.UnimplementedAdminServiceServer
 	telexecv1.UnimplementedApprovalServiceServer
 	telexecv1.UnimplementedPolicyServiceServer
+	sessionPeer
 
 	listener *bufconn.Listener
 	server   *grpc.Server
@@ -87,6 +88,8 @@ func newPeer(t *testing.T) *peer {
 	telexecv1.RegisterAdminServiceServer(p.server, p)
 	telexecv1.RegisterApprovalServiceServer(p.server, p)
 	telexecv1.RegisterPolicyServiceServer(p.server, p)
+	p.sessionPeer.peer = p
+	telexecv1.RegisterSessionServiceServer(p.server, p)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = p.server.Serve(p.listener) })
 	t.Cleanup(func() { p.server.Stop(); wg.Wait() })

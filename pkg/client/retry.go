@@ -75,6 +75,21 @@ func (c *Client) retry(ctx context.Context, p *pause, err *Error) *Error {
 	return nil
 }
 
+// resuming calls once, which follows a stream over one connection, again and again as
+// long as it ends in a way that may pass. It gives nil when nothing more is to be done.
+func (c *Client) resuming(ctx context.Context, once func(p *pause) *Error) *Error {
+	p := pause{limit: c.resumeFor}
+	for {
+		err := once(&p)
+		if err == nil || !err.temporary() && err.RetryAfter <= 0 {
+			return err
+		}
+		if err = c.retry(ctx, &p, err); err != nil {
+			return err
+		}
+	}
+}
+
 // call makes a unary call, again and again where that is of use and harmless:
 // repeatable says that it may reach the service twice.
 func call[Req, Resp any](ctx context.Context, c *Client, repeatable bool,
