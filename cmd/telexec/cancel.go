@@ -16,9 +16,10 @@ import (
 )
 
 type cancelCmd struct {
-	ID     []string       `arg:"" name:"id" help:"Ids of the commands, or enough of their ends."`
-	Grace  *time.Duration `placeholder:"TIME" help:"How long it may take to go by itself before it is killed, 0 to 60s (default 0.5s)."`
-	Reason string         `allowempty:"" placeholder:"TEXT" help:"Why; shown to whoever watches, and kept."`
+	Session string         `placeholder:"NAME" help:"What runs in this session, whoever typed it."`
+	ID      []string       `arg:"" name:"id" optional:"" help:"Ids of the commands, or enough of their ends."`
+	Grace   *time.Duration `placeholder:"TIME" help:"How long it may take to go by itself before it is killed, 0 to 60s (default 0.5s)."`
+	Reason  string         `allowempty:"" placeholder:"TEXT" help:"Why; shown to whoever watches, and kept."`
 }
 
 // Help is shown by cancel --help.
@@ -35,6 +36,7 @@ Examples:
 
     telexec cancel V2W3 --reason 'wrong branch'
     telexec cancel V2W3 --grace 20s
+    telexec cancel --session deploy
     telexec cancel $(telexec ps --host web1 --json | jq -r .id)`
 }
 
@@ -44,7 +46,13 @@ const cancelsAtOnce = 16
 
 // Run cancels commands. An id that is wrong is told before anything is cancelled.
 func (c *cancelCmd) Run(ctx context.Context, a *app) error {
+	if (len(c.ID) == 0) == (c.Session == "") {
+		return failure("give the id of a command, or --session").withHint("telexec cancel --help has examples")
+	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		if c.Session != "" {
+			return c.inSession(ctx, a, cl)
+		}
 		ids := make([]string, len(c.ID))
 		for i, arg := range c.ID {
 			var err error
@@ -94,6 +102,28 @@ func (c *cancelCmd) Run(ctx context.Context, a *app) error {
 		}
 		return nil
 	})
+}
+
+// inSession cancels what runs in a session.
+func (c *cancelCmd) inSession(ctx context.Context, a *app, cl *client.Client) error {
+	req := &telexecv1.CancelRequest{Session: c.Session, Reason: c.Reason}
+	if c.Grace != nil {
+		req.Grace = durationpb.New(*c.Grace)
+	}
+	resp, err := cl.Cancel(ctx, req)
+	if err != nil {
+		return err
+	}
+	if resp.GetNoTask() {
+		return a.noTask(resp, "nothing runs in %s", c.Session)
+	}
+	if err := a.printCancel(resp, false); err != nil {
+		return err
+	}
+	if !cancelDone(resp.GetReport()) {
+		return &exitError{code: exitNo}
+	}
+	return nil
 }
 
 // cancelDone reports whether nothing is left to do or to look for.

@@ -23,6 +23,8 @@ type cli struct {
 	History historyCmd `cmd:"" help:"List commands, newest first."`
 	Events  eventsCmd  `cmd:"" help:"Follow what happens to all commands."`
 
+	Session sessionCmd `cmd:"" aliases:"sessions" help:"Shells on hosts that last, on terminals that people and agents share."`
+
 	Approvals approvalsCmd `cmd:"" help:"List the commands that wait for approval, show one as it is to be judged."`
 	Approve   approveCmd   `cmd:"" help:"Let commands run that wait for approval."`
 	Reject    rejectCmd    `cmd:"" help:"Refuse commands that wait for approval."`

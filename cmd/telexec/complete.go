@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ func (completionCmd) Help() string {
     telexec completion zsh > ~/.zfunc/_telexec               with ~/.zfunc in $fpath
     telexec completion fish > ~/.config/fish/completions/telexec.fish
 
-Subcommands and flags are completed, and, when the service answers, hosts and the ids of commands.`
+Subcommands and flags are completed, and, when the service answers, hosts, sessions and the ids of commands.`
 }
 
 // Run prints a script.
@@ -204,17 +205,19 @@ func choices(v *kong.Value) []string {
 // behind the grammar.
 var knownValues = map[string][]string{
 	"role":   {"viewer", "operator", "approver", "admin"},
+	"keeper": {"tmux", "screen", "dtach", "none"},
 	"origin": {"grpc", "rest", "websocket", "mcp", "cli", "web"},
 	"state": {
 		"awaiting_approval", "queued", "starting", "running", "completed", "failed", "cancelled", "timed_out", "rejected", "expired", "lost",
 	},
 	"kind": {
-		"command.accepted", "command.ended", "command.cancel", "command.signal", "command.input", "approval.decided", "refused",
+		"command.accepted", "command.ended", "command.cancel", "command.signal", "command.input",
+		"session.opened", "session.typed", "session.keyboard", "session.ended", "approval.decided", "refused",
 		"login", "logout", "token.created", "token.revoked", "policy.loaded", "service.started", "service.stopped",
 	},
 }
 
-// live asks the service for hosts, ids and principals where one of them is wanted.
+// live asks the service for hosts, ids, principals and sessions where one of them is wanted.
 func (a *app) live(ctx context.Context, at place) []string {
 	name := ""
 	switch {
@@ -223,7 +226,7 @@ func (a *app) live(ctx context.Context, at place) []string {
 	case !at.rest && at.positional < len(at.node.Positional):
 		name = at.node.Positional[at.positional].Name
 	}
-	if name != "host" && name != "id" && name != "principal" {
+	if name != "host" && name != "id" && name != "principal" && name != "session" {
 		return nil
 	}
 	cl, err := a.dial(singleCall)
@@ -238,7 +241,9 @@ func (a *app) live(ctx context.Context, at place) []string {
 		return hostNames(ctx, cl)
 	case name == "principal":
 		return principals(ctx, cl)
-	case needsApproval[at.node.FullPath()]:
+	case name == "session":
+		return sessionNames(ctx, cl, outlived[pathOf(at.node)])
+	case needsApproval[pathOf(at.node)]:
 		ids, _ := approvalIDs(ctx, cl, &telexecv1.ListApprovalsRequest{States: []telexecv1.ApprovalState{telexecv1.ApprovalState_APPROVAL_STATE_PENDING}})
 		return ids
 	}
@@ -269,6 +274,24 @@ func principals(ctx context.Context, cl *client.Client) []string {
 		}
 		if t.GetRevokeTime() == nil {
 			names = append(names, t.GetPrincipal())
+		}
+	}
+	return names
+}
+
+// outlived are the subcommands that are of use when a session has ended.
+var outlived = map[string]bool{"telexec session show": true, "telexec session replay": true, "telexec history": true}
+
+// sessionNames are those of the newest sessions.
+func sessionNames(ctx context.Context, cl *client.Client, ended bool) []string {
+	page, err := cl.ListSessionsPage(ctx, &telexecv1.ListSessionsRequest{PageSize: maxPage, Ended: ended})
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, s := range page.GetSessions() {
+		if name := s.GetName(); !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
 	return names

@@ -482,14 +482,18 @@ func (f *follower) watch(cmd *telexecv1.Command) {
 	f.host.watch(cmd)
 	f.gate.watch(cmd)
 	if cmd.GetState() != telexecv1.CommandState_COMMAND_STATE_QUEUED && f.place != "" {
-		f.out.note("%s has a free place for %s", cmd.GetHost(), f.id)
+		if cmd.GetSession() != "" {
+			f.out.note("%s is free for %s", cmd.GetSession(), f.id)
+		} else {
+			f.out.note("%s has a free place for %s", cmd.GetHost(), f.id)
+		}
 		f.place = ""
 	}
 	switch cmd.GetState() {
 	case telexecv1.CommandState_COMMAND_STATE_QUEUED:
 		if text := queueText(cmd.GetQueue()); text != f.place && text != "" {
 			f.place = text
-			f.out.note("%s waits on %s: %s", f.id, cmd.GetHost(), text)
+			f.out.note("%s waits on %s: %s", f.id, firstOf(cmd.GetSession(), cmd.GetHost()), text)
 		}
 	case telexecv1.CommandState_COMMAND_STATE_RUNNING:
 		select {

@@ -56,10 +56,12 @@ func usageError(err error) *exitError {
 	}
 	if e, ok := errors.AsType[*kong.ParseError](err); ok && e.Context != nil {
 		if node := e.Context.Selected(); node != nil {
-			if word, ok := strings.CutPrefix(err.Error(), "unexpected argument "); ok && node.FullPath() == "telexec hosts list" {
+			if word, ok := strings.CutPrefix(err.Error(), "unexpected argument "); ok && pathOf(node) == "telexec hosts list" {
 				return failure("%v", err).withHint("telexec hosts show %s tells about one host, telexec hosts check %[1]s connects to it", word)
+			} else if ok && pathOf(node) == "telexec session ls" {
+				return failure("%v", err).withHint("telexec session show %s tells about one session, telexec session attach %[1]s is at its terminal", word)
 			}
-			return failure("%v", err).withHint("%s --help explains it", node.FullPath())
+			return failure("%v", err).withHint("%s --help explains it", pathOf(node))
 		}
 	}
 	return failure("%v", err).withHint("telexec --help lists the commands, telexec COMMAND --help explains one")
@@ -120,6 +122,14 @@ var hints = map[string]string{
 	"STDIN_CLOSED":    "A command that is to take input later is started with telexec run -d -i",
 	"REQUEST_CHANGED": "Look at it again with telexec approvals show, then decide",
 
+	"SESSION_EXISTS":     "Take another --name, give --reuse to have that one, or close it first with telexec session close",
+	"UNKNOWN_SESSION":    "telexec session lists those that are open, with --all those that have ended",
+	"SESSION_ENDED":      "telexec session show tells why; telexec session open starts another",
+	"SESSION_BUSY":       "Without --if-busy refuse it waits; telexec cancel --session ends what runs there",
+	"KEYBOARD_TAKEN":     "telexec session attach --take takes the keyboard",
+	"NO_KEEPER":          "Leave --keeper out to have the best that the host has",
+	"TYPING_NOT_ALLOWED": "telexec session run runs a command there, and telexec session attach --observe looks on",
+
 	"ALREADY_DECIDED":  "telexec approvals show tells what was decided, telexec status what came of it",
 	"UNKNOWN_APPROVAL": "telexec approvals lists what waits, with --all what has waited",
 	"UNKNOWN_TOKEN":    "telexec token list lists the keys",
@@ -164,12 +174,12 @@ func (p *printer) problem(pr problem) {
 // outcome gives the error with which "run" ends for a command that has ended;
 // nil for exit code 0.
 func outcome(cmd *telexecv1.Command) *exitError {
-	what := fmt.Sprintf("%s: command %s", cmd.GetHost(), cmd.GetId())
+	what := fmt.Sprintf("%s: command %s", firstOf(cmd.GetSession(), cmd.GetHost()), cmd.GetId())
 	switch cmd.GetState() {
 	case telexecv1.CommandState_COMMAND_STATE_COMPLETED:
 		switch {
 		case cmd.ExitCode == nil:
-			return failure("%s has ended, but its exit code is not known", what)
+			return failure("%s has ended, but its exit code is not known%s", what, recognised[cmd.GetCompletion()])
 		case cmd.GetExitCode() != 0:
 			return &exitError{code: int(cmd.GetExitCode())}
 		}
@@ -213,6 +223,12 @@ func failureText(f *telexecv1.Failure) string {
 // again.
 func names(message, host string) bool {
 	return regexp.MustCompile(`(^|[^\w.-])` + regexp.QuoteMeta(host) + `($|[^\w-])`).MatchString(message)
+}
+
+// recognised says how the end of a command was seen where there is no exit code to see.
+var recognised = map[telexecv1.Completion]string{
+	telexecv1.Completion_COMPLETION_PROMPT:  ": its end was recognised by a prompt",
+	telexecv1.Completion_COMPLETION_SILENCE: ": its output has fallen silent, and it may yet go on",
 }
 
 // endings say what a state means where the service gives no failure.

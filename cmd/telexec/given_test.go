@@ -19,7 +19,7 @@ func TestEmptyValueOfAFlag(t *testing.T) {
 	var allowed []string
 	seen := 0
 	for _, node := range append(parser.Model.Leaves(false), parser.Model.Node) {
-		words := strings.Fields(node.FullPath())[1:]
+		words := strings.Fields(pathOf(node))[1:]
 		for _, f := range node.Flags {
 			if f.IsBool() {
 				continue
@@ -37,12 +37,12 @@ func TestEmptyValueOfAFlag(t *testing.T) {
 				i := &invocation{env: map[string]string{"TELEXEC_SERVER": nowhere}}
 				code := i.run(t.Context(), append(slices.Clone(words), form...)...)
 				if want := "telexec: --" + f.Name + " is empty\n  "; code != 125 || !strings.HasPrefix(i.stderr.String(), want) || i.stdout.Len() > 0 {
-					t.Errorf("%s %q: exit code %d, %s%s", node.FullPath(), form, code, i.stdout.String(), i.stderr.String())
+					t.Errorf("%s %q: exit code %d, %s%s", pathOf(node), form, code, i.stdout.String(), i.stderr.String())
 				}
 			}
 		}
 	}
-	if want := []string{"cancel --reason", "history --page-token"}; !slices.Equal(allowed, want) {
+	if want := []string{"cancel --reason", "history --page-token", "session close --reason"}; !slices.Equal(allowed, want) {
 		t.Errorf("empty may be %q, want %q", allowed, want)
 	}
 	if seen < 40 {

@@ -20,7 +20,8 @@ import (
 const maxPage = 1000
 
 type psCmd struct {
-	Host string `placeholder:"HOST" help:"Only those on this host."`
+	Host    string `placeholder:"HOST" help:"Only those on this host."`
+	Session string `placeholder:"NAME" help:"Only those in this session."`
 }
 
 // Help is shown by ps --help.
@@ -37,13 +38,14 @@ durable commands are "reconnecting": they go on there.`
 // Run lists what has not ended.
 func (c *psCmd) Run(ctx context.Context, a *app) error {
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		_, err := a.list(ctx, cl, &telexecv1.ListCommandsRequest{Active: true, Host: c.Host}, 0, active)
+		_, err := a.list(ctx, cl, &telexecv1.ListCommandsRequest{Active: true, Host: c.Host, Session: c.Session}, 0, active)
 		return err
 	})
 }
 
 type historyCmd struct {
 	Host      string            `placeholder:"HOST" help:"Only on this host."`
+	Session   string            `placeholder:"NAME" help:"Only in this session."`
 	State     []string          `placeholder:"STATE" help:"Only in one of these states: awaiting_approval, queued, starting, running, completed, failed, cancelled, timed_out, rejected, expired, lost."`
 	Origin    string            `placeholder:"DOOR" help:"Only those that came through this door: grpc, rest, websocket, mcp, cli, web."`
 	Label     map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Only with this label; may be repeated, then all must match."`
@@ -63,7 +65,7 @@ func (historyCmd) Help() string {
 
 // Run lists commands, newest first.
 func (c *historyCmd) Run(ctx context.Context, a *app) error {
-	req := &telexecv1.ListCommandsRequest{Host: c.Host, Labels: c.Label, Principal: c.Principal, PageToken: c.PageToken}
+	req := &telexecv1.ListCommandsRequest{Host: c.Host, Session: c.Session, Labels: c.Label, Principal: c.Principal, PageToken: c.PageToken}
 	for _, s := range c.State {
 		n, ok := telexecv1.CommandState_value["COMMAND_STATE_"+enumName(s)]
 		if !ok || n == 0 {
@@ -170,6 +172,9 @@ func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCo
 		return next, nil
 	}
 	own := shown(cmds, kind)
+	if slices.ContainsFunc(cmds, func(c *telexecv1.Command) bool { return c.GetSession() != "" }) {
+		own = append(own, column{"SESSION", func(c *telexecv1.Command) string { return firstOf(c.GetSession(), "-") }})
+	}
 	header := []string{"ID", "HOST", "STATE"}
 	for _, c := range own {
 		header = append(header, c.header)

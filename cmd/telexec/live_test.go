@@ -42,8 +42,17 @@ func TestLive(t *testing.T) {
 		{"TerminalIsLeft", testTerminalIsLeft},
 		{"TableOnATerminal", testTableOnATerminal},
 		{"QueueOnATerminal", testQueueOnATerminal},
+		{"Attach", testAttach},
+		{"AttachEndsWithTheShell", testAttachEndsWithTheShell},
+		{"AttachIsSignalled", testAttachIsSignalled},
+		{"AttachTogether", testAttachTogether},
+		{"AttachWithAWholeScreen", testAttachWithAWholeScreen},
+		{"AttachToASilentService", testAttachToASilentService},
+		{"SessionRun", testSessionRun},
+		{"Replay", testReplay},
 		{"ServiceIsKilled", testServiceIsKilled},
 		{"ServiceOfAnAttachedCommandIsKilled", testServiceOfAnAttachedCommandIsKilled},
+		{"AttachOverARestart", testAttachOverARestart},
 	} {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, service) })
 	}

@@ -14,8 +14,10 @@ func main() {
 			signal.Notify(signals, s)
 		}
 	}
+	resized := make(chan os.Signal, 1) // one is enough: the size is asked for
+	signal.Notify(resized, syscall.SIGWINCH)
 	signal.Ignore(syscall.SIGPIPE) // a reader that went away is a write error, which run handles
 	os.Exit(run(context.Background(), Env{
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Signals: signals,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Signals: signals, Resized: resized,
 	}, os.Args[1:]))
 }

@@ -10,6 +10,7 @@
 //	execute.go terminal.go sudo.go redact.go  run: start a command and be its terminal; signals, input, secrets
 //	logs.go wait.go status.go cancel.go input.go list.go events.go hosts.go server.go complete.go
 //	approvals.go decide.go policy.go  what waits for a yes, and what the rules say
+//	session.go attach.go screen.go replay.go  sessions, and the terminal here as theirs
 //	token.go audit.go  API keys, and what was done
 //	given.go    flags that were given an empty value
 //	link.go     what is told while a host is away
@@ -46,6 +47,8 @@ type Env struct {
 	Getenv func(string) string
 	// Signals carries SIGINT, SIGTERM and SIGHUP; nil for none.
 	Signals <-chan os.Signal
+	// Resized has an element when the terminal has got another size; nil: it never does.
+	Resized <-chan os.Signal
 }
 
 // run is the whole program: it gives the exit code.
@@ -92,6 +95,8 @@ type app struct {
 	opts globals
 	out  *printer
 	path string // the subcommand as it is called, "telexec hosts check"; empty before it is known
+
+	retrying func(err *client.Error, delay time.Duration) // called before every other attempt; nil: noteRetry
 }
 
 // newParser gives the grammar, bound to c.
@@ -132,9 +137,17 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 	case err != nil:
 		return usageError(err)
 	}
-	a.path = parsed.Selected().FullPath()
+	a.path = pathOf(parsed.Selected())
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(a)
+}
+
+// pathOf is a subcommand as it is called, without the other names that it has.
+func pathOf(node *kong.Node) string {
+	if node.Parent == nil {
+		return node.Name
+	}
+	return pathOf(node.Parent) + " " + node.Name
 }
 
 // interruptible gives a context that the first signal ends. stop ends the
@@ -208,9 +221,18 @@ func (a *app) dial(patience time.Duration) (*client.Client, error) {
 		ResumeFor: retryFor,
 		UserAgent: "telexec-cli/" + program.Version(),
 		OnRetry: func(err *client.Error, delay time.Duration) {
-			a.out.note("%s; trying again in %s", strings.TrimSuffix(err.Message, "."), humanDuration(delay))
+			if a.retrying != nil {
+				a.retrying(err, delay)
+				return
+			}
+			a.noteRetry(err, delay)
 		},
 	})
+}
+
+// noteRetry tells that the service is to be tried again.
+func (a *app) noteRetry(err *client.Error, delay time.Duration) {
+	a.out.note("%s; trying again in %s", strings.TrimSuffix(err.Message, "."), humanDuration(delay))
 }
 
 // server is the address as the user gives it; empty for the default.

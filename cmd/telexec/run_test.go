@@ -174,6 +174,8 @@ func TestOutcome(t *testing.T) {
 		{"well", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_COMPLETED, ExitCode: code(0)}, 0, ""},
 		{"exit code", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_COMPLETED, ExitCode: code(3)}, 3, ""},
 		{"exit code that is not known is never 0", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_COMPLETED}, 125, "not known"},
+		{"recognised by a prompt", &telexecv1.Command{Host: "switch1", Session: "work", State: telexecv1.CommandState_COMMAND_STATE_COMPLETED, Completion: telexecv1.Completion_COMPLETION_PROMPT}, 125, "telexec: work: command  has ended, but its exit code is not known: its end was recognised by a prompt\n"},
+		{"recognised by silence", &telexecv1.Command{Session: "work", State: telexecv1.CommandState_COMMAND_STATE_COMPLETED, Completion: telexecv1.Completion_COMPLETION_SILENCE}, 125, "its output has fallen silent, and it may yet go on\n"},
 		{"signal", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_FAILED, ExitSignal: "KILL", Failure: &telexecv1.Failure{Reason: "SIGNALLED", Message: "ended by KILL"}}, 137, "ended by KILL [SIGNALLED]"},
 		{"signal without a number", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_FAILED, ExitSignal: "RTMIN"}, 128, "could not run"},
 		{"failed", &telexecv1.Command{State: telexecv1.CommandState_COMMAND_STATE_FAILED, Failure: &telexecv1.Failure{Reason: "HOST_UNREACHABLE", Message: "no route", Hint: "check"}}, 125, "no route [HOST_UNREACHABLE]"},
@@ -468,7 +470,7 @@ func TestCompletionOfWords(t *testing.T) {
 		words string // joined by |; the last one is under the cursor
 		want  string // joined by blanks; a leading … means: among others
 	}{
-		{"", "run logs wait status cancel signal input ps history events approvals approve reject policy hosts token audit server version completion help"},
+		{"", "run logs wait status cancel signal input ps history events session approvals approve reject policy hosts token audit server version completion help"},
 		{"help|wa", "wait"},
 		{"run|--|web1|ls|--det", ""},
 		{"run|web1|--det", ""},
@@ -516,6 +518,12 @@ func TestCompletionOfWords(t *testing.T) {
 		{"approve|--mod", "--modify"},
 		{"run|--redact", "--redact-file"},
 		{"token|revoke|", ""},
+		{"session|", "ls open attach run show screen keys replay close"},
+		{"sessions|at", "attach"},
+		{"session|run|deploy|ls|--ti", ""},
+		{"session|open|--keeper|", "tmux screen dtach none"},
+		{"session|--al", "--all"},
+		{"session|attach|", ""}, // no service, no names
 	} {
 		t.Run(tt.words, func(t *testing.T) {
 			var i invocation

@@ -66,6 +66,7 @@ func TestScript(t *testing.T) {
 			"code":    code,
 			"capture": capture,
 			"await":   await,
+			"over":    over,
 			"shorten": shorten,
 		},
 	})
@@ -102,6 +103,21 @@ func capture(ts *testscript.TestScript, _ bool, args []string) {
 func shorten(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("SUFFIX", strings.ToLower(args[0][18:]))
 	ts.Setenv("PREFIX", args[0][:4])
+}
+
+// over SESSION waits until a session has ended: what ran in it has ended a moment before.
+func over(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := client.Dial(client.Options{Server: ts.Getenv("TELEXEC_SERVER"), Token: client.Token(ts.Getenv("TELEXEC_TOKEN"))})
+	ts.Check(err)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, err := range c.Attach(&telexecv1.AttachStart{Session: args[0]}).Events(ctx) {
+		if e, ok := errors.AsType[*client.Error](err); ok && e.Reason == "SESSION_ENDED" {
+			return
+		}
+		ts.Check(err)
+	}
 }
 
 // await TEXT ID follows a command until its stream shows TEXT: output, in the

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/pkg/client"
 )
 
 type statusCmd struct {
-	ID string `arg:"" name:"id" help:"Id of the command, or enough of its end."`
+	Session string `placeholder:"NAME" help:"What runs in this session, or else ran last."`
+	ID      string `arg:"" name:"id" optional:"" help:"Id of the command, or enough of its end."`
 }
 
 // Help is shown by status --help.
@@ -18,22 +21,41 @@ func (statusCmd) Help() string {
 	return `Examples:
 
     telexec status 01J8Z3K4M5N6P7Q8R9S0T1V2W3
-    telexec status V2W3 --json | jq -r .state`
+    telexec status V2W3 --json | jq -r .state
+    telexec status --session deploy`
 }
 
 // Run shows a command.
 func (c *statusCmd) Run(ctx context.Context, a *app) error {
+	if (c.ID == "") == (c.Session == "") {
+		return failure("give the id of a command, or --session").withHint("telexec status --help has examples")
+	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		id, err := a.idArg(ctx, cl, c.ID)
+		req := &telexecv1.GetStatusRequest{Session: c.Session, Output: &telexecv1.OutputOptions{Omit: true}}
+		if c.ID != "" {
+			var err error
+			if req.CommandId, err = a.idArg(ctx, cl, c.ID); err != nil {
+				return err
+			}
+		}
+		resp, err := cl.GetStatus(ctx, req)
 		if err != nil {
 			return err
 		}
-		resp, err := cl.GetStatus(ctx, &telexecv1.GetStatusRequest{CommandId: id, Output: &telexecv1.OutputOptions{Omit: true}})
-		if err != nil {
-			return err
+		if resp.GetNoTask() {
+			return a.noTask(resp, "nothing has run in %s", c.Session)
 		}
 		return a.showCommand(resp.GetCommand())
 	})
+}
+
+// noTask tells that a session has no command.
+func (a *app) noTask(m proto.Message, format string, args ...any) error {
+	if a.opts.JSON {
+		return a.out.document(m)
+	}
+	_, err := fmt.Fprintln(a.out.stdout, printable(fmt.Sprintf(format, args...)))
+	return err
 }
 
 // showCommand prints all that a person wants to know about a command.
@@ -62,6 +84,7 @@ func (a *app) showCommand(cmd *telexecv1.Command) error {
 		}
 	}
 	f.add("Host", cmd.GetHost())
+	f.add("Session", cmd.GetSession())
 	f.add("Line", cmd.GetCommand())
 	f.add("Directory", cmd.GetWorkingDirectory())
 	f.add("Environment", strings.Join(cmd.GetEnvNames(), " "))
@@ -110,7 +133,7 @@ func stateText(cmd *telexecv1.Command) string {
 	case cmd.GetState() == telexecv1.CommandState_COMMAND_STATE_QUEUED:
 		s += ", " + queueText(cmd.GetQueue())
 	case cmd.GetState() == telexecv1.CommandState_COMMAND_STATE_COMPLETED:
-		s += ", exit code not known"
+		s += ", exit code not known" + recognised[cmd.GetCompletion()]
 	case reconnecting(cmd) && cmd.GetCancellation() != nil:
 		s += ", as soon as " + cmd.GetHost() + " can be reached; until then it goes on there"
 	case reconnecting(cmd):
@@ -119,7 +142,7 @@ func stateText(cmd *telexecv1.Command) string {
 	return strings.TrimSuffix(s, ", ")
 }
 
-// queueText is "place 3, about 20 s, for a free place on the host".
+// queueText is "place 3, about 20 s, until the host has room".
 func queueText(q *telexecv1.Queue) string {
 	if q.GetPosition() == 0 {
 		return ""
@@ -128,7 +151,11 @@ func queueText(q *telexecv1.Queue) string {
 	if q.GetEstimatedWait() != nil {
 		s += ", about " + duration(q.GetEstimatedWait())
 	}
-	if q.GetWaitsFor() != "" {
+	switch q.GetWaitsFor() {
+	case "":
+	case "session":
+		s += ", until what runs there has ended"
+	default:
 		s += ", until the " + q.GetWaitsFor() + " has room"
 	}
 	return s

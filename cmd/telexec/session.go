@@ -1,0 +1,556 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
+)
+
+type sessionCmd struct {
+	List   sessionListCmd   `cmd:"" name:"ls" aliases:"list" default:"withargs" help:"List the sessions that are open (the default)."`
+	Open   sessionOpenCmd   `cmd:"" help:"Start a shell on a host that lasts."`
+	Attach sessionAttachCmd `cmd:"" help:"Be at its terminal."`
+	Run    sessionRunCmd    `cmd:"" help:"Run a command in it: live output, its exit code."`
+	Show   sessionShowCmd   `cmd:"" help:"Show how it is, and who is there."`
+	Screen sessionScreenCmd `cmd:"" help:"Print what is on its screen."`
+	Keys   sessionKeysCmd   `cmd:"" help:"Type in it, and print the screen that follows."`
+
+	Replay sessionReplayCmd `cmd:"" help:"Play its recording, or save it."`
+	Close  sessionCloseCmd  `cmd:"" help:"End it and what runs in it."`
+}
+
+type sessionListCmd struct {
+	All       bool   `short:"a" help:"Those that have ended, too."`
+	Host      string `placeholder:"HOST" help:"Only those on this host."`
+	Principal string `placeholder:"NAME" help:"Only those opened by this principal."`
+	Limit     int    `default:"50" placeholder:"N" help:"At most so many (default ${default}; 0: all)."`
+}
+
+// Help is shown by session --help.
+func (sessionListCmd) Help() string {
+	return `A session is a shell on a host that lasts, on a terminal that people and agents share: what one types the others see.
+The directory, variables and a sudo -i stay from one command to the next.
+
+There are also
+
+    telexec session open HOST            start one
+    telexec session run NAME COMMAND     run a command in it
+    telexec session attach NAME          be at its terminal
+    telexec session screen NAME          print its screen; keys NAME KEY… types, and prints what follows
+    telexec session show NAME            how it is, and who is there
+    telexec session replay NAME          play its recording, or save it
+    telexec session close NAME           end it and what runs in it
+
+and telexec status, cancel, ps and history with --session NAME, for the commands in it. WHO is who is there, with an asterisk
+the one who has the keyboard.
+
+Examples:
+
+    telexec session open web1 --name deploy
+    telexec session run deploy 'cd /srv/app && git pull'
+    telexec session run deploy make test
+    telexec session attach deploy
+    telexec session close deploy`
+}
+
+// Run lists sessions, newest first.
+func (c *sessionListCmd) Run(ctx context.Context, a *app) error {
+	if c.Limit < 0 {
+		return failure("--limit cannot be below 0")
+	}
+	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		var rows [][]cell
+		n := 0
+		for s, err := range cl.ListSessions(ctx, &telexecv1.ListSessionsRequest{PageSize: maxPage, Ended: c.All, Host: c.Host, Principal: c.Principal}) {
+			if err != nil {
+				return err
+			}
+			if n++; c.Limit > 0 && n > c.Limit {
+				a.out.note("there are more: --limit 0 shows all")
+				break
+			}
+			if a.opts.JSON {
+				if err := a.out.line(s); err != nil {
+					return err
+				}
+				continue
+			}
+			rows = append(rows, []cell{
+				plainCell(s.GetName()), plainCell(s.GetHost()), sessionCell(s), plainCell(firstOf(s.GetShell(), "-")), plainCell(keeperText(s)),
+				plainCell(whoText(s)), plainCell(firstOf(s.GetCurrentCommand(), "-")),
+				plainCell(a.out.ago(s.GetCreateTime())), plainCell(a.out.ago(s.GetLastActivityTime())),
+			})
+		}
+		if a.opts.JSON {
+			return nil
+		}
+		return a.out.table([]string{"NAME", "HOST", "STATE", "SHELL", "KEEPER", "WHO", "RUNS", "OPENED", "ACTIVE"}, rows)
+	})
+}
+
+// sessionCell is the state as it is shown: an end by its reason.
+func sessionCell(s *telexecv1.Session) cell {
+	switch s.GetState() {
+	case telexecv1.SessionState_SESSION_STATE_OPEN:
+		if s.GetConnection() == telexecv1.Connection_CONNECTION_RECONNECTING {
+			return cell{"reconnecting", yellow}
+		}
+		return cell{"open", green}
+	case telexecv1.SessionState_SESSION_STATE_ENDED:
+		return cell{"ended: " + firstOf(s.GetEnd().GetReason(), "-"), grey}
+	}
+	return plainCell(enum(s.GetState().String(), "SESSION_STATE_"))
+}
+
+func keeperText(s *telexecv1.Session) string {
+	switch s.GetKeeper() {
+	case telexecv1.Keeper_KEEPER_UNSPECIFIED, telexecv1.Keeper_KEEPER_NONE:
+		return "-"
+	}
+	return enum(s.GetKeeper().String(), "KEEPER_")
+}
+
+// whoText names the viewers, the one with the keyboard with an asterisk.
+func whoText(s *telexecv1.Session) string {
+	var names []string
+	for _, v := range s.GetViewers() {
+		name := v.GetActor().GetPrincipal()
+		if v.GetId() == s.GetKeyboard() {
+			name += "*"
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return firstOf(strings.Join(names, " "), "-")
+}
+
+type sessionOpenCmd struct {
+	Name        string            `short:"n" placeholder:"NAME" help:"Name of the session (default: one of the host's)."`
+	Reuse       bool              `help:"Where a session of this name is open on this host, take that."`
+	Shell       string            `placeholder:"SHELL" help:"The shell, by path or name (default: the login shell)."`
+	Size        string            `placeholder:"COLSxROWS" help:"Size of the terminal (default: of the one here, else 80x24)."`
+	Keeper      string            `placeholder:"KEEPER" help:"What keeps the shell while the connection is lost: tmux, screen, dtach or none (default: the best that the host has)."`
+	IdleTimeout time.Duration     `placeholder:"TIME" help:"Close it when nothing has happened for so long (default: the service's limit)."`
+	Label       map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Label to find the session by. May be repeated."`
+	Attach      bool              `short:"a" help:"And be at its terminal."`
+
+	Host string `arg:"" help:"Name of the host, as telexec hosts lists it."`
+}
+
+// Help is shown by session open --help.
+func (sessionOpenCmd) Help() string {
+	return `Prints the name of the session when its shell has shown its prompt.
+
+Examples:
+
+    telexec session open web1
+    telexec session open web1 --name deploy --reuse --attach
+    telexec session open web1 --shell zsh --size 160x48`
+}
+
+var sizeForm = regexp.MustCompile(`^([0-9]{1,4})x([0-9]{1,4})$`)
+
+// terminalSize gives the size that is asked for, else that of the terminal here; 0 for
+// none.
+func terminalSize(env Env, asked string) (columns, rows int, err error) {
+	if asked != "" {
+		m := sizeForm.FindStringSubmatch(asked)
+		if m == nil {
+			return 0, 0, failure("%q is no size", asked).withHint("Write columns x rows, as in 120x40")
+		}
+		columns, _ = strconv.Atoi(m[1])
+		rows, _ = strconv.Atoi(m[2])
+		return columns, rows, nil
+	}
+	if fd, ok := terminal(env.Stdout); ok {
+		if columns, rows, err := term.GetSize(fd); err == nil && columns >= 2 && rows >= 2 {
+			return min(columns, 1000), min(rows, 500), nil
+		}
+	}
+	return 0, 0, nil
+}
+
+// Run opens a session.
+func (c *sessionOpenCmd) Run(ctx context.Context, a *app) error {
+	req := &telexecv1.OpenSessionRequest{Host: c.Host, Name: c.Name, Reuse: c.Reuse, Shell: c.Shell, Term: terminalType(a.env), Labels: c.Label}
+	columns, rows, err := terminalSize(a.env, c.Size)
+	if err != nil {
+		return err
+	}
+	req.Columns, req.Rows = int32(columns), int32(rows)
+	if c.Keeper != "" {
+		n, ok := telexecv1.Keeper_value["KEEPER_"+enumName(c.Keeper)]
+		if !ok || n == 0 {
+			return failure("there is no keeper %q", c.Keeper).withHint("There are tmux, screen, dtach and none")
+		}
+		req.Keeper = telexecv1.Keeper(n)
+	}
+	if c.IdleTimeout != 0 {
+		req.IdleTimeout = durationpb.New(c.IdleTimeout)
+	}
+	if c.Attach {
+		if err := attachable(a.env); err != nil {
+			return err
+		}
+	}
+	var opened *telexecv1.Session
+	err = a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		resp, err := cl.OpenSession(ctx, req)
+		if err != nil {
+			return err
+		}
+		opened = resp.GetSession()
+		switch {
+		case resp.GetReused():
+			a.out.note("%s was open already, since %s", opened.GetName(), a.out.ago(opened.GetCreateTime()))
+		case opened.GetKeeperReason() != "":
+			a.out.note("its shell ends with the connection to %s: %s", opened.GetHost(), opened.GetKeeperReason())
+		}
+		switch {
+		case c.Attach:
+			return nil
+		case a.opts.JSON:
+			return a.out.document(opened)
+		}
+		_, err = io.WriteString(a.out.stdout, opened.GetName()+"\n")
+		return err
+	})
+	if err != nil || !c.Attach {
+		return err
+	}
+	return (&sessionAttachCmd{Session: opened.GetName()}).Run(ctx, a)
+}
+
+// terminalType is the type of the terminal here, where there is one.
+func terminalType(env Env) string {
+	if _, ok := terminal(env.Stdout); ok {
+		return env.Getenv("TERM")
+	}
+	return ""
+}
+
+type sessionRunCmd struct {
+	Detach     bool              `short:"d" help:"Do not wait: print the command's id and leave."`
+	IfBusy     string            `enum:"wait,refuse" default:"wait" placeholder:"WHAT" help:"While another command runs there: wait for its end, or refuse (wait, refuse; default ${default})."`
+	Timeout    time.Duration     `placeholder:"TIME" help:"End the command when it has run so long; exit code 124."`
+	Priority   int32             `placeholder:"N" help:"Higher goes first among those that wait, -100 to 100."`
+	Label      map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Label to find the command by. May be repeated."`
+	RedactFile string            `placeholder:"FILE" type:"path" help:"File with values to mask in the output, one per line."`
+	RequestID  string            `placeholder:"ID" help:"Run once however often it is asked for with this id (default: a new one each time)."`
+	ActionType string            `placeholder:"TYPE" help:"The kind of action, for policies."`
+
+	Session hostWord `arg:"" passthrough:"partial" help:"Name or id of the session."`
+	Command []string `arg:"" help:"One argument is a line for the shell; several are a program and its arguments, quoted for it."`
+}
+
+// Help is shown by session run --help.
+func (sessionRunCmd) Help() string {
+	return `The command is typed in the session, where whoever is there sees it. One runs at a time. The output is the command's own, byte for
+byte, as its terminal has it. What it leaves behind stays: the directory, variables, a virtual environment, the
+shell of a sudo -i. It has no standard input of its own: what it asks is answered at the terminal, with telexec session
+attach or keys.
+
+Examples:
+
+    telexec session run deploy 'cd /srv/app && . venv/bin/activate'
+    telexec session run deploy ./manage.py migrate
+    telexec session run --if-busy refuse deploy systemctl restart app
+
+Ctrl-C interrupts the command; a second one cancels it and tells what came of it; a third leaves it alone.
+` + exitCodesHelp + `
+Where a shell tells no exit codes, as on a network device, and the end was recognised by a prompt or by silence: 125.`
+}
+
+// Run starts the command and follows it.
+func (c *sessionRunCmd) Run(ctx context.Context, a *app) error {
+	line, argv, err := commandWords(string(c.Session), c.Command)
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e.withHint("telexec session run --help has examples")
+	}
+	if line == "" {
+		words := make([]string, len(argv))
+		for i, w := range argv {
+			words[i] = shellWord(w)
+		}
+		line = strings.Join(words, " ")
+	}
+	req := &telexecv1.ExecuteRequest{
+		RequestId: c.RequestID, Session: string(c.Session), Command: line, Wait: durationpb.New(0),
+		IfBusy:   telexecv1.IfBusy(telexecv1.IfBusy_value["IF_BUSY_"+enumName(c.IfBusy)]),
+		Priority: c.Priority, Labels: c.Label, ActionType: c.ActionType,
+		Output: &telexecv1.OutputOptions{Omit: true},
+	}
+	if c.Timeout != 0 {
+		req.Timeout = durationpb.New(c.Timeout)
+	}
+	if err := (&runCmd{RedactFile: c.RedactFile}).secrets(a.env, req); err != nil {
+		return err
+	}
+	f := &follower{app: a, gate: gate{out: a.out}}
+	f.client, err = a.dial(singleCall)
+	if err != nil {
+		return err
+	}
+	defer f.client.Close()
+	cmd, err := f.start(ctx, req)
+	if err != nil {
+		return err
+	}
+	if c.Detach {
+		return f.detach(cmd)
+	}
+	return f.follow(ctx, cmd)
+}
+
+type sessionShowCmd struct {
+	Session string `arg:"" help:"Name or id of the session."`
+}
+
+// Run shows a session.
+func (c *sessionShowCmd) Run(ctx context.Context, a *app) error {
+	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		s, err := cl.GetSession(ctx, c.Session)
+		if err != nil {
+			return err
+		}
+		return a.showSession(s)
+	})
+}
+
+func (a *app) showSession(s *telexecv1.Session) error {
+	if a.opts.JSON {
+		return a.out.document(s)
+	}
+	f := facts{}
+	f.add("Session", s.GetName())
+	f.add("Id", s.GetId())
+	state := sessionCell(s)
+	f.paint("State", state.text, state.colour)
+	if end := s.GetEnd(); end != nil {
+		f.lines("Why", failureText(end), "")
+		f.lines("", end.GetHint(), "")
+	}
+	if s.ExitCode != nil {
+		f.add("Exit code", strconv.Itoa(int(s.GetExitCode())))
+	}
+	f.add("Host", s.GetHost())
+	f.add("Shell", s.GetShell())
+	f.add("Ends are told by", enum(s.GetCompletion().String(), "COMPLETION_"))
+	f.add("Kept by", because(keeperText(s), s.GetKeeperReason()))
+	f.add("Size", fmt.Sprintf("%dx%d", s.GetColumns(), s.GetRows()))
+	f.add("Title", s.GetTitle())
+	f.add("Labels", labelText(s.GetLabels()))
+	f.add("Opened by", actor(s.GetCreatedBy()))
+	f.add("Opened", a.out.moment(s.GetCreateTime()))
+	if s.GetEndTime() != nil {
+		f.add("Ended", a.out.moment(s.GetEndTime()))
+	}
+	if s.GetLastActivityTime() != nil {
+		f.add("Last activity", a.out.moment(s.GetLastActivityTime()))
+	}
+	if s.GetIdleTimeout() != nil {
+		f.add("Closed when idle", "for "+humanDuration(s.GetIdleTimeout().AsDuration()))
+	}
+	if s.GetExpireTime() != nil && s.GetEndTime() == nil {
+		f.add("Closed at", a.out.moment(s.GetExpireTime()))
+	}
+	f.add("Runs", s.GetCurrentCommand())
+	for i, v := range s.GetViewers() {
+		key := ""
+		if i == 0 {
+			key = "Who is there"
+		}
+		f.add(key, viewerText(v, s.GetKeyboard()))
+	}
+	f.add("Output", size(s.GetOutputBytes()))
+	if s.GetRecorded() {
+		recording := "telexec session replay " + s.GetName()
+		if s.RecordingTruncatedOffset != nil {
+			recording += "; it ends at " + size(s.GetRecordingTruncatedOffset())
+		}
+		f.add("Recording", recording)
+	}
+	return a.out.columns(f.rows)
+}
+
+// viewerText is "anna via web (Firefox), writer, has the keyboard".
+func viewerText(v *telexecv1.Viewer, keyboard string) string {
+	s := actor(v.GetActor())
+	if v.GetLabel() != "" {
+		s += " (" + v.GetLabel() + ")"
+	}
+	s += ", " + enum(v.GetRole().String(), "VIEWER_ROLE_")
+	if v.GetId() == keyboard {
+		s += ", has the keyboard"
+	}
+	return s
+}
+
+type sessionScreenCmd struct {
+	Lines int32 `placeholder:"N" help:"So many lines of scrollback before it, at most 10000."`
+
+	Session string `arg:"" help:"Name or id of the session."`
+}
+
+// Run prints the screen.
+func (c *sessionScreenCmd) Run(ctx context.Context, a *app) error {
+	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		screen, err := cl.ReadScreen(ctx, &telexecv1.ReadScreenRequest{Session: c.Session, ScrollbackLines: c.Lines})
+		if err != nil {
+			return err
+		}
+		return a.printScreen(screen)
+	})
+}
+
+func (a *app) printScreen(screen *telexecv1.ReadScreenResponse) error {
+	if a.opts.JSON {
+		return a.out.document(screen)
+	}
+	lines := screen.GetLines()
+	for len(lines) > 0 && lines[len(lines)-1] == "" { // below the last that was written
+		lines = lines[:len(lines)-1]
+	}
+	for _, l := range lines {
+		if _, err := io.WriteString(a.out.stdout, printable(l)+"\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type sessionKeysCmd struct {
+	Text   bool           `short:"t" help:"All of it is text, and nothing the name of a key."`
+	Settle *time.Duration `placeholder:"TIME" help:"Answer when the screen has not changed for so long, 0 to 5s (default 0.2s)."`
+	Lines  int32          `placeholder:"N" help:"So many lines of scrollback before the screen, at most 10000."`
+
+	Session string   `arg:"" help:"Name or id of the session."`
+	Keys    []string `arg:"" passthrough:"partial" help:"Keys by their names (Enter, Ctrl+C, Up, F5), and text."`
+}
+
+// Help is shown by session keys --help.
+func (sessionKeysCmd) Help() string {
+	return `An argument that is the name of a key is that key: Enter, Tab, Escape, Backspace, Delete, Insert, Space, Up, Down,
+Left, Right, Home, End, PageUp, PageDown, F1 to F12, and with Ctrl+, Alt+ or Shift+ before them or before a letter. All
+else is text, which is typed as it is. What follows the session is keys, also when it looks like flags of telexec: those stand
+before it.
+
+Examples:
+
+    telexec session keys deploy 'top' Enter
+    telexec session keys deploy q
+    telexec session keys deploy Escape ':wq' Enter
+    telexec session keys --text deploy Enter        types the word`
+}
+
+// keyName is what is the name of a key and not of one character alone.
+var keyName = regexp.MustCompile(`^(((Ctrl|Alt|Shift)\+)+(.|Enter|Tab|Escape|Backspace|Delete|Insert|Space|Up|Down|Left|Right|Home|End|PageUp|PageDown|F[1-9]|F1[0-2])|Enter|Tab|Escape|Backspace|Delete|Insert|Space|Up|Down|Left|Right|Home|End|PageUp|PageDown|F[1-9]|F1[0-2])$`)
+
+// Run types.
+func (c *sessionKeysCmd) Run(ctx context.Context, a *app) error {
+	keys := c.Keys
+	if len(keys) > 0 && keys[0] == "--" {
+		keys = keys[1:]
+	}
+	req := &telexecv1.SendKeysRequest{Session: c.Session, ScrollbackLines: c.Lines}
+	for _, k := range keys {
+		if !c.Text && keyName.MatchString(k) {
+			req.Keys = append(req.Keys, &telexecv1.Key{Key: &telexecv1.Key_Name{Name: k}})
+		} else {
+			req.Keys = append(req.Keys, &telexecv1.Key{Key: &telexecv1.Key_Text{Text: k}})
+		}
+	}
+	if c.Settle != nil {
+		req.Settle = durationpb.New(*c.Settle)
+	}
+	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		resp, err := cl.SendKeys(ctx, req)
+		if err != nil {
+			return err
+		}
+		if a.opts.JSON {
+			return a.out.document(resp)
+		}
+		if !resp.GetSettled() {
+			a.out.note("the screen was still changing")
+		}
+		return a.printScreen(resp.GetScreen())
+	})
+}
+
+type sessionCloseCmd struct {
+	Reason string `allowempty:"" placeholder:"TEXT" help:"Why; shown to whoever is there, and kept."`
+
+	Session []string `arg:"" help:"Names or ids of the sessions."`
+}
+
+// Help is shown by session close --help.
+func (sessionCloseCmd) Help() string {
+	return `Ends the shell and what runs in it, and tells what proves it. Harmless when the session has ended before.
+Exit code 1: something is left, or the host cannot be asked.
+
+Examples:
+
+    telexec session close deploy --reason 'deployed'`
+}
+
+// Run closes sessions, one after the other.
+func (c *sessionCloseCmd) Run(ctx context.Context, a *app) error {
+	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		code := 0
+		for _, name := range c.Session {
+			resp, err := cl.CloseSession(ctx, &telexecv1.CloseSessionRequest{Session: name, Reason: c.Reason})
+			if err != nil {
+				if len(c.Session) == 1 || ctx.Err() != nil {
+					return err
+				}
+				code = a.report(err)
+				continue
+			}
+			switch {
+			case a.opts.JSON && len(c.Session) > 1:
+				err = a.out.line(resp)
+			case a.opts.JSON:
+				err = a.out.document(resp)
+			default:
+				err = a.out.columns(closedRows(resp))
+			}
+			if err != nil {
+				return err
+			}
+			if r := resp.GetReport(); r != nil && !cancelDone(r) && code == 0 {
+				code = exitNo
+			}
+		}
+		if code != 0 {
+			return &exitError{code: code}
+		}
+		return nil
+	})
+}
+
+func closedRows(resp *telexecv1.CloseSessionResponse) [][]cell {
+	s := resp.GetSession()
+	text := sessionCell(s).text
+	if r := resp.GetReport(); r != nil {
+		text += "; " + cancelText(r)
+	}
+	rows := [][]cell{{plainCell(s.GetName()), plainCell(text)}}
+	for _, p := range resp.GetReport().GetLeft() {
+		rows = append(rows, []cell{{"left", red}, plainCell(processText(p))})
+	}
+	return rows
+}
