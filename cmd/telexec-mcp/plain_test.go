@@ -22,6 +22,7 @@ var (
 		word    string
 	}{
 		{regexp.MustCompile(`\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]+\.[0-9]{3}Z`), "TIME"},
+		{regexp.MustCompile(`(since |"since": ")[0-9-]+T[0-9:]+Z`), "${1}TIME"},
 		{regexp.MustCompile(`127\.0\.0\.1:[0-9]+`), "ADDRESS"},
 		{regexp.MustCompile(`("request_id": )"[A-Z2-7]{26}"`), `${1}"REQUEST"`},
 		{regexp.MustCompile(`("duration_seconds": )[0-9.e-]+`), `${1}"SECONDS"`},
@@ -31,6 +32,9 @@ var (
 		{regexp.MustCompile(`(?s)  "_meta": \{\n    "io\.modelcontextprotocol/serverInfo": \{.*?\n    \}\n  \},?\n`), ""}, // in every answer
 		// A command that has just started is told as either; nobody can know which.
 		{regexp.MustCompile(`(on \S+: |"state": ")starting\b`), "${1}running"},
+		// What keeps a shell is what is installed.
+		{regexp.MustCompile(`\n(?:(?:tmux|screen|dtach) keeps it when the connection to its host is lost\.|It ends when the connection to its host is lost.*)`), "\nKEEPER"},
+		{regexp.MustCompile(`("keeper": )"[a-z]+"(?:,\s*"keeper_reason": "[^"]*")?`), `${1}"KEEPER"`},
 		// These are not there where there is too little to tell.
 		{regexp.MustCompile(`(on \S+: [a-z_]+(?:, (?:exit code|signal) \w+)?) after [0-9.]+ s`), "$1"},
 		{regexp.MustCompile(`\nIts last output was [0-9.]+ s ago\.`), ""},

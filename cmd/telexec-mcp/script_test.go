@@ -44,6 +44,12 @@ var update = flag.Bool("update", false, "rewrite the expected files in testdata/
 //	person ANSWER                    how the person fills in forms, as the result of elicitation/create
 //	form                             print the text of the last form
 //	decide VERDICT ID [REASON]       an approver decides elsewhere: approve or reject
+//	sit SESSION                      alice sits down at the terminal of a session, until the end
+//	types TEXT                       she types, in the notation of Go: echo hello\r
+//	sees TEXT                        wait until the terminal has shown it to her
+//	runs                             wait until she is told that a command runs
+//	ends                             wait until the session has ended before her eyes
+//	keyboard take|release            she takes the keyboard, or gives it back
 //
 // Every answer is checked against the output schema of its tool. What differs from
 // run to run is written in words: ids are ID1, ID2, … in the order in which they
@@ -52,19 +58,20 @@ func TestScript(t *testing.T) {
 	const atOnce = 40 // more than all transcripts together, so that none waits for another
 	server := sshtest.Start(t, sshtest.Options{User: sshtest.PlainUser(t), MaxSessions: atOnce})
 	var hosts []inventory.Host
-	// archive1, spare1, spare2 and gate1 belong to one transcript each, which can then
-	// tell what is known of them.
-	for _, name := range []string{"web1", "db1", "archive1", "spare1", "gate1"} {
+	// archive1, spare1, spare2, the gates and the shells belong to one transcript each,
+	// which can then tell what is known of them, and lists what is its own.
+	for _, name := range []string{"web1", "db1", "archive1", "spare1", "gate1", "gate2", "shell1", "shell2", "shell3"} {
 		h := server.Host(name)
 		h.MaxCommands = atOnce
 		hosts = append(hosts, h)
 	}
-	hosts = append(hosts, closedHost(t, "spare2"), closedHost(t, "refused"))
+	hosts = append(hosts, closedHost(t, "spare2"), closedHost(t, "refused"), networkSwitch(t, "switch1"))
 	if os.Getuid() == 0 {
 		hosts = append(hosts, sshtest.Start(t, sshtest.Options{}).Host("root1"))
 	}
 	service := testenv.Start(t, testenv.WithoutHosts(), testenv.WithHosts(hosts...), testenv.WithConfig(policyOfScripts))
-	approver := approverOf(t, service)
+	approver, alice := approverOf(t, service), aliceOf(t, service)
+	t.Cleanup(func() { closeSessions(t, service) })
 	program := testenv.Build(t, "telexec-mcp")
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
@@ -74,9 +81,10 @@ func TestScript(t *testing.T) {
 				"PATH=" + os.Getenv("PATH"), "HOME=" + e.WorkDir, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
 				"GORACE=atexit_sleep_ms=0", // or each of the many programs would end a second later
 				"TELEXEC_SERVER=" + service.GRPCAddr, "TELEXEC_TOKEN=" + service.Token.Reveal(),
-			}, approver: approver, user: server.User, ids: named{prefix: "ID"}, tokens: named{prefix: "TOKEN"}}
+			}, approver: approver, alice: alice, user: server.User, ids: named{prefix: "ID"}, tokens: named{prefix: "TOKEN"}}
 			e.Values[conversationKey{}] = c
 			e.Defer(func() {
+				c.getUp()
 				for _, id := range c.ids.values { // they would go on for ever
 					_, _ = service.Commands().Cancel(context.WithoutCancel(t.Context()), &telexecv1.CancelRequest{CommandId: id})
 				}
@@ -105,17 +113,23 @@ func TestScript(t *testing.T) {
 			"person":     (*conversation).person,
 			"form":       (*conversation).form,
 			"decide":     (*conversation).decide,
+			"sit":        (*conversation).sit,
+			"types":      (*conversation).types,
+			"sees":       (*conversation).sees,
+			"runs":       (*conversation).runs,
+			"ends":       (*conversation).ends,
+			"keyboard":   (*conversation).keyboard,
 		}),
 	})
 }
 
-// policyOfScripts has rules for one host, so that the others have none.
+// policyOfScripts has rules for the gates, so that the other hosts have none.
 const policyOfScripts = `
 policy:
   rules:
-    - {name: polite, effect: require_approval, match: {hosts: [gate1], commands: ["echo please *"]}}
+    - {name: polite, effect: require_approval, match: {hosts: [gate1, gate2], commands: ["echo please *"]}}
     - {name: own, effect: require_approval, match: {hosts: [gate1], commands: ["echo mine *"]}, approval: {allow_self: true}}
-    - {name: never, effect: deny, match: {hosts: [gate1], commands: ["echo forbidden *"]}}
+    - {name: never, effect: deny, match: {hosts: [gate1, gate2], commands: ["echo forbidden *"]}}
 `
 
 // approverOf gives a client of a service whose token may approve what others ask for.
@@ -132,6 +146,29 @@ func approverOf(t *testing.T, service *testenv.Env) *client.Client {
 	return c
 }
 
+// closeSessions ends the sessions that transcripts have left open: tmux and its like
+// would keep their shells when the service is gone.
+func closeSessions(t *testing.T, service *testenv.Env) {
+	ctx := context.WithoutCancel(t.Context())
+	c := telexecv1.NewSessionServiceClient(service.Conn())
+	open, err := c.ListSessions(ctx, &telexecv1.ListSessionsRequest{})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, s := range open.GetSessions() {
+		if _, err := c.CloseSession(ctx, &telexecv1.CloseSessionRequest{Session: s.GetId()}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// networkSwitch is a host without a shell: a program that asks for lines and answers.
+func networkSwitch(t *testing.T, name string) inventory.Host {
+	return sshtest.Start(t, sshtest.Options{User: sshtest.PlainUser(t), ExtraConfig: []string{
+		`ForceCommand /bin/sh -c 'while printf "switch> "; read -r line; do [ "$line" = hang ] && sleep 600; echo "port 1 up"; done'`,
+	}}).Host(name)
+}
+
 func closedHost(t *testing.T, name string) inventory.Host {
 	return inventory.Host{Name: name, Address: sshtest.ClosedPort(t), User: "nobody", HostKeyPolicy: "accept-new"}
 }
@@ -141,6 +178,9 @@ type conversation struct {
 	program string
 	env     []string
 	user    string // who logs in at the hosts
+
+	alice *client.Client
+	seat  *seat // hers; nil: she is elsewhere
 
 	approver *client.Client
 	answers  map[string]any // of the person to forms

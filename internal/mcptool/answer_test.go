@@ -20,13 +20,24 @@ func TestHostileWords(t *testing.T) {
 	}}
 	s.commands = []*telexecv1.Command{s.command}
 	s.hosts = []*telexecv1.Host{{Name: "web1", Labels: map[string]string{"role": evil[:200]}}}
+	s.sessions = []*telexecv1.Session{{
+		Name: "work", Host: "web1", Title: evil, KeeperReason: evil, Keeper: telexecv1.Keeper_KEEPER_NONE,
+		Viewers: []*telexecv1.Viewer{{Label: evil}}, End: &telexecv1.Failure{Reason: "SESSION_CLOSED", Message: evil, Hint: evil},
+	}}
 	session := s.serve(t, Options{})
 	for name, arguments := range map[string]string{
-		"execute_command":      `{"host":"web1","command":"c"}`,
-		"get_command_status":   `{"command_id":"` + testID + `"}`,
-		"cancel_command":       `{"command_id":"` + testID + `"}`,
-		"list_command_history": `{}`,
-		"list_hosts":           `{}`,
+		"execute_command":            `{"host":"web1","command":"c"}`,
+		"get_command_status":         `{"command_id":"` + testID + `"}`,
+		"cancel_command":             `{"command_id":"` + testID + `"}`,
+		"list_command_history":       `{}`,
+		"list_hosts":                 `{}`,
+		"ssh_open_session":           `{"host":"web1"}`,
+		"ssh_list_sessions":          `{}`,
+		"ssh_close_session":          `{"sessionName":"work"}`,
+		"ssh_read_screen":            `{"sessionName":"work"}`,
+		"ssh_run":                    `{"sessionName":"work","command":"c"}`,
+		"ssh_get_command_status":     `{"sessionName":"work"}`,
+		"ssh_cancel_running_command": `{"sessionName":"work"}`,
 	} {
 		text, _ := use(t, session, name, arguments)
 		if strings.Contains(text, "\n===") || strings.Contains(text, "\nCommand done") || strings.ContainsAny(text, "\x1b\u202e\U000e0041") || len(text) > 6000 {
@@ -113,5 +124,13 @@ func TestRelativeTimesOverPages(t *testing.T) {
 	}
 	if got := asked[*telexecv1.ListCommandsRequest](t, s).GetPageToken(); got != "++" {
 		t.Errorf("the service is asked with the token %q", got)
+	}
+}
+
+func TestSeconds(t *testing.T) {
+	for s, want := range map[float64]string{0: "0 s", 0.014: "0.01 s", 0.5: "0.5 s", 1: "1 s", 1.36: "1.36 s", 10: "10 s", 59.99: "59.99 s", 60: "1m0s", 3601.4: "1h0m1s"} {
+		if got := seconds(s); got != want {
+			t.Errorf("%v is %q, want %q", s, got, want)
+		}
 	}
 }

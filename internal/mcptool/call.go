@@ -102,6 +102,8 @@ const (
 	reasonUnknownCommand = "UNKNOWN_COMMAND"
 	reasonAccessDenied   = "ACCESS_DENIED" // perhaps there is none
 	reasonUnknownSession = "UNKNOWN_SESSION"
+	reasonSessionBusy    = "SESSION_BUSY"
+	reasonSessionEnded   = "SESSION_ENDED"
 	reasonNotRunning     = "NOT_RUNNING"
 	reasonBeyondEnd      = "OFFSET_BEYOND_END"
 )

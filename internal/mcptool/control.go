@@ -149,24 +149,31 @@ func (o *cancelOptions) request() *telexecv1.CancelRequest {
 }
 
 func cancelAnswer(resp *telexecv1.CancelResponse) answer[cancelFacts] {
-	report := resp.GetReport()
-	out := cancelFacts{
-		commandFacts: facts(resp.GetCommand()),
-		Outcome:      enumName(report.GetOutcome().String(), "CANCEL_OUTCOME_"),
-		Message:      report.GetMessage(), Signal: report.GetSignal(), Killed: report.GetEnded(),
-	}
+	f := facts(resp.GetCommand())
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s\nCancel: %s", out.sentence(), strings.ReplaceAll(out.Outcome, "_", " "))
-	if out.Message != "" {
-		fmt.Fprintf(&text, "; %s", out.Message)
+	text.WriteString(f.sentence() + "\n")
+	out, failed := tellReport(&text, "Cancel", resp.GetReport())
+	out.commandFacts = f
+	return answer[cancelFacts]{data: out, text: text.String(), failed: failed}
+}
+
+// tellReport tells what was done to end processes, as data and in words that begin with
+// a title. bad: there may be some left.
+func tellReport(b *strings.Builder, title string, report *telexecv1.CancelReport) (out cancelFacts, bad bool) {
+	out = cancelFacts{
+		Outcome: enumName(report.GetOutcome().String(), "CANCEL_OUTCOME_"),
+		Message: report.GetMessage(), Signal: report.GetSignal(), Killed: report.GetEnded(),
 	}
-	text.WriteString(".")
+	fmt.Fprintf(b, "%s: %s", title, strings.ReplaceAll(out.Outcome, "_", " "))
+	if out.Message != "" {
+		fmt.Fprintf(b, "; %s", out.Message)
+	}
+	b.WriteString(".")
 	for _, p := range report.GetLeft() {
 		out.Left = append(out.Left, processFacts{p.GetPid(), p.GetUser(), p.GetCommand(), p.GetWhy()})
-		fmt.Fprintf(&text, "\nLeft: process %d of %s: %s (%s)", p.GetPid(), p.GetUser(), oneLine(p.GetCommand()), p.GetWhy())
+		fmt.Fprintf(b, "\nLeft: process %d of %s: %s (%s)", p.GetPid(), p.GetUser(), oneLine(p.GetCommand()), p.GetWhy())
 	}
-	failed := report.GetOutcome() == telexecv1.CancelOutcome_CANCEL_OUTCOME_LEFT || report.GetOutcome() == telexecv1.CancelOutcome_CANCEL_OUTCOME_UNPROVEN
-	return answer[cancelFacts]{data: out, text: text.String(), failed: failed}
+	return out, report.GetOutcome() == telexecv1.CancelOutcome_CANCEL_OUTCOME_LEFT || report.GetOutcome() == telexecv1.CancelOutcome_CANCEL_OUTCOME_UNPROVEN
 }
 
 func (a *adapter) sendInput(ctx context.Context, _ *call, in inputArgs) (answer[inputFacts], error) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -15,7 +16,7 @@ import (
 // startArgs say what to run; they are the same however the call waits.
 type startArgs struct {
 	Host        string            `json:"host,omitempty" jsonschema:"name of the host, as list_hosts gives it; give this or sessionName"`
-	SessionName string            `json:"sessionName,omitempty" jsonschema:"name of a session to run in, instead of host (there are none yet: give host)"`
+	SessionName string            `json:"sessionName,omitempty" jsonschema:"name of a session to run in, instead of host; ssh_run does that, and tells more"`
 	Command     string            `json:"command" jsonschema:"a shell command line, run by /bin/sh"`
 	Cwd         string            `json:"cwd,omitempty" jsonschema:"directory to run in; default: the login directory"`
 	Env         map[string]string `json:"env,omitempty" jsonschema:"environment variables to set; their values are not kept in the history"`
@@ -41,11 +42,16 @@ type executeArgs struct {
 type executeFacts struct {
 	commandFacts
 	outputFacts
-	Asked       string `json:"asked,omitempty" jsonschema:"what the person before you was asked through this client, and said, or why nothing was asked"`
 	StderrSoFar string `json:"stderr_so_far,omitempty" jsonschema:"what was printed on standard error, where stderr says ASYNC because the command has not ended"`
-	Stale       string `json:"stale,omitempty" jsonschema:"the service could not be asked again, and why: this is not the newest state; ask get_command_status"`
-	Replayed    bool   `json:"replayed,omitempty" jsonschema:"an earlier call with this request_id had started it"`
-	Next        string `json:"next,omitempty" jsonschema:"what to do now"`
+	startFacts
+}
+
+// startFacts is what is told of a call that has started a command and waited for it.
+type startFacts struct {
+	Asked    string `json:"asked,omitempty" jsonschema:"what the person before you was asked through this client, and said, or why nothing was asked"`
+	Stale    string `json:"stale,omitempty" jsonschema:"the service could not be asked again, and why: this is not the newest state; ask get_command_status"`
+	Replayed bool   `json:"replayed,omitempty" jsonschema:"an earlier call with this request_id had started it"`
+	Next     string `json:"next,omitempty" jsonschema:"what to do now"`
 }
 
 type startedFacts struct {
@@ -94,6 +100,7 @@ func (s *startArgs) request(wait time.Duration) *telexecv1.ExecuteRequest {
 
 // start answers with the id at once.
 func (a *adapter) start(ctx context.Context, c *call, in startArgs) (answer[startedFacts], error) {
+	named := in.SessionName
 	if err := a.mayStart(ctx, &in); err != nil {
 		return answer[startedFacts]{}, err
 	}
@@ -101,7 +108,7 @@ func (a *adapter) start(ctx context.Context, c *call, in startArgs) (answer[star
 	req.Output = &telexecv1.OutputOptions{Omit: true}
 	resp, err := a.client.Execute(ctx, req)
 	if err != nil {
-		return answer[startedFacts]{}, err
+		return answer[startedFacts]{}, sessionError(named, err)
 	}
 	out := startedFacts{commandFacts: facts(resp.GetCommand()), Replayed: resp.GetReplayed() && in.RequestID != ""}
 	text := out.sentence()
@@ -112,63 +119,95 @@ func (a *adapter) start(ctx context.Context, c *call, in startArgs) (answer[star
 	return answer[startedFacts]{data: out, text: text, failed: unsuccessful(resp.GetCommand())}, nil
 }
 
-// mayStart refuses hosts that are not allowed. A session's host is known only to
-// the service, so that with a list of hosts there are no sessions to run in.
-func (a *adapter) mayStart(ctx context.Context, in *startArgs) error {
-	if in.SessionName == "" && in.Host == "" && len(a.hosts) > 0 {
+// mayStart refuses hosts that are not allowed, and sessions on them. It puts into the
+// arguments the session that it has looked at.
+func (a *adapter) mayStart(ctx context.Context, in *startArgs) (err error) {
+	switch {
+	case in.SessionName == "" && in.Host == "" && len(a.hosts) > 0:
 		return refuse("MISSING_HOST", hints["MISSING_HOST"], "there is no host to run on")
-	}
-	if in.SessionName == "" {
+	case in.SessionName == "":
 		return a.mayRun(ctx, in.Host)
+	case !a.offers(sessions, true):
+		return refuse("INVALID_ARGUMENT", "Give host instead of sessionName", "this adapter has no sessions")
 	}
-	if len(a.hosts) > 0 {
-		return refuse("HOST_NOT_ALLOWED", "Give host instead of sessionName", "this adapter is for certain hosts only, and cannot tell that of the session")
-	}
-	return nil
+	in.SessionName, err = a.mayUse(ctx, in.SessionName)
+	return err
 }
 
 // execute waits for the end, and answers with how far the command is where that
 // takes too long.
 func (a *adapter) execute(ctx context.Context, c *call, in executeArgs) (answer[executeFacts], error) {
+	named := in.SessionName
 	if err := a.mayStart(ctx, &in.startArgs); err != nil {
 		return answer[executeFacts]{}, err
 	}
+	budget := budgetOr(in.MaxBytes, defaultBudget)
+	r, err := a.perform(ctx, c, in.request(0), in.WaitSeconds, budget)
+	if err != nil {
+		return answer[executeFacts]{}, sessionError(named, err)
+	}
+	if r.form != nil || r.task != nil {
+		return answer[executeFacts]{form: r.form, task: r.task}, nil
+	}
+	ans := a.executeAnswer(r.resp, budget, in.Format)
+	ans.text = r.note(&ans.data.startFacts) + ans.text
+	return ans, nil
+}
+
+// performance is what came of starting a command and waiting for it: a response, or in
+// its place the handle of a task, or a form that the person must fill in first.
+type performance struct {
+	resp     *telexecv1.ExecuteResponse
+	replayed bool
+	said     string // by the person who was asked; see asking
+	lost     error  // why the response is not the newest state
+	task     *task
+	form     *mcp.CallToolResult
+}
+
+// note tells what is to be known besides the command, as data and as the lines above
+// all others.
+func (r *performance) note(f *startFacts) (text string) {
+	f.Asked, f.Replayed = r.said, r.replayed
+	if r.lost != nil {
+		failure := tellError(r.lost).Error
+		f.Stale = failure.Reason + ": " + failure.Message
+		text = "This is not its newest state: the service could not be asked again. " + f.Stale + "\n"
+	}
+	if r.said != "" {
+		text += r.said + "\n"
+	}
+	return text
+}
+
+// perform starts a command and waits for it as long as the caller wants, nil for the
+// default. Clients that follow tasks get one where the command is not done by then.
+func (a *adapter) perform(ctx context.Context, c *call, req *telexecv1.ExecuteRequest, waitSeconds *float64, budget int) (performance, error) {
 	wait := defaultWait
 	if c.followsTasks() {
 		wait = defaultTaskWait
 	}
-	if in.WaitSeconds != nil {
-		wait = duration(*in.WaitSeconds)
+	if waitSeconds != nil {
+		wait = duration(*waitSeconds)
 	}
 	wait = clamp(ctx, wait)
-	named := in.RequestID != ""
+	named := req.GetRequestId() != ""
 	if earlier, ok := c.earlierRound(); ok && !named {
-		in.RequestID = earlier.requestID // the command that the form was about
+		req.RequestId = earlier.requestID // the command that the form was about
 	}
-	resp, asked, lost, err := a.executeAndWait(ctx, c, &in, wait)
+	req.Output = outputFor(budget)
+	resp, asked, lost, err := a.executeAndWait(ctx, c, req, wait)
 	if err != nil {
-		return answer[executeFacts]{}, err
+		return performance{}, err
 	}
-	if asked.form != nil {
-		return answer[executeFacts]{form: asked.form}, nil
-	}
+	r := performance{resp: resp, said: asked.said, lost: lost, form: asked.form}
+	r.replayed = resp.GetReplayed() && named // else it was only our client that asked twice
 	// What waits for approval is told at once: a task would hide it from the model,
 	// which is to tell the person.
-	if cmd := resp.GetCommand(); !ended(cmd) && !awaits(cmd) && c.followsTasks() {
-		return answer[executeFacts]{task: a.createdTask(ctx, cmd)}, nil
+	if cmd := resp.GetCommand(); r.form == nil && !ended(cmd) && !awaits(cmd) && c.followsTasks() {
+		r.task = a.createdTask(ctx, cmd)
 	}
-	ans := a.executeAnswer(resp, budgetOr(in.MaxBytes, defaultBudget), in.Format)
-	if asked.said != "" {
-		ans.data.Asked = asked.said
-		ans.text = asked.said + "\n" + ans.text
-	}
-	ans.data.Replayed = resp.GetReplayed() && named // else it was only our client that asked twice
-	if lost != nil {
-		failure := tellError(lost).Error
-		ans.data.Stale = failure.Reason + ": " + failure.Message
-		ans.text = "This is not its newest state: the service could not be asked again. " + ans.data.Stale + "\n" + ans.text
-	}
-	return ans, nil
+	return r, nil
 }
 
 // firstWait is how long the call that starts a command waits itself. Most are over
@@ -182,14 +221,13 @@ const firstWait = 2 * time.Second
 //
 // A command that waits for approval it does not wait for, unless the person can be
 // asked here and decides.
-func (a *adapter) executeAndWait(ctx context.Context, c *call, in *executeArgs, wait time.Duration) (resp *telexecv1.ExecuteResponse, asked asking, lost, err error) {
+func (a *adapter) executeAndWait(ctx context.Context, c *call, req *telexecv1.ExecuteRequest, wait time.Duration) (resp *telexecv1.ExecuteResponse, asked asking, lost, err error) {
 	began := time.Now()
 	first, report := firstWait, c.progress()
 	if report != nil {
 		first = 0 // whoever wants to see how it goes sees it from the beginning
 	}
-	req := in.request(min(wait, first))
-	req.Output = outputFor(budgetOr(in.MaxBytes, defaultBudget))
+	req.Wait = durationpb.New(min(wait, first))
 	resp, err = a.client.Execute(ctx, req)
 	left := wait - time.Since(began)
 	if err != nil {
@@ -252,15 +290,20 @@ func (a *adapter) next(cmd *telexecv1.Command, shown outputFacts) string {
 		return a.nextApproval(cmd.GetId())
 	}
 	said := "It goes on; do not start it again."
-	if a.offers(observe, false) {
-		call := fmt.Sprintf("get_command_status {\"command_id\": %q, \"wait_seconds\": 50", cmd.GetId())
+	if cmd.GetQueue().GetWaitsFor() == "session" {
+		said = "It is typed when what runs in its session has ended; do not start it again."
+	}
+	if call := a.waitCall(cmd); call != "" {
 		if i := shown.StdoutInfo; i != nil && i.NextOffset > 0 {
 			call += fmt.Sprintf(", \"stdout_offset\": %d", i.NextOffset)
 		}
-		if i := shown.StderrInfo; i != nil && i.NextOffset > 0 {
+		if i := shown.StderrInfo; i != nil && i.NextOffset > 0 && cmd.GetSession() == "" {
 			call += fmt.Sprintf(", \"stderr_offset\": %d", i.NextOffset)
 		}
 		said += " To wait for it: " + call + "}."
+	}
+	if cmd.GetSession() != "" {
+		return said + a.nextInSession(cmd)
 	}
 	if a.offers(control, true) {
 		if cmd.GetStdinOpen() {
@@ -269,6 +312,18 @@ func (a *adapter) next(cmd *telexecv1.Command, shown outputFacts) string {
 		said += " To end it: cancel_command."
 	}
 	return said
+}
+
+// waitCall is the call that waits for a command, without what stands behind; empty
+// where there is none.
+func (a *adapter) waitCall(cmd *telexecv1.Command) string {
+	switch {
+	case a.offers(observe, false):
+		return fmt.Sprintf("get_command_status {\"command_id\": %q, \"wait_seconds\": 50", cmd.GetId())
+	case cmd.GetSession() != "" && a.offers(sessions, false):
+		return fmt.Sprintf("ssh_get_command_status {\"sessionName\": %q, \"wait_seconds\": 50", cmd.GetSession())
+	}
+	return ""
 }
 
 // orText is the format, text where none was given.

@@ -43,6 +43,7 @@ type pageArgs struct {
 type historyArgs struct {
 	States    []string          `json:"states,omitempty" jsonschema:"only in one of these states, as get_command_status names them"`
 	Host      string            `json:"host,omitempty" jsonschema:"only on this host"`
+	Session   string            `json:"sessionName,omitempty" jsonschema:"only in this session, also what people typed there"`
 	Origin    string            `json:"origin,omitempty" jsonschema:"only through this door: grpc, rest, websocket, mcp, cli or web"`
 	Principal string            `json:"principal,omitempty" jsonschema:"only asked for by this one"`
 	Since     string            `json:"since,omitempty" jsonschema:"only created at or after, RFC 3339, or so long ago: 90m, 24h, 7d"`
@@ -63,6 +64,7 @@ type rowFacts struct {
 	State        string  `json:"state"`
 	Ended        bool    `json:"ended"`
 	Host         string  `json:"host"`
+	Session      string  `json:"session,omitempty" jsonschema:"name of the session that it runs in"`
 	Command      string  `json:"command" jsonschema:"its first 120 bytes"`
 	ExitCode     *int32  `json:"exit_code,omitempty"`
 	Reason       string  `json:"reason,omitempty" jsonschema:"why it failed, if it did"`
@@ -106,7 +108,7 @@ func (a *adapter) listTools() []tool {
 		}, a.listRunning),
 		declare(a, declaration{
 			name: "list_command_history", title: "Command history", toolset: observe, nature: looks,
-			description: "Commands, running and ended, newest first, filtered by state, host, time, origin, principal or label. Limit 50; next_page_token goes on.",
+			description: "Commands, running and ended, newest first, filtered by state, host, session, time, origin, principal or label. Limit 50; next_page_token goes on.",
 		}, a.listHistory),
 		declare(a, declaration{
 			name: "list_hosts", title: "Hosts", toolset: hosts, nature: nature{}, limit: longest,
@@ -139,6 +141,11 @@ func (a *adapter) listHistory(ctx context.Context, _ *call, in historyArgs) (ans
 	now, token := anchor(in.PageToken)
 	in.PageToken = token
 	var err error
+	if in.Session != "" {
+		if req.Session, err = a.mayUse(ctx, in.Session); err != nil {
+			return none, err
+		}
+	}
 	if req.CreateTimeFrom, err = moment("since", in.Since, now); err != nil {
 		return none, err
 	}
@@ -149,7 +156,8 @@ func (a *adapter) listHistory(ctx context.Context, _ *call, in historyArgs) (ans
 	if in.Since != "" || in.Before != "" {
 		mark = strconv.FormatInt(now.UnixMicro(), 36) + anchorMark
 	}
-	return a.list(ctx, req, in.pageArgs, mark)
+	ans, err := a.list(ctx, req, in.pageArgs, mark)
+	return ans, sessionError(in.Session, err)
 }
 
 // A page token may hold the moment that relative times count from: "24h" must mean
@@ -228,6 +236,9 @@ func (a *adapter) list(ctx context.Context, req *telexecv1.ListCommandsRequest, 
 		if row.Rule != "" {
 			fmt.Fprintf(&text, " by the rule %s", row.Rule)
 		}
+		if row.Session != "" {
+			fmt.Fprintf(&text, "  in %s by %s", row.Session, row.CreatedBy)
+		}
 		fmt.Fprintf(&text, "  %s", row.Command)
 	}
 	if out.NextPageToken != "" {
@@ -239,7 +250,7 @@ func (a *adapter) list(ctx context.Context, req *telexecv1.ListCommandsRequest, 
 func rowOf(c *telexecv1.Command) rowFacts {
 	f := facts(c)
 	row := rowFacts{
-		CommandID: f.CommandID, State: f.State, Ended: f.Ended, Host: f.Host, Command: cut(oneLine(f.Command), maxRow),
+		CommandID: f.CommandID, State: f.State, Ended: f.Ended, Host: f.Host, Session: f.Session, Command: cut(oneLine(f.Command), maxRow),
 		ExitCode: f.ExitCode, Reason: c.GetFailure().GetReason(), CreateTime: f.CreateTime, DurationSecs: f.DurationSecs, CreatedBy: f.CreatedBy,
 	}
 	if f.Approval != nil {

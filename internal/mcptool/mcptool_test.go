@@ -25,7 +25,8 @@ var all = map[string]bool{
 	"get_command_status": false, "get_command_output": false,
 	"interrupt_command_by_id": true, "cancel_command": true, "send_command_input": true,
 	"list_running_commands": false, "list_command_history": false, "list_hosts": false,
-	"ssh_get_command_status": false, "ssh_cancel_running_command": true,
+	"ssh_open_session": true, "ssh_list_sessions": false, "ssh_close_session": true, "ssh_run": true,
+	"ssh_get_command_status": false, "ssh_cancel_running_command": true, "ssh_read_screen": false, "ssh_send_keys": true,
 }
 
 func offered(t *testing.T, session *mcp.ClientSession) []string {
@@ -95,8 +96,10 @@ func TestToolsets(t *testing.T) {
 		{"read-only", Options{ReadOnly: true}, func(_ string, acts bool) bool { return !acts }},
 		{"hosts only", Options{Toolsets: []string{"hosts"}}, func(name string, _ bool) bool { return name == "list_hosts" }},
 		{"run, but not stop", Options{Toolsets: []string{"execute", "observe"}}, func(name string, _ bool) bool {
-			return !slices.Contains([]string{"list_hosts", "cancel_command", "interrupt_command_by_id", "send_command_input", "ssh_cancel_running_command"}, name)
+			return !slices.Contains([]string{"list_hosts", "cancel_command", "interrupt_command_by_id", "send_command_input"}, name) && !strings.HasPrefix(name, "ssh_")
 		}},
+		{"sessions only", Options{Toolsets: []string{"sessions"}}, func(name string, _ bool) bool { return strings.HasPrefix(name, "ssh_") }},
+		{"sessions to look at", Options{Toolsets: []string{"sessions"}, ReadOnly: true}, func(name string, acts bool) bool { return strings.HasPrefix(name, "ssh_") && !acts }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := offered(t, (&service{}).serve(t, tt.options))
@@ -253,7 +256,9 @@ func TestCallersTokens(t *testing.T) {
 
 	arguments := map[string]string{
 		"execute_command": `{"host":"a","command":"c"}`, "execute_command_async": `{"host":"a","command":"c"}`, "list_hosts": `{"check":true}`,
-		"ssh_get_command_status": `{"sessionName":"x"}`, "ssh_cancel_running_command": `{"sessionName":"x"}`,
+		"ssh_get_command_status": `{"sessionName":"x"}`, "ssh_cancel_running_command": `{"sessionName":"x"}`, "ssh_list_sessions": `{}`,
+		"ssh_open_session": `{"host":"a"}`, "ssh_close_session": `{"sessionName":"x"}`, "ssh_run": `{"sessionName":"x","command":"c"}`,
+		"ssh_read_screen": `{"sessionName":"x"}`, "ssh_send_keys": `{"sessionName":"x","keys":[{"text":"y"}]}`,
 		"list_running_commands": `{}`, "list_command_history": `{}`,
 		"get_command_status": `{"command_id":"` + testID + `","until_pattern":"x","wait_seconds":1}`,
 		"get_command_output": `{"command_id":"` + testID + `","pattern":"x"}`,
@@ -307,6 +312,7 @@ func FuzzArguments(f *testing.F) {
 		`{"host":"web1","command":"true","env":{"A":null},"timeout":1e309}`, `{"command_id":"` + testID + `","offset":9223372036854775807,"max_bytes":256}`,
 		`{"command_id":"` + testID + `","pattern":"(a*)*$","offset":0}`, `{"command_id":"` + testID + `","tail_lines":1,"head_lines":1}`,
 		`{"command_id":"` + testID + `","until_pattern":"x{1000}{1000}","wait_seconds":1e-9}`, `{"since":"1h","before":"now","states":["running","x"]}`,
+		`{"sessionName":"x","host":"web1","command":"c","keys":[{"text":"a"},{"key":"Ctrl+C"}],"columns":2,"rows":500}`, `{"sessionName":"x","keys":[{}],"scrollback_lines":10000}`,
 		`{"limit":200,"page_token":"\u0000"}`, `{"sessionName":"` + strings.Repeat("x", 100) + `"}`, `{"host":"\ud800","command":"\u0000"}`,
 	} {
 		for i := range names {

@@ -35,6 +35,7 @@ type service struct {
 	telexecv1.UnimplementedHostServiceServer
 	telexecv1.UnimplementedAdminServiceServer
 	telexecv1.UnimplementedApprovalServiceServer
+	telexecv1.UnimplementedSessionServiceServer
 
 	command        *telexecv1.Command // what all calls tell of; nil: a completed one
 	stdout, stderr string
@@ -47,7 +48,10 @@ type service struct {
 	began          time.Time
 	commands       []*telexecv1.Command // of lists
 	hosts          []*telexecv1.Host
-	desk           *desk // where its command waits for approval; nil: it needs none
+	sessions       []*telexecv1.Session // of lists; the first one is what other calls tell of; none: one on web1
+	screen         *telexecv1.ReadScreenResponse
+	busy           func() error // why Execute refuses
+	desk           *desk        // where its command waits for approval; nil: it needs none
 
 	mu       sync.Mutex
 	requests []proto.Message
@@ -92,6 +96,7 @@ func (s *service) dial(t testing.TB) *client.Client {
 	telexecv1.RegisterHostServiceServer(server, s)
 	telexecv1.RegisterAdminServiceServer(server, s)
 	telexecv1.RegisterApprovalServiceServer(server, s)
+	telexecv1.RegisterSessionServiceServer(server, s)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
 	c, err := client.Dial(client.Options{Server: "127.0.0.1:1", Token: "own", RetryFor: -1, DialOptions: []grpc.DialOption{
@@ -174,6 +179,9 @@ func (s *service) Execute(ctx context.Context, req *telexecv1.ExecuteRequest) (*
 	if s.life != nil {
 		s.began = time.Now()
 	}
+	if s.busy != nil {
+		return nil, s.busy()
+	}
 	if s.desk != nil { // the real one does not wait then either
 		req.Wait = nil
 	}
@@ -236,6 +244,49 @@ func (s *service) CheckHost(_ context.Context, req *telexecv1.CheckHostRequest) 
 		return &telexecv1.CheckHostResponse{Failure: &telexecv1.Failure{Reason: "HOST_UNREACHABLE", Message: "nobody there"}}, nil
 	}
 	return &telexecv1.CheckHostResponse{Ok: true}, nil
+}
+
+func (s *service) toldSession() *telexecv1.Session {
+	if len(s.sessions) > 0 {
+		return s.sessions[0]
+	}
+	return &telexecv1.Session{Name: "work", Id: testID, Host: "web1", State: telexecv1.SessionState_SESSION_STATE_OPEN, Columns: 80, Rows: 24}
+}
+
+func (s *service) OpenSession(context.Context, *telexecv1.OpenSessionRequest) (*telexecv1.OpenSessionResponse, error) {
+	return &telexecv1.OpenSessionResponse{Session: s.toldSession()}, nil
+}
+
+func (s *service) GetSession(context.Context, *telexecv1.GetSessionRequest) (*telexecv1.GetSessionResponse, error) {
+	return &telexecv1.GetSessionResponse{Session: s.toldSession()}, nil
+}
+
+func (s *service) ListSessions(context.Context, *telexecv1.ListSessionsRequest) (*telexecv1.ListSessionsResponse, error) {
+	return &telexecv1.ListSessionsResponse{Sessions: s.sessions}, nil
+}
+
+func (s *service) CloseSession(context.Context, *telexecv1.CloseSessionRequest) (*telexecv1.CloseSessionResponse, error) {
+	return &telexecv1.CloseSessionResponse{Session: s.toldSession(), Report: &telexecv1.CancelReport{Outcome: s.outcome, Left: []*telexecv1.Process{
+		{Pid: 7, User: "root", Command: "evil\x1b[2J\nname", Why: "not ours to kill"},
+	}}}, nil
+}
+
+func (s *service) toldScreen() *telexecv1.ReadScreenResponse {
+	screen := &telexecv1.ReadScreenResponse{Lines: strings.Split(s.stdout, "\n")}
+	if s.screen != nil {
+		screen = s.screen
+	}
+	screen = proto.CloneOf(screen)
+	screen.Session = s.toldSession()
+	return screen
+}
+
+func (s *service) ReadScreen(context.Context, *telexecv1.ReadScreenRequest) (*telexecv1.ReadScreenResponse, error) {
+	return s.toldScreen(), nil
+}
+
+func (s *service) SendKeys(context.Context, *telexecv1.SendKeysRequest) (*telexecv1.SendKeysResponse, error) {
+	return &telexecv1.SendKeysResponse{Screen: s.toldScreen()}, nil
 }
 
 func (s *service) GetServerInfo(context.Context, *telexecv1.GetServerInfoRequest) (*telexecv1.GetServerInfoResponse, error) {

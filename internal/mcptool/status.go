@@ -31,6 +31,8 @@ type statusFacts struct {
 	Match *matchFacts `json:"match,omitempty" jsonschema:"the line that matched until_pattern"`
 	More  bool        `json:"more,omitempty" jsonschema:"from the offsets that were given there is more than was shown: ask get_command_output with next_offset"`
 	Next  string      `json:"next,omitempty" jsonschema:"what to do now"`
+
+	status string // see statusOf
 }
 
 // matchFacts is a line of output.
@@ -152,7 +154,7 @@ func stepsOf(re *syntax.Regexp) int {
 
 func (a *adapter) statusAnswer(resp *telexecv1.GetStatusResponse, seen outcome, in *statusArgs) answer[statusFacts] {
 	cmd, budget, f := resp.GetCommand(), budgetOr(in.MaxBytes, statusBudget), in.Format.orText()
-	out := statusFacts{commandFacts: facts(cmd), Why: seen.why, Match: seen.match}
+	out := statusFacts{commandFacts: facts(cmd), Why: seen.why, Match: seen.match, status: statusOf(cmd)}
 	var excerpts []excerpt
 	out.outputFacts, excerpts = outputFrom(resp, in.StdoutOffset, in.StderrOffset, budget, f)
 	out.More = out.StdoutInfo.More || out.StderrInfo.More

@@ -26,8 +26,8 @@ const (
 	methodTaskUpdate = "tasks/update"
 	methodTaskCancel = "tasks/cancel"
 
-	// defaultTaskWait is how long execute_command waits for such a client: what is
-	// over by then needs no handle.
+	// defaultTaskWait is how long they wait for such a client: what is over by then
+	// needs no handle.
 	defaultTaskWait = time.Second
 	// pollInterval is how often a client should ask.
 	pollInterval = 2 * time.Second
@@ -43,7 +43,7 @@ const (
 	taskCancelled = "cancelled"
 )
 
-// task is a task as it is told: what execute_command gives instead of a result,
+// task is a task as it is told: what execute_command and ssh_run give instead of a result,
 // and what tasks/get answers.
 type task struct {
 	mcp.ResultBase
@@ -237,9 +237,17 @@ func (a *adapter) keptFor(ctx context.Context, cmd *telexecv1.Command) int64 {
 	return (max(age, 0) + kept).Milliseconds()
 }
 
-// resultOf is the result of a task: what execute_command would have answered.
+// resultOf is the result of a task: what execute_command would have answered, or in a
+// session ssh_run, which tells all that execute_command does.
 func (a *adapter) resultOf(resp snapshot) (*mcp.CallToolResult, error) {
-	ans := a.executeAnswer(resp, defaultBudget, formatText)
+	if resp.GetCommand().GetSession() != "" {
+		return resultFrom(a.runAnswer(resp, defaultBudget, formatText))
+	}
+	return resultFrom(a.executeAnswer(resp, defaultBudget, formatText))
+}
+
+// resultFrom is an answer as a result of its own.
+func resultFrom[Out any](ans answer[Out]) (*mcp.CallToolResult, error) {
 	data, err := json.Marshal(ans.data)
 	if err != nil {
 		return nil, err

@@ -141,6 +141,12 @@ var constraints = map[string]func(*jsonschema.Schema){
 	"stream":                oneOf(streamStdout, streamStderr),
 	"encoding":              oneOf(formatText, formatBase64),
 	"command_id":            matching(commandID.String()),
+	"columns":               between(2, 1000),
+	"rows":                  between(2, 500),
+	"scrollback_lines":      between(0, maxScrollback),
+	"settle_seconds":        between(0, maxSettle.Seconds()),
+	"if_busy":               oneOf(busyWait, busyRefuse),
+	"keys":                  items(1, maxKeys),
 }
 
 // maxInteger is the largest that JSON carries everywhere (RFC 8259, section 6).
@@ -152,6 +158,10 @@ func atLeast(n float64) func(*jsonschema.Schema) {
 
 func between(low, high float64) func(*jsonschema.Schema) {
 	return func(s *jsonschema.Schema) { s.Minimum, s.Maximum = &low, &high }
+}
+
+func items(least, most int) func(*jsonschema.Schema) {
+	return func(s *jsonschema.Schema) { s.MinItems, s.MaxItems = &least, &most }
 }
 
 func matching(pattern string) func(*jsonschema.Schema) {
@@ -175,6 +185,8 @@ func (a *adapter) teacher() string {
 		return "execute_command"
 	case a.offers(observe, false):
 		return "get_command_status"
+	case a.offers(sessions, false):
+		return "ssh_get_command_status"
 	}
 	return "cancel_command"
 }
@@ -305,6 +317,16 @@ type callError struct {
 	Fields            []string `json:"fields,omitempty" jsonschema:"which arguments are wrong, and why"`
 	RetryAfterSeconds float64  `json:"retry_after_seconds,omitempty" jsonschema:"trying again helps after so long"`
 	RequestID         string   `json:"request_id,omitempty" jsonschema:"the command may have started: call again with this request_id to learn its id; it does not run twice"`
+
+	Running *runningFacts `json:"running,omitempty" jsonschema:"with SESSION_BUSY: what runs in the session"`
+}
+
+// runningFacts is what keeps a session busy.
+type runningFacts struct {
+	CommandID string `json:"command_id"`
+	Command   string `json:"command" jsonschema:"its beginning"`
+	Principal string `json:"principal" jsonschema:"who runs it"`
+	Since     string `json:"since"`
 }
 
 // maxSaid is how much of a message is told: it may repeat an argument.
@@ -322,10 +344,13 @@ func argumentOf(field string) string {
 	switch field {
 	case "data":
 		return "input"
-	case "session":
+	case "session", "name":
 		return "sessionName"
 	case "working_directory":
 		return "cwd"
+	}
+	if key, ok := strings.CutSuffix(field, "].name"); ok {
+		return key + "].key"
 	}
 	return field
 }
@@ -360,6 +385,9 @@ func tellError(err error) *failedCall {
 	if hint, ok := refusals[e.Reason]; ok {
 		told.Hint = hint
 	}
+	if e.Reason == reasonSessionBusy && e.Metadata["command_id"] != "" {
+		told.Running = &runningFacts{CommandID: e.Metadata["command_id"], Command: brief(e.Metadata["command"]), Principal: e.Metadata["principal"], Since: e.Metadata["since"]}
+	}
 	if e.Reason == "EMPTY_COMMAND" {
 		told.Message = "there is no command to run"
 	}
@@ -381,10 +409,13 @@ const noToken = "Whoever has set this adapter up must give it a token that the s
 // newToken is noToken for one that was good before.
 const newToken = "Tell the person: whoever has set this adapter up must give it a new token; calling again does not help"
 
+// toolName is the form of the names of tools.
+var toolName = regexp.MustCompile(`\b[a-z]+(_[a-z]+)+\b`)
+
 // possible is a hint that names only tools that are offered; else nothing.
 func (a *adapter) possible(hint string) string {
-	for name := range a.arguments {
-		if strings.Contains(hint, name) && !a.offered[name] {
+	for _, name := range toolName.FindAllString(hint, -1) {
+		if _, isTool := a.arguments[name]; isTool && !a.offered[name] {
 			return ""
 		}
 	}
@@ -406,8 +437,13 @@ var hints = map[string]string{
 	"RATE_LIMITED":         "Wait that long before the next call, and call less often: one call with wait_seconds replaces many",
 	"TOO_MANY_STREAMS":     "Wait until other calls have ended, and make fewer at once",
 	reasonUnknownCommand:   "list_running_commands and list_command_history show the ids there are",
-	reasonUnknownSession:   "Give host instead of sessionName",
-	"NOT_SUPPORTED":        "Give host instead of sessionName",
+	reasonUnknownSession:   "ssh_list_sessions shows the sessions there are",
+	reasonSessionBusy:      "Wait for its end with ssh_get_command_status and wait_seconds, or leave if_busy out to have your turn come; ssh_cancel_running_command ends it, which is for you to do only if it is yours or the person says so",
+	"SESSION_EXISTS":       "Take another sessionName; ssh_list_sessions shows where the one of this name is",
+	reasonSessionEnded:     "Open another one with ssh_open_session",
+	"TOO_MANY_SESSIONS":    "Use one that is open, or close yours that are not needed any more; ssh_list_sessions shows them",
+	"TYPING_NOT_ALLOWED":   "Run commands with ssh_run, which does not need to type; where a program asks something, tell the person",
+	"KEYBOARD_TAKEN":       "Somebody else types there: wait and look with ssh_read_screen, or ask the person; ssh_run does not need the keyboard",
 	reasonBeyondEnd:        "Go on from next_offset of the answer before",
 	client.ReasonCallEnded: "A command that was started goes on: get_command_status tells where it is",
 	reasonNotRunning:       "get_command_status shows where it is",
@@ -448,11 +484,14 @@ func (f *failedCall) result() *mcp.CallToolResult {
 	for _, field := range e.Fields {
 		fmt.Fprintf(&b, "\n- %s", field)
 	}
+	if e.Running != nil {
+		fmt.Fprintf(&b, "\nIts command_id is %s.", e.Running.CommandID)
+	}
 	if e.RetryAfterSeconds > 0 {
 		fmt.Fprintf(&b, "\nTry again in %s.", seconds(e.RetryAfterSeconds))
 	}
 	if e.RequestID != "" {
-		fmt.Fprintf(&b, "\nThe command may have started all the same. Call execute_command again with the same arguments and request_id %q: "+
+		fmt.Fprintf(&b, "\nThe command may have started all the same. Make this call again with the same arguments and request_id %q: "+
 			"it gives the id of that command, and runs nothing twice.", e.RequestID)
 	}
 	return &mcp.CallToolResult{Content: words(b.String()), IsError: true}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/telexec/telexec/internal/test/loopback"
+	"github.com/telexec/telexec/internal/test/sshtest"
 	"github.com/telexec/telexec/internal/test/testenv"
 )
 
@@ -86,7 +87,8 @@ var (
 		{regexp.MustCompile(`=== [0-9a-f]{8}`), "=== MARK"},
 		{regexp.MustCompile(` after [0-9.]+ s\b`), ""},                // left out where it is very short
 		{regexp.MustCompile(`cancelled, exit code \d+`), "cancelled"}, // of the signal that was needed
-		{regexp.MustCompile(`(INT|TERM|KILL) ended \d+ process(es)?`), "SIGNAL ended them"},
+		{regexp.MustCompile(`(HUP|INT|TERM|KILL) ended \d+ process(es)?|the shell has told that it ended`), "SIGNAL ended them"},
+		{regexp.MustCompile(`(?m)^((tmux|screen|dtach) keeps it when|It ends when) the connection to its host is lost.*$`), "KEEPER"}, // of what is installed
 		{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`), "TIME"},
 		{regexp.MustCompile(`\S+@\S+:\d+`), "LOGIN"},
 	}
@@ -116,7 +118,8 @@ func firsts(all []string) (kept []string) {
 // TestMCPPage holds docs/mcp.md against the real programs: the answers in its
 // transcripts (fenced as "mcp"; "> TOOL ARGUMENTS" is a call) are those that a
 // model gets, by a service with the configuration that the page shows (fenced as
-// "yaml"), its settings are JSON, and no tool is missing.
+// "yaml"), its settings are JSON, and no tool is missing. Sessions need a terminal,
+// which the loopback host has not: those of the page are on web1, a real sshd.
 func TestMCPPage(t *testing.T) {
 	const name = "../../../docs/mcp.md"
 	b, err := os.ReadFile(name)
@@ -136,7 +139,9 @@ func TestMCPPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer host.Close()
-	config := host.ConfigHost("demo") + "\n"
+	terminals := sshtest.Start(t, sshtest.Options{User: sshtest.PlainUser(t)})
+	config := host.ConfigHost("demo") + fmt.Sprintf("  - {name: web1, address: %q, user: %q, identity_file: %q, known_hosts_file: %q}\n",
+		terminals.Addr, terminals.User, terminals.IdentityFile, terminals.KnownHostsFile)
 	for _, block := range regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$").FindAllStringSubmatch(page, -1) {
 		config += block[1] // so that the answers are those of the rules that the page shows
 	}

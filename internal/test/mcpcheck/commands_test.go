@@ -13,11 +13,13 @@ import (
 // wait is more than a short command takes.
 var wait = durationpb.New(30 * time.Second)
 
-// start starts a command on the host of the environment, as another client of
-// the service, and gives its id. It waits only if req says so.
+// start starts a command on the host of the environment, or in a session there, as
+// another client of the service, and gives its id. It waits only if req says so.
 func start(t *testing.T, env *testenv.Env, req *telexecv1.ExecuteRequest) (id string) {
 	t.Helper()
-	req.Host = env.Host
+	if req.GetSession() == "" {
+		req.Host = env.Host
+	}
 	if req.GetWait() == nil {
 		req.Wait = durationpb.New(0)
 	}

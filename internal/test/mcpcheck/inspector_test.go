@@ -1,6 +1,7 @@
 package mcpcheck
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"slices"
@@ -297,19 +298,123 @@ var calls = map[string]func(*testing.T, *inspection){
 			}
 		}
 	},
-	"ssh_get_command_status":     noTask("ssh_get_command_status"),
-	"ssh_cancel_running_command": noTask("ssh_cancel_running_command"),
-}
-
-// noTask calls a tool about the command of a session where there is none.
-func noTask(tool string) func(*testing.T, *inspection) {
-	return func(t *testing.T, i *inspection) {
-		var c struct{ SessionName, Status string }
-		i.call(t, tool, map[string]any{"sessionName": "maintenance"}, &c)
-		if c.SessionName != "maintenance" || c.Status != "no_task" {
+	"ssh_open_session": func(t *testing.T, i *inspection) {
+		var s session
+		name := i.session(t)
+		i.call(t, "ssh_open_session", map[string]any{"host": i.env.Host, "sessionName": name}, &s)
+		if s.SessionName != name || s.State != "open" || !s.Reused {
+			t.Errorf("%+v", s)
+		}
+	},
+	"ssh_run": func(t *testing.T, i *inspection) {
+		name := i.session(t)
+		var c command
+		i.call(t, "ssh_run", map[string]any{"sessionName": name, "command": "cd /usr"}, &c)
+		i.call(t, "ssh_run", map[string]any{"sessionName": name, "command": "pwd; (exit 3)"}, &c)
+		if !c.exited(3) || strings.TrimSpace(c.Stdout) != "/usr" {
 			t.Errorf("%+v", c)
 		}
+		i.call(t, "ssh_run", map[string]any{"sessionName": name, "command": "sleep 2; echo late", "wait_seconds": 0}, &c)
+		if i.modern && (!c.exited(0) || strings.TrimSpace(c.Stdout) != "late") || !i.modern && (c.Ended || c.ID == "") {
+			t.Errorf("of a command that is not done at once: %+v", c)
+		}
+	},
+	"ssh_get_command_status": func(t *testing.T, i *inspection) {
+		name := i.session(t)
+		var c struct {
+			SessionName, Status string
+			Task                command
+		}
+		i.call(t, "ssh_get_command_status", map[string]any{"sessionName": name}, &c)
+		if c.SessionName != name || c.Status != "no_task" {
+			t.Errorf("where nothing ran: %+v", c)
+		}
+		id := begin(t, i.env, &telexecv1.ExecuteRequest{Session: name, Command: "echo up; sleep 1; (exit 4)"})
+		i.call(t, "ssh_get_command_status", map[string]any{"sessionName": name, "wait_seconds": 40}, &c)
+		if c.Status != "completed" || c.Task.ID != id || !c.Task.exited(4) {
+			t.Errorf("%+v", c)
+		}
+	},
+	"ssh_cancel_running_command": func(t *testing.T, i *inspection) {
+		name := i.session(t)
+		id := begin(t, i.env, &telexecv1.ExecuteRequest{Session: name, Command: "echo up; sleep 600"})
+		var c struct {
+			Status string
+			Cancel struct{ Outcome string }
+		}
+		i.call(t, "ssh_cancel_running_command", map[string]any{"sessionName": name}, &c)
+		if ended, _ := end(t, i.env, id); c.Status != "cancelled" || c.Cancel.Outcome != "gone" || ended.GetState() != telexecv1.CommandState_COMMAND_STATE_CANCELLED {
+			t.Errorf("%+v, %v", c, ended)
+		}
+		i.call(t, "ssh_cancel_running_command", map[string]any{"sessionName": name}, &c)
+		if c.Status != "no_task" {
+			t.Errorf("where nothing runs: %+v", c)
+		}
+	},
+	"ssh_list_sessions": func(t *testing.T, i *inspection) {
+		name := i.session(t)
+		var list struct{ Sessions []session }
+		i.call(t, "ssh_list_sessions", map[string]any{}, &list)
+		if !slices.ContainsFunc(list.Sessions, func(s session) bool { return s.SessionName == name && s.State == "open" && s.Host == i.env.Host }) {
+			t.Errorf("%s is not in %+v", name, list)
+		}
+	},
+	"ssh_read_screen": func(t *testing.T, i *inspection) {
+		name := i.session(t)
+		begin(t, i.env, &telexecv1.ExecuteRequest{Session: name, Command: "echo up to date; sleep 600"})
+		var s struct{ Screen string }
+		i.call(t, "ssh_read_screen", map[string]any{"sessionName": name}, &s)
+		if !strings.Contains(s.Screen, "\nup to date") {
+			t.Errorf("%+v", s)
+		}
+	},
+	"ssh_send_keys": func(t *testing.T, i *inspection) {
+		name := i.session(t)
+		id := begin(t, i.env, &telexecv1.ExecuteRequest{Session: name, Command: "echo up; read x; echo is $x"})
+		var s struct{ Screen string }
+		i.call(t, "ssh_send_keys", map[string]any{"sessionName": name, "keys": []map[string]string{{"text": "it"}, {"key": "Enter"}}}, &s)
+		if _, out := end(t, i.env, id); !strings.Contains(out, "is it") || !strings.Contains(s.Screen, "is it") {
+			t.Errorf("%+v, then %q", s, out)
+		}
+	},
+	"ssh_close_session": func(t *testing.T, i *inspection) {
+		name := i.session(t)
+		begin(t, i.env, &telexecv1.ExecuteRequest{Session: name, Command: "echo up; sleep 600"})
+		var s session
+		i.call(t, "ssh_close_session", map[string]any{"sessionName": name, "reason": "seen enough"}, &s)
+		if s.State != "ended" || s.Outcome != "gone" {
+			t.Errorf("%+v", s)
+		}
+		var refusal struct{ Error struct{ Reason string } }
+		i.refused(t, "ssh_run", map[string]any{"sessionName": name, "command": "true"}, &refusal)
+		if refusal.Error.Reason != "SESSION_ENDED" {
+			t.Errorf("of a session that is closed: %+v", refusal)
+		}
+	},
+}
+
+// session is what answers about a session have.
+type session struct {
+	SessionName, State, Host, Outcome string
+	Reused                            bool
+}
+
+// session opens a session for a test, as another client of the service, and gives its
+// name. It is closed behind the test.
+func (i *inspection) session(t *testing.T) (name string) {
+	t.Helper()
+	c := telexecv1.NewSessionServiceClient(i.env.Conn())
+	opened, err := c.OpenSession(t.Context(), &telexecv1.OpenSessionRequest{Host: i.env.Host, Shell: "/bin/bash"})
+	if err != nil {
+		t.Fatal(err)
 	}
+	id := opened.GetSession().GetId()
+	t.Cleanup(func() {
+		if _, err := c.CloseSession(context.WithoutCancel(t.Context()), &telexecv1.CloseSessionRequest{Session: id}); err != nil {
+			t.Error(err)
+		}
+	})
+	return opened.GetSession().GetName()
 }
 
 // resources reads the output of a command as a resource, by the template and as
