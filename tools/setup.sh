@@ -44,6 +44,10 @@ want yash yash
 want fish fish
 want tcsh tcsh
 want dash dash
+# What keeps the shell of a session while its connection is lost.
+want tmux tmux
+want screen screen
+want dtach dtach
 # For the tests of the web UI.
 want chromium chromium
 

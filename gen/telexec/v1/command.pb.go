@@ -39,7 +39,9 @@ const (
 	CommandState_COMMAND_STATE_STARTING CommandState = 3
 	// The host has started it.
 	CommandState_COMMAND_STATE_RUNNING CommandState = 4
-	// It ran to its own end; the exit code is known and may be other than zero.
+	// It ran to its own end. The exit code is known, and may be other than zero; but for a
+	// command in a session whose end was recognised by a prompt or by silence (see
+	// Command.completion), which has none.
 	CommandState_COMMAND_STATE_COMPLETED CommandState = 5
 	// It could not start, or a signal ended it that is not part of a cancel or a
 	// timeout: one from elsewhere, or one sent through Signal. Command.failure says

@@ -42,3 +42,6 @@ cd 2>/dev/null || cd /
 unset OLDPWD stat group session start boot who go kept nonce patience modes limit
 TELEXEC_ID=${dir##*/}
 export TELEXEC_ID
+# The terminal speaks UTF-8. To programs of an account that says nothing of a locale it
+# would be ASCII: zsh makes "?" of what is typed. The account's own files come later.
+[ -n "$LC_ALL$LC_CTYPE$LANG" ] || case $(locale -a 2>/dev/null) in *C.[Uu][Tt][Ff]*8*) LANG=C.UTF-8; export LANG ;; esac

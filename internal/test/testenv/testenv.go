@@ -184,6 +184,9 @@ func hostYAML(h inventory.Host) string {
 	if h.MaxCommands > 0 {
 		fmt.Fprintf(&b, "    max_commands: %d\n", h.MaxCommands)
 	}
+	if h.NoShell {
+		b.WriteString("    shell: none\n")
+	}
 	if len(h.Labels) > 0 {
 		b.WriteString("    labels:\n")
 		for _, key := range slices.Sorted(maps.Keys(h.Labels)) {

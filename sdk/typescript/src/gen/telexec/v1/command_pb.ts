@@ -974,7 +974,9 @@ export enum CommandState {
   RUNNING = 4,
 
   /**
-   * It ran to its own end; the exit code is known and may be other than zero.
+   * It ran to its own end. The exit code is known, and may be other than zero; but for a
+   * command in a session whose end was recognised by a prompt or by silence (see
+   * Command.completion), which has none.
    *
    * @generated from enum value: COMMAND_STATE_COMPLETED = 5;
    */
