@@ -1,7 +1,8 @@
 import { clone, create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs, type Duration } from "@bufbuild/protobuf/wkt";
+import { pause } from "./abort.js";
 import type { BackoffOptions } from "./backoff.js";
-import { invalid, protocolError, unreachable } from "./error.js";
+import { TelexecError, clientClosed, invalid, protocolError, unreachable } from "./error.js";
 import { EventCursor, type CommandEvent, type EventsStart } from "./events.js";
 import { follow, type ConnectionEvent } from "./follow.js";
 import type * as admin from "./gen/telexec/v1/admin_service_pb.js";
@@ -11,6 +12,9 @@ import { ExecuteRequestSchema } from "./gen/telexec/v1/command_service_pb.js";
 import type * as commands from "./gen/telexec/v1/command_service_pb.js";
 import type * as hosts from "./gen/telexec/v1/host_service_pb.js";
 import type * as policy from "./gen/telexec/v1/policy_service_pb.js";
+import type { Session } from "./gen/telexec/v1/session_pb.js";
+import { KeySchema, OpenSessionRequestSchema } from "./gen/telexec/v1/session_service_pb.js";
+import type * as sessions from "./gen/telexec/v1/session_service_pb.js";
 import type { ConnectionState, WebSocketConstructor } from "./link.js";
 import { Links } from "./links.js";
 import { pages, type Pages } from "./list.js";
@@ -18,6 +22,7 @@ import { OutputCursor, chunkEvent, gapEvent, whole } from "./output.js";
 import type { OutputChunkEvent, OutputEvent, OutputGapEvent, OutputStart } from "./output.js";
 import { Rest, type CallOptions, type TokenSource } from "./rest.js";
 import { routes } from "./routes.js";
+import { SessionTerminal, type AttachOptions } from "./terminal.js";
 
 /** How to reach the service. In a page that it serves itself, nothing has to be told. */
 export interface TelexecOptions {
@@ -75,8 +80,15 @@ export interface OutputPage {
 /** What is to be said about one approval. */
 export type DecisionInit = MessageInitShape<typeof approvals.DecisionSchema>;
 
+/** What to type: text as it is, or a key by its name: `{ name: "Ctrl+C" }`; see Key in the contract. */
+export type KeyInit = string | { readonly name: string };
+
 const defaultWaitMs = 30_000;
 const defaultGraceMs = 500;
+/** What connecting to a host and starting a shell may take, and ending all that is in one. */
+const sessionMs = 90_000;
+/** At the latest after so long the service tells of the screen that followed. */
+const settleMs = 10_000;
 
 /**
  * A client of one service. It may be used by many at once. What is followed shares one WebSocket, which is opened for
@@ -86,6 +98,10 @@ export class Telexec {
   readonly #rest: Rest;
   readonly #links: Links;
   readonly #backoff: BackoffOptions | undefined;
+  readonly #url: string;
+  readonly #Socket: WebSocketConstructor | undefined;
+  readonly #terminals = new Set<SessionTerminal>();
+  #closed = false;
 
   constructor(o: TelexecOptions = {}) {
     const baseUrl = baseOf(o.baseUrl);
@@ -104,8 +120,10 @@ export class Telexec {
         "Give one as the option WebSocket, use Node 22, start Node 20 with --experimental-websocket, or leave out transport",
       );
     }
+    this.#Socket = Socket;
+    this.#url = baseUrl.replace(/^http/, "ws");
     this.#links = new Links({
-      url: `${baseUrl.replace(/^http/, "ws")}/v1/socket`,
+      url: `${this.#url}/v1/socket`,
       token: () => this.#rest.token(),
       WebSocket: Socket,
       socketOnly: o.transport === "websocket",
@@ -190,6 +208,125 @@ export class Telexec {
       (pageToken) => this.#rest.call(routes.listCommands, { ...filter, pageToken }, o),
       (p) => p.commands,
     );
+  }
+
+  // ── sessions ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Starts a shell on a host, on a terminal that lasts, and answers when it has shown its prompt. Commands run in it by
+   * execute or run with `session` in place of `host`. With a name and `reuse` one that is open is given instead.
+   */
+  openSession(request: MessageInitShape<typeof OpenSessionRequestSchema>, o?: CallOptions): Promise<sessions.OpenSessionResponse> {
+    const r = create(OpenSessionRequestSchema, request);
+    return this.#rest.call(r.reuse && r.name !== "" ? routes.reuseSession : routes.openSession, r, o, sessionMs);
+  }
+
+  /** A session, by its name or id: how it is, and who is there. */
+  async session(session: string, o?: CallOptions): Promise<Session> {
+    return there((await this.#rest.call(routes.getSession, { session }, o)).session, "session");
+  }
+
+  /** Sessions, newest first; with `ended` also those that are over. */
+  sessions(filter: MessageInitShape<typeof sessions.ListSessionsRequestSchema> = {}, o?: CallOptions): Pages<Session, sessions.ListSessionsResponse> {
+    return pages(
+      (pageToken) => this.#rest.call(routes.listSessions, { ...filter, pageToken }, o),
+      (p) => p.sessions,
+    );
+  }
+
+  /** Ends the shell and what runs in it. Closing one that has ended is harmless. */
+  closeSession(session: string, q: { readonly reason?: string | undefined } = {}, o?: CallOptions): Promise<sessions.CloseSessionResponse> {
+    return this.#rest.call(routes.closeSession, { session, reason: q.reason ?? "" }, o, sessionMs);
+  }
+
+  /** The command that runs in a session, else its last; see GetStatusRequest. */
+  statusInSession(session: string, o?: CallOptions): Promise<commands.GetStatusResponse> {
+    return this.#rest.call(routes.sessionStatus, { session, output: { omit: true } }, o);
+  }
+
+  /** Ends what runs in a session, whoever typed it, and never its shell. With noTask in the answer nothing ran. */
+  cancelInSession(
+    session: string,
+    q: { readonly reason?: string | undefined; readonly grace?: DurationInit | undefined } = {},
+    o?: CallOptions,
+  ): Promise<commands.CancelResponse> {
+    return this.#rest.call(
+      routes.cancelSession,
+      { session, reason: q.reason ?? "", ...(q.grace === undefined ? {} : { grace: durationOf(q.grace) }) },
+      o,
+      q.grace === undefined ? defaultGraceMs : msOf(q.grace),
+    );
+  }
+
+  /** What is on the screen now, as text. */
+  screen(session: string, q: { readonly scrollback?: number | undefined } = {}, o?: CallOptions): Promise<sessions.ReadScreenResponse> {
+    return this.#rest.call(routes.readScreen, { session, scrollbackLines: q.scrollback ?? 0 }, o);
+  }
+
+  /** Types, and gives the screen that follows once it has not changed for `settle`. */
+  sendKeys(
+    session: string,
+    keys: readonly KeyInit[],
+    q: { readonly settle?: DurationInit | undefined; readonly scrollback?: number | undefined } = {},
+    o?: CallOptions,
+  ): Promise<sessions.SendKeysResponse> {
+    return this.#rest.call(
+      routes.sendKeys,
+      {
+        session,
+        keys: keys.map((k) => create(KeySchema, { key: typeof k === "string" ? { case: "text", value: k } : { case: "name", value: k.name } })),
+        scrollbackLines: q.scrollback ?? 0,
+        ...(q.settle === undefined ? {} : { settle: durationOf(q.settle) }),
+      },
+      o,
+      settleMs,
+    );
+  }
+
+  /**
+   * The recording of a session, as far as it is: the bytes of a file in the format asciicast v2. It goes on at the exact
+   * byte when the connection breaks.
+   */
+  async *recording(session: string, q: { readonly offset?: number | undefined } = {}, o: CallOptions = {}): AsyncGenerator<Uint8Array, void, undefined> {
+    whole("offset", q.offset);
+    let offset = q.offset ?? 0;
+    let failures = 0;
+    for (;;) {
+      try {
+        for await (const piece of this.#rest.lines(routes.readRecording, { session, offset: BigInt(offset) }, { signal: o.signal, silenceMs: 30_000 })) {
+          if (Number(piece.offset) !== offset) throw protocolError(`the service left out bytes ${offset} to ${piece.offset} of the recording`, "DATA_LOSS");
+          offset += piece.data.length;
+          failures = 0;
+          if (piece.data.length > 0) yield piece.data;
+          if (piece.last) return;
+        }
+        throw unreachable("the answer was cut off");
+      } catch (e) {
+        if (!(e instanceof TelexecError) || !e.temporary || ++failures > 5) throw e;
+        await pause(Math.max(e.retryDelayMs ?? 0, 100 * 2 ** failures), o.signal);
+      }
+    }
+  }
+
+  /**
+   * Attaches to the terminal of a session, with the first pull: first the screen as it is, then its output and what happens
+   * there, last "ended". It goes on at the exact byte when the connection is lost. Leaving the loop leaves the session as it is.
+   */
+  attach(session: string, o: AttachOptions = {}): SessionTerminal {
+    const terminal = new SessionTerminal(
+      {
+        url: `${this.#url}/v1/sessions/${encodeURIComponent(session)}/terminal`,
+        token: () => this.#rest.token(),
+        WebSocket: this.#Socket,
+        backoff: this.#backoff,
+        probe: (signal) => this.session(session, { signal }),
+        closed: (t) => this.#terminals.delete(t),
+      },
+      o,
+    );
+    if (this.#closed) terminal.fail(clientClosed());
+    else this.#terminals.add(terminal);
+    return terminal;
   }
 
   /** Hosts, by name. */
@@ -370,10 +507,13 @@ export class Telexec {
   /** Makes the next attempt to connect at once, where one is waited for. */
   retryNow(): void {
     this.#links.retryNow();
+    for (const terminal of this.#terminals) terminal.retryNow();
   }
 
   /** Ends all that is under way here; commands go on. */
   close(): void {
+    this.#closed = true;
+    for (const terminal of [...this.#terminals]) terminal.fail(clientClosed());
     this.#links.close();
     this.#rest.close();
   }

@@ -6,6 +6,7 @@ import { unreachable, type TelexecError } from "./error.js";
 import { pollBytes, type Cursor } from "./follow.js";
 import type { Command } from "./gen/telexec/v1/command_pb.js";
 import type { WatchEventsResponse } from "./gen/telexec/v1/event_service_pb.js";
+import { SessionState, type Session } from "./gen/telexec/v1/session_pb.js";
 import type { SocketMessage } from "./gen/telexec/v1/socket_pb.js";
 import type { Subscribe } from "./link.js";
 import { mark, sizeOf, whole } from "./output.js";
@@ -16,8 +17,14 @@ import { routes } from "./routes.js";
 export type CommandEvent =
   /** A command was made or has changed: this is how it is. sequence is where to go on after it. */
   | { readonly type: "command"; readonly command: Command; readonly sequence: bigint }
-  /** What was missed has been told; from here on it is live. Told again whenever the connection was lost and is back. */
-  | { readonly type: "synced"; readonly sequence: bigint };
+  /** A session was opened, has changed, or has ended: this is how it is. */
+  | { readonly type: "session"; readonly session: Session }
+  /**
+   * What was missed has been told; from here on it is live. Told again whenever the connection was lost and is back, and
+   * while polling whenever a session is gone. sessions are the ids of those that have not ended: whoever knows of others
+   * asks how they ended.
+   */
+  | { readonly type: "synced"; readonly sequence: bigint; readonly sessions: readonly string[] };
 
 /** From where, and of what. All filters given must match. */
 export interface EventsStart {
@@ -41,6 +48,10 @@ export class EventCursor implements Cursor<CommandEvent> {
   #after: bigint | undefined;
   /** How commands were told last: whoever has not ended is told again after a loss, and by every poll. */
   readonly #told = new Map<string, { version: bigint; mark: string }>();
+  /** How sessions were told last, of those that have not ended. */
+  readonly #sessions = new Map<string, { version: bigint; mark: string }>();
+  /** Those that were told since it was asked last what there is. */
+  #present = new Set<string>();
   #polledBefore = false;
   /** The last poll was not the whole of it. */
   #more = false;
@@ -63,6 +74,7 @@ export class EventCursor implements Cursor<CommandEvent> {
   }
 
   subscribe(): Subscribe {
+    this.#present = new Set();
     return { case: "subscribeEvents", value: this.#where() };
   }
 
@@ -71,8 +83,11 @@ export class EventCursor implements Cursor<CommandEvent> {
     switch (data?.case) {
       case "event":
         return this.#changed(data.value, message.sequence);
+      case "session":
+        return this.#session(data.value);
       case "synced":
-        return [{ type: "synced", sequence: this.#advance(message.sequence) }];
+        this.#forget();
+        return [{ type: "synced", sequence: this.#advance(message.sequence), sessions: [...this.#present] }];
       case "heartbeat":
         this.#advance(message.sequence);
         return [];
@@ -102,9 +117,37 @@ export class EventCursor implements Cursor<CommandEvent> {
     return [{ type: "command", command, sequence: at }];
   }
 
+  /** session passes on what is news: all that have not ended are told again after a loss, and by every poll. */
+  #session(session: Session): CommandEvent[] {
+    const { id, version } = session;
+    if (session.state === SessionState.ENDED) {
+      this.#present.delete(id);
+      this.#sessions.delete(id);
+      return [{ type: "session", session }];
+    }
+    this.#present.add(id);
+    const known = this.#sessions.get(id);
+    const now = { version, mark: sessionMark(session) };
+    if (known !== undefined && (version < known.version || (version === known.version && now.mark === known.mark))) return [];
+    this.#sessions.set(id, now);
+    return [{ type: "session", session }];
+  }
+
+  /** forget forgets those that were not told again: they have ended. */
+  #forget(): boolean {
+    let gone = false;
+    for (const id of this.#sessions.keys()) {
+      if (this.#present.has(id)) continue;
+      this.#sessions.delete(id);
+      gone = true;
+    }
+    return gone;
+  }
+
   async poll(signal: AbortSignal, give: (events: CommandEvent[]) => void): Promise<boolean> {
     if (this.#polledBefore && !this.#more) await pause(pollEveryMs, signal);
     let bytes = 0;
+    this.#present = new Set();
     for await (const said of this.#rest.lines(routes.watchEvents, this.#where(), { signal, silenceMs: this.silenceMs })) {
       if (signal.aborted) return false;
       if (said.event.case === "command") {
@@ -114,6 +157,7 @@ export class EventCursor implements Cursor<CommandEvent> {
         // The rest is asked for when these are taken: of a long history there is no end.
         if ((this.#more = bytes >= pollBytes)) return true;
       }
+      if (said.event.case === "session") give(this.#session(said.event.value));
       if (said.event.case !== "synced") continue;
       this.#more = false;
       give(this.#synced(said));
@@ -122,12 +166,13 @@ export class EventCursor implements Cursor<CommandEvent> {
     throw unreachable("the answer was cut off");
   }
 
-  /** synced is told of the first poll only: it would come every two seconds. */
+  /** synced is told of the first poll, and where a session is gone: it would come every two seconds. */
   #synced(said: WatchEventsResponse): CommandEvent[] {
     const sequence = this.#advance(said.sequence);
     const first = !this.#polledBefore;
     this.#polledBefore = true;
-    return first ? [{ type: "synced", sequence }] : [];
+    const gone = this.#forget();
+    return first || gone ? [{ type: "synced", sequence, sessions: [...this.#present] }] : [];
   }
 
   recover(error: TelexecError): Promise<boolean> {
@@ -136,11 +181,24 @@ export class EventCursor implements Cursor<CommandEvent> {
     if (error.reason !== "EVENTS_UNKNOWN" || Number(this.#o.after ?? 0) !== 0) return Promise.resolve(false);
     this.#after = this.#o.after === undefined ? undefined : 0n;
     this.#told.clear();
+    this.#sessions.clear();
     this.#polledBefore = false;
     return Promise.resolve(true);
   }
 
   size(event: CommandEvent): number {
-    return event.type === "command" ? sizeOf(event.command) : 256;
+    switch (event.type) {
+      case "command":
+        return sizeOf(event.command);
+      case "session":
+        return 2_048 + 512 * event.session.viewers.length;
+      case "synced":
+        return 256 + 64 * event.sessions.length;
+    }
   }
+}
+
+/** sessionMark tells states of a session of one version apart: what changes without a new one. */
+function sessionMark(s: Session): string {
+  return [s.keyboard, s.currentCommand, s.connection, s.title, s.columns, s.rows, ...s.viewers.map((v) => `${v.id} ${v.role} ${v.behind}`)].join("\n");
 }

@@ -81,7 +81,8 @@ export interface LinkOptions {
 /** Subscriptions that a socket may have; the service takes no more. */
 const maxFollowers = 64;
 
-const protocol = "telexec.v1.proto";
+/** The subprotocol of protobuf's wire format. */
+export const protocol = "telexec.v1.proto";
 /** Behind one of these nothing more comes of a subscription. */
 const lastOf = new Set<string | undefined>(["ended", "unsubscribed", "error"]);
 /** How long a handshake may take. */
@@ -519,7 +520,7 @@ export class Link {
 }
 
 /** statusOf is fromStatus, also for what cannot be understood. */
-function statusOf(status: Status): TelexecError {
+export function statusOf(status: Status): TelexecError {
   try {
     return fromStatus(status);
   } catch (e) {
@@ -527,11 +528,11 @@ function statusOf(status: Status): TelexecError {
   }
 }
 
-function closeReason(event: { code: number; reason: string }): string {
+export function closeReason(event: { code: number; reason: string }): string {
   return event.reason !== "" ? event.reason : `the connection was closed (${event.code})`;
 }
 
-function base64url(text: string): string {
+export function base64url(text: string): string {
   const bytes = new TextEncoder().encode(text);
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }

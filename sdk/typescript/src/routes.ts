@@ -7,6 +7,7 @@ import * as command from "./gen/telexec/v1/command_service_pb.js";
 import * as event from "./gen/telexec/v1/event_service_pb.js";
 import * as host from "./gen/telexec/v1/host_service_pb.js";
 import * as policy from "./gen/telexec/v1/policy_service_pb.js";
+import * as session from "./gen/telexec/v1/session_service_pb.js";
 import type { Route } from "./rest.js";
 
 function get<Req extends DescMessage, Resp extends DescMessage>(path: string, request: Req, response: Resp): Route<Req, Resp> {
@@ -32,6 +33,19 @@ export const routes = {
   signal: post("/v1/commands/{commandId}:signal", command.SignalRequestSchema, command.SignalResponseSchema),
   sendInput: post("/v1/commands/{commandId}:input", command.SendInputRequestSchema, command.SendInputResponseSchema),
   listCommands: get("/v1/commands", command.ListCommandsRequestSchema, command.ListCommandsResponseSchema),
+
+  sessionStatus: get("/v1/sessions/{session}/status", command.GetStatusRequestSchema, command.GetStatusResponseSchema),
+  cancelSession: post("/v1/sessions/{session}:cancel", command.CancelRequestSchema, command.CancelResponseSchema, true),
+
+  // Of a lost answer nobody knows whether it opened one. With a name and reuse that does not matter.
+  openSession: post("/v1/sessions", session.OpenSessionRequestSchema, session.OpenSessionResponseSchema),
+  reuseSession: post("/v1/sessions", session.OpenSessionRequestSchema, session.OpenSessionResponseSchema, true),
+  getSession: get("/v1/sessions/{session}", session.GetSessionRequestSchema, session.GetSessionResponseSchema),
+  listSessions: get("/v1/sessions", session.ListSessionsRequestSchema, session.ListSessionsResponseSchema),
+  closeSession: post("/v1/sessions/{session}:close", session.CloseSessionRequestSchema, session.CloseSessionResponseSchema, true),
+  readScreen: get("/v1/sessions/{session}/screen", session.ReadScreenRequestSchema, session.ReadScreenResponseSchema),
+  sendKeys: post("/v1/sessions/{session}:keys", session.SendKeysRequestSchema, session.SendKeysResponseSchema),
+  readRecording: get("/v1/sessions/{session}/recording", session.ReadRecordingRequestSchema, session.ReadRecordingResponseSchema),
 
   watchEvents: get("/v1/events", event.WatchEventsRequestSchema, event.WatchEventsResponseSchema),
 

@@ -10,6 +10,7 @@ import { EventCursor } from "../src/events.js";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../src/gen/google/rpc/status_pb.js";
 import { CommandState, Stream } from "../src/gen/telexec/v1/command_pb.js";
+import { SessionState } from "../src/gen/telexec/v1/session_pb.js";
 import { SocketMessageSchema, type SocketMessage } from "../src/gen/telexec/v1/socket_pb.js";
 import { Link, type WebSocketLike } from "../src/link.js";
 import { OutputCursor } from "../src/output.js";
@@ -186,6 +187,35 @@ describe("an event cursor", () => {
     assert.equal((c.subscribe().value as { after?: bigint }).after, undefined);
     assert.deepEqual([tell(c, "a", 2n, 5n), tell(c, "a", 1n, 5n), tell(c, "b", 1n, 4n), tell(c, "a", 2n, 6n), tell(c, "a", 3n, 6n)], [1, 0, 1, 0, 1]);
     assert.equal((c.subscribe().value as { after?: bigint }).after, 6n);
+  });
+});
+
+describe("sessions among events", () => {
+  const session = (id: string, version: bigint, state = SessionState.OPEN, title = ""): Data => ({ case: "session", value: { id, version, state, title } });
+  const short = (events: ReturnType<EventCursor["accept"]>): string[] =>
+    events.map((e) => (e.type === "session" ? `${e.session.id}${e.session.version}${e.session.title}` : e.type === "synced" ? `synced ${e.sessions.join()}` : e.type));
+  it("are told when they are news, also over losses, and who is gone is missed", () => {
+    const c = new EventCursor(never, {});
+    const tell = (...all: Data[]): string[] => all.flatMap((d) => short(c.accept(said(d, 7n))));
+    c.subscribe();
+    assert.deepEqual(tell(session("a", 1n), session("b", 1n), { case: "synced", value: {} }), ["a1", "b1", "synced a,b"]);
+    assert.deepEqual(tell(session("a", 1n), session("a", 2n), session("a", 1n), session("a", 2n, SessionState.OPEN, "vim")), ["a2", "a2vim"]);
+    c.subscribe(); // lost, and back
+    assert.deepEqual(tell(session("a", 2n, SessionState.OPEN, "vim"), session("c", 1n), { case: "synced", value: {} }), ["c1", "synced a,c"]);
+    assert.deepEqual(tell(session("c", 2n, SessionState.ENDED), { case: "synced", value: {} }), ["c2", "synced a"]);
+  });
+  it("are missed by a poll, too", async () => {
+    const open = [["a", "b"], ["a"]];
+    let polls = 0;
+    const lines = (ids: string[]): string => [...ids.map((id) => ({ session: { id, version: "1", state: "SESSION_STATE_OPEN" } })), { sequence: "1", synced: {} }].map((l) => JSON.stringify(l) + "\n").join("");
+    const c = new EventCursor(rest(() => new Response(lines(open[polls++] ?? []))), {});
+    const got: string[][] = [];
+    for (const _ of open) {
+      const events: string[] = [];
+      await c.poll(new AbortController().signal, (e) => events.push(...short(e)));
+      got.push(events);
+    }
+    assert.deepEqual(got, [["a1", "b1", "synced a,b"], ["synced a"]]);
   });
 });
 

@@ -2,5 +2,6 @@ import type { Case } from "../surroundings.js";
 import { calls } from "./calls.js";
 import { events } from "./events.js";
 import { output } from "./output.js";
+import { sessions } from "./sessions.js";
 
-export const cases: readonly Case[] = [...calls, ...output, ...events];
+export const cases: readonly Case[] = [...calls, ...output, ...events, ...sessions];
