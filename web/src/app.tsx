@@ -6,7 +6,7 @@ import { client, problemOf, useConnection } from "./client.ts";
 import { noteServiceTime } from "./clock.ts";
 import { toDate, toSeconds } from "./format.ts";
 import { useKeys } from "./keys.ts";
-import { listen, useActive, useAwaiting } from "./live.ts";
+import { listen, useActive, useAwaiting, useSessions } from "./live.ts";
 import { CommandPage } from "./pages/command.tsx";
 import { CommandsPage } from "./pages/commands.tsx";
 import { NotFoundPage } from "./pages/notfound.tsx";
@@ -22,6 +22,9 @@ import { chosenTheme, chooseTheme, type Theme } from "./theme.ts";
 const ApprovalsPage = lazy(() => import("./pages/approvals.tsx"));
 const HostsPage = lazy(() => import("./pages/hosts.tsx"));
 const AuditPage = lazy(() => import("./pages/audit.tsx"));
+const SessionsPage = lazy(() => import("./pages/sessions.tsx"));
+const TerminalPage = lazy(() => import("./pages/terminal.tsx"));
+const ReplayPage = lazy(() => import("./pages/replay.tsx"));
 
 export function App() {
   const [session, setSession] = useState<GetServerInfoResponse>();
@@ -60,6 +63,7 @@ export function App() {
     "?": () => setHelp(true),
     "g c": () => navigate("/"),
     "g a": () => navigate("/approvals"),
+    "g t": () => navigate("/sessions"),
     "g h": () => navigate("/hosts"),
     "g l": () => navigate("/audit"),
     r: () => {
@@ -89,7 +93,7 @@ export function App() {
       <Header session={session} failed={failed} path={place.path} onHelp={() => setHelp(true)} />
       <ConnectionBanner />
       <main id="main" ref={main} tabIndex={-1}>
-        <Boundary key={place.path}>
+        <Boundary key={partOf(place.path)}>
           <Suspense fallback={<div className="loading-page" aria-busy="true" />}>
             <Page path={place.path} />
           </Suspense>
@@ -100,20 +104,40 @@ export function App() {
   );
 }
 
+// Terminals are one page: a tab is changed without making it anew.
+function partOf(path: string): string {
+  return /^\/sessions\/[^/]+$/.test(path) ? "terminals" : path;
+}
+
 function Page({ path }: { path: string }) {
   const command = /^\/commands\/([0-9A-Z]{26})$/.exec(path)?.[1];
   if (command !== undefined) return <CommandPage key={command} id={command} />;
+  const session = /^\/sessions\/([^/]+)(\/replay)?$/.exec(path);
+  if (session !== null) {
+    const name = decoded(session[1] ?? "");
+    return session[2] === undefined ? <TerminalPage name={name} /> : <ReplayPage key={name} name={name} />;
+  }
   switch (path) {
     case "/":
       return <CommandsPage />;
     case "/approvals":
       return <ApprovalsPage />;
+    case "/sessions":
+      return <SessionsPage />;
     case "/hosts":
       return <HostsPage />;
     case "/audit":
       return <AuditPage />;
     default:
       return <NotFoundPage />;
+  }
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
   }
 }
 
@@ -124,9 +148,10 @@ function Header({ session, failed, path, onHelp }: {
   onHelp: () => void;
 }) {
   const { commands } = useActive();
+  const { open } = useSessions();
   const waiting = useWaiting();
   const item = (to: string, name: string, badge?: number, title?: string) => (
-    <Link to={to} aria-current={path === to || (to === "/" && path.startsWith("/commands/")) ? "page" : undefined} title={title}>
+    <Link to={to} aria-current={path === to || (to === "/" && path.startsWith("/commands/")) || (to === "/sessions" && path.startsWith("/sessions/")) ? "page" : undefined} title={title}>
       {name}
       {badge !== undefined && <span className={badge > 0 ? "badge" : "badge none"}>{badge}</span>}
     </Link>
@@ -138,6 +163,7 @@ function Header({ session, failed, path, onHelp }: {
       </Link>
       <nav aria-label="Pages">
         {item("/", "Commands", commands.length, commands.length > 0 ? `${commands.length} have not ended` : undefined)}
+        {item("/sessions", "Terminals", open.length, open.length > 0 ? `${open.length} are open` : undefined)}
         {item("/approvals", "Approvals", waiting, waiting > 0 ? `${waiting} wait for your decision` : undefined)}
         {item("/hosts", "Hosts")}
         {hasRole(session) && item("/audit", "Audit")}
@@ -253,6 +279,7 @@ function Account({ session, failed }: { session: GetServerInfoResponse | undefin
 const shortcuts: [string, string][] = [
   ["?", "this list"],
   ["g c", "commands"],
+  ["g t", "terminals"],
   ["g a", "approvals"],
   ["g h", "hosts"],
   ["g l", "audit"],
@@ -266,6 +293,8 @@ const shortcuts: [string, string][] = [
   ["w", "wrap long lines"],
   ["l", "link to the line at the top, or to the match"],
   ["Home  End", "beginning and end of the output"],
+  ["[  ]", "terminals: tab before, tab behind"],
+  ["Shift+F6", "leave a terminal"],
   ["Esc", "close what is open"],
 ];
 

@@ -1,6 +1,6 @@
 // Values as people read them.
 
-import { CancelOutcome, CommandState, Connection, Durability, Origin, type Command } from "@telexec/client";
+import { CancelOutcome, CommandState, Completion, Connection, Durability, Keeper, Origin, SessionState, ViewerRole, type Command, type Session } from "@telexec/client";
 
 export { dateOf, parseDuration, parsePairs, spoken } from "./words.ts";
 
@@ -141,4 +141,36 @@ export function outcomeWords(outcome: CancelOutcome): string {
 
 export function pairsText(pairs: Record<string, string>): string {
   return Object.entries(pairs).map(([k, v]) => (v === "" ? k : `${k}=${v}`)).join(", ");
+}
+
+const sessionStates: Record<SessionState, string> = {
+  [SessionState.UNSPECIFIED]: "unknown",
+  [SessionState.OPENING]: "opening",
+  [SessionState.OPEN]: "open",
+  [SessionState.CLOSING]: "closing",
+  [SessionState.ENDED]: "ended",
+};
+
+/** How a session is, and what colour that has. */
+export function sessionState(session: Session): { word: string; tone: "wait" | "run" | "good" | "bad" | "off" } {
+  const word = sessionStates[session.state] ?? "unknown";
+  if (session.state === SessionState.ENDED) return { word, tone: "off" };
+  if (session.state !== SessionState.OPEN) return { word, tone: "wait" };
+  if (session.connection === Connection.RECONNECTING) return { word: "reconnecting", tone: "wait" };
+  return session.currentCommand === "" ? { word, tone: "good" } : { word: "busy", tone: "run" };
+}
+
+export function keeperWord(keeper: Keeper): string {
+  return { [Keeper.UNSPECIFIED]: "", [Keeper.NONE]: "nothing", [Keeper.TMUX]: "tmux", [Keeper.SCREEN]: "screen", [Keeper.DTACH]: "dtach" }[keeper] ?? "";
+}
+
+export function completionWord(completion: Completion): string {
+  return {
+    [Completion.UNSPECIFIED]: "", [Completion.EXIT_STATUS]: "exit status", [Completion.MARK]: "marks of the shell",
+    [Completion.PROMPT]: "its prompt", [Completion.SILENCE]: "silence",
+  }[completion] ?? "";
+}
+
+export function roleWord(role: ViewerRole): string {
+  return role === ViewerRole.WRITER ? "writer" : role === ViewerRole.OBSERVER ? "observer" : "";
 }

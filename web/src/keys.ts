@@ -18,6 +18,8 @@ function typing(target: EventTarget | null): boolean {
 window.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   if (typing(event.target) || document.querySelector("dialog[open]") !== null) return;
+  // What these do to a button is the button's.
+  if ((event.key === " " || event.key === "Enter") && event.target instanceof Element && event.target.closest("button, summary, a, input") !== null) return;
   const key = prefix === "" ? event.key : `${prefix} ${event.key}`;
   prefix = "";
   clearTimeout(prefixTimer);

@@ -1,7 +1,7 @@
 // What happens in the service, as it happens: one subscription for the whole page.
 
-import { useCallback, useSyncExternalStore } from "react";
-import type { Command } from "@telexec/client";
+import { useCallback, useMemo, useSyncExternalStore } from "react";
+import { SessionState, type Command, type Session } from "@telexec/client";
 import { client, problemOf } from "./client.ts";
 import { hasEnded } from "./format.ts";
 import { Known } from "./known.ts";
@@ -14,6 +14,7 @@ const PAUSE = 30;
 const LONG_PAUSE = 1000;
 
 const known = new Known<Command>(hasEnded, MAX_ENDED);
+const sessions = new Known<Session>((s) => s.state === SessionState.ENDED, MAX_ENDED);
 const listeners = new Set<() => void>();
 const patient = new Set<() => void>();
 let synced = false;
@@ -31,6 +32,20 @@ export function learn(command: Command): Command {
   return newest;
 }
 
+export function learnSession(session: Session): Session {
+  const newest = sessions.learn(session);
+  tell();
+  return newest;
+}
+
+// Those that ended while nobody listened are asked for: only what has not ended is told again.
+function lookAfter(open: readonly string[]): void {
+  const there = new Set(open);
+  for (const session of sessions.active) {
+    if (!there.has(session.id)) client.session(session.id).then(learnSession, () => undefined);
+  }
+}
+
 // Many changes that come at once are one for the page; the first of them does not wait.
 function tell(): void {
   if (scheduled) return;
@@ -39,6 +54,7 @@ function tell(): void {
     scheduled = false;
     told = performance.now();
     known.settle();
+    sessions.settle();
     version++;
     for (const listener of listeners) listener();
   };
@@ -63,8 +79,11 @@ export async function listen(): Promise<void> {
   try {
     for await (const event of client.events({ signal: running.signal })) {
       if (event.type === "command") learn(event.command);
+      else if (event.type === "session") learnSession(event.session);
       else if (event.type === "synced") {
         synced = true;
+        sessions.settle();
+        lookAfter(event.sessions);
         tell();
       }
     }
@@ -90,6 +109,24 @@ function subscribeSlowly(listener: () => void): () => void {
 export function useActive(): { commands: readonly Command[]; synced: boolean; failed: unknown } {
   useSyncExternalStore(subscribe, () => version);
   return { commands: known.active, synced, failed };
+}
+
+/** Sessions, newest first: those that are open, and of those that have ended the ones that were seen here. */
+export function useSessions(): { open: readonly Session[]; ended: readonly Session[]; synced: boolean; failed: unknown } {
+  useSyncExternalStore(subscribe, () => version);
+  return { open: sessions.active, ended: sessions.ended, synced, failed };
+}
+
+/** The open session of a name, or the one of an id. */
+export function sessionNamed(ref: string): Session | undefined {
+  return sessions.get(ref) ?? sessions.active.find((s) => s.name === ref);
+}
+
+/** The commands of a session that are known, newest first. */
+export function useCommandsIn(session: string): readonly Command[] {
+  useSyncExternalStore(subscribe, () => version);
+  const at = version;
+  return useMemo(() => [...known.active, ...known.ended].filter((c) => c.sessionId === session).sort((a, b) => (a.id < b.id ? 1 : -1)), [session, at]);
 }
 
 /** Changes when a command begins or ceases to await an approval, and with each change of one that does; empty where none does. */

@@ -73,7 +73,7 @@ func TestNode(t *testing.T) {
 func TestAlone(t *testing.T) {
 	t.Parallel()
 	w := theWorkshop(t)
-	for _, name := range []string{"unit.test.js", "follow.test.js"} {
+	for _, name := range []string{"unit.test.js", "follow.test.js", "terminal.test.js"} {
 		t.Log(w.output(t, w.dir, w.node, append(w.testing(), filepath.Join(w.dir, "compiled", "test", name))...))
 	}
 }

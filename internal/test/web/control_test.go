@@ -118,7 +118,8 @@ func (c *control) serve(ended <-chan struct{}) {
 	}
 }
 
-// endCommands cancels what the spec has left: commands live on without the service.
+// endCommands cancels what the spec has left, and closes its sessions: both live on
+// without the service.
 func (c *control) endCommands(t *testing.T) {
 	t.Helper()
 	if c.stopped {
@@ -137,6 +138,16 @@ func (c *control) endCommands(t *testing.T) {
 		})
 	}
 	cancels.Wait()
+	sessions := telexecv1.NewSessionServiceClient(c.env.Conn())
+	open, err := sessions.ListSessions(t.Context(), &telexecv1.ListSessionsRequest{PageSize: 1000})
+	if err != nil {
+		t.Errorf("which sessions are left: %v", err)
+	}
+	for _, left := range open.GetSessions() {
+		if _, err := sessions.CloseSession(t.Context(), &telexecv1.CloseSessionRequest{Session: left.GetId()}); err != nil {
+			t.Errorf("close of %s: %v", left.GetName(), err)
+		}
+	}
 }
 
 // do has serve do a job, and waits for its end.

@@ -43,40 +43,49 @@ const rules = `policy:
     - {name: no-reboots, effect: deny, match: {programs: [reboot, shutdown], principals: [olga]}}
 `
 
+// together lets operators act on each other's sessions, and viewers look at them; it
+// goes on in "auth", with which the issuer ends.
+const together = `  wider: [{roles: [viewer, operator], hosts: ["*"]}]
+sessions: {typing_roles: [operator, admin]}
+`
+
 // TestWeb runs the specs. Those that measure are alone on the machine, as far as
 // this package goes; then come the others, side by side.
 func TestWeb(t *testing.T) {
 	needs(t)
 	browser := launch(t)
 	for _, spec := range []struct {
-		name  string
-		alone bool
+		name   string
+		alone  bool
+		config string // beside that of all
 	}{
-		{"latency", true},
-		{"cancel", true},
-		{"big", true},
-		{"network", false}, // waits for most of its time, and so goes well beside others
-		{"look", false},
-		{"output", false},
-		{"injection", false},
-		{"tabs", false},
-		{"polling", false},
-		{"keyboard", false},
-		{"roles", false},
-		{"terminal", false},
+		{"latency", true, ""},
+		{"cancel", true, ""},
+		{"shared", true, together},
+		{"big", true, ""},
+		{"network", false, ""}, // waits for most of its time, and so goes well beside others
+		{"look", false, ""},
+		{"output", false, ""},
+		{"injection", false, ""},
+		{"tabs", false, ""},
+		{"polling", false, ""},
+		{"keyboard", false, ""},
+		{"roles", false, ""},
+		{"terminal", false, ""},
+		{"sessions", false, together},
 	} {
 		t.Run(spec.name, func(t *testing.T) {
 			if !spec.alone {
 				t.Parallel()
 			}
-			play(t, browser, filepath.Join("specs", spec.name+".test.mjs"))
+			play(t, browser, filepath.Join("specs", spec.name+".test.mjs"), spec.config)
 		})
 	}
 }
 
 // play runs a spec on a service of its own. The goroutine of the test does what
 // the spec asks for over the control server, for that is what testenv wants.
-func play(t *testing.T, browser, spec string) {
+func play(t *testing.T, browser, spec, config string) {
 	t.Helper()
 	secret := strings.Repeat("telexec-web-test", 3)
 	file := filepath.Join(t.TempDir(), "jwt.secret")
@@ -85,7 +94,7 @@ func play(t *testing.T, browser, spec string) {
 	}
 	testenv.Build(t, "telexec")
 	env := testenv.Start(t,
-		testenv.WithConfig(rules+issuer(file)),
+		testenv.WithConfig(rules+issuer(file)+config),
 		testenv.WithHosts(oddHosts()...))
 	c := newControl(t, env, secret)
 

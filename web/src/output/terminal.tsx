@@ -7,6 +7,7 @@ import { useEffect, useRef, useState } from "react";
 import { CommandState, type Command } from "@telexec/client";
 import { client, problemOf } from "../client.ts";
 import { bytes } from "../format.ts";
+import { onColours, themeOf } from "../terminal/theme.ts";
 import type { Source } from "./log.ts";
 import { withoutStyleElements } from "./terminaldocument.ts";
 
@@ -58,12 +59,9 @@ export default function TerminalView({ command, source, mayType, ending }: { com
     resize();
     const observer = new ResizeObserver(resize);
     observer.observe(element.parentElement ?? element);
-    const recolour = (): void => {
+    const stopColours = onColours(() => {
       term.options.theme = themeOf(element);
-    };
-    window.addEventListener("telexec-theme", recolour);
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    dark.addEventListener("change", recolour);
+    });
 
     // Keys in the order in which they were typed, one call at a time.
     let queue = "";
@@ -126,8 +124,7 @@ export default function TerminalView({ command, source, mayType, ending }: { com
     return () => {
       stop.abort();
       observer.disconnect();
-      window.removeEventListener("telexec-theme", recolour);
-      dark.removeEventListener("change", recolour);
+      stopColours();
       onData.dispose();
       term.dispose();
       restore();
@@ -169,22 +166,4 @@ export default function TerminalView({ command, source, mayType, ending }: { com
       </p>
     </section>
   );
-}
-
-function themeOf(element: Element) {
-  const style = getComputedStyle(element);
-  const get = (name: string): string => style.getPropertyValue(name).trim();
-  const names = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"] as const;
-  const theme: Record<string, string> = {
-    background: get("--out-paper"),
-    foreground: get("--out-ink"),
-    cursor: get("--deed"),
-    cursorAccent: get("--out-paper"),
-    selectionBackground: get("--out-selection"),
-  };
-  names.forEach((name, i) => {
-    theme[name] = get(`--ansi-${i}`);
-    theme[`bright${name.charAt(0).toUpperCase()}${name.slice(1)}`] = get(`--ansi-${i + 8}`);
-  });
-  return theme;
 }

@@ -165,6 +165,16 @@ function Facts({ command }: { command: Command }) {
             {timeout !== undefined && <span className="faint"> of {spoken(timeout)}</span>}
           </dd>
         </div>
+        {command.sessionId !== "" && (
+          <div>
+            <dt>Session</dt>
+            <dd>
+              <Link to={`/sessions/${command.sessionId}`} data-testid="session-link">
+                <Line text={command.session} />
+              </Link>
+            </dd>
+          </div>
+        )}
         {command.queue !== undefined && command.state === CommandState.QUEUED && (
           <div>
             <dt>Queue</dt>

@@ -214,6 +214,11 @@ const Row = memo(function Row({ command }: { command: Command }) {
               </span>
             )}
             {ended && command.failure !== undefined && <span className="cut"><Line text={command.failure.message} /></span>}
+            {command.session !== "" && (
+              <span>
+                in <Line text={command.session} />
+              </span>
+            )}
             <Labels labels={command.labels} />
           </span>
         </span>

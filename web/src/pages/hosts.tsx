@@ -90,6 +90,9 @@ function HostRow({ host, put }: { host: Host; put: (host: Host) => void }) {
           <button type="button" data-testid="check-button" disabled={busy || barred !== undefined} title={barred} onClick={() => void check()}>
             {busy ? "Checking…" : "Check"}
           </button>
+          <Link className="button" to={`/sessions?open=1&on=${encodeURIComponent(host.name)}`} data-testid="host-terminal">
+            Terminal
+          </Link>
           <Link className="button" to={`/?run=1&on=${encodeURIComponent(host.name)}`}>
             Run here
           </Link>

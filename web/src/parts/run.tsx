@@ -214,7 +214,7 @@ export function RunForm({ host: wanted, onClose }: { host: string; onClose: () =
 }
 
 /** The host that was used last, or else the first that works. */
-function usual(hosts: readonly Host[] = []): string {
+export function usual(hosts: readonly Host[] = []): string {
   const last = preferred("telexec.host");
   return (hosts.find((h) => h.name === last) ?? hosts.find((h) => h.lastFailure === undefined) ?? hosts[0])?.name ?? "";
 }
@@ -233,11 +233,11 @@ function Field({ id, name, value, set, hint, bad = false, mono = false }: {
   );
 }
 
-function randomId(): string {
+export function randomId(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 }
 
-function useHosts(): { hosts: Host[] | undefined; failed: Problem | undefined } {
+export function useHosts(): { hosts: Host[] | undefined; failed: Problem | undefined } {
   const [hosts, setHosts] = useState<Host[]>();
   const [failed, setFailed] = useState<Problem>();
   useEffect(() => {

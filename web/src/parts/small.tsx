@@ -1,11 +1,11 @@
 // Small things that stand in many places.
 
 import { useEffect, useMemo, type ReactNode } from "react";
-import { CommandState, type Command, type Progress as ProgressMessage } from "@telexec/client";
+import { CommandState, SessionState, type Command, type Progress as ProgressMessage, type Session } from "@telexec/client";
 import { problemOf } from "../client.ts";
 import { useServiceNow } from "../clock.ts";
 import { spellOut } from "../odd.ts";
-import { hasEnded, reconnecting, spoken, stateWord, toDate, tone, when } from "../format.ts";
+import { hasEnded, reconnecting, sessionState, spoken, stateWord, toDate, tone, when } from "../format.ts";
 
 export function Time({ at }: { at: Date | undefined }) {
   if (at === undefined) return null;
@@ -49,6 +49,16 @@ export function State({ command }: { command: Command }) {
           · reconnecting
         </span>
       )}
+    </span>
+  );
+}
+
+export function TerminalState({ session }: { session: Session }) {
+  const { word, tone } = sessionState(session);
+  return (
+    <span className={`state tone-${tone}`} data-testid="session-state" data-state={SessionState[session.state]}>
+      <span className="dot" aria-hidden="true" />
+      {word}
     </span>
   );
 }

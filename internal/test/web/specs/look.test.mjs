@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { AxeBuilder } from "@axe-core/playwright";
 import { ended, execute, get, rest, shots } from "./service.mjs";
 import { leave, open, settled, signIn, visit } from "./visitor.mjs";
+import { closeSession, openSession } from "./terminals.mjs";
 import { waitForState } from "./ui.mjs";
 
 after(leave);
@@ -34,6 +35,14 @@ before(async () => {
   while ((await get(cancelled.id)).state !== "COMMAND_STATE_RUNNING");
   await rest(`/v1/commands/${cancelled.id}:cancel`, { body: { reason: "no longer needed" } });
   for (const c of [done, failed, lost]) await ended(c.id);
+  const session = await openSession({ name: "build", labels: { team: "web" } }, "operator");
+  for (const command of ["cd /usr", "printf '\\033[32mok\\033[0m part %d of 3\\n' 1 2 3", "ls --color=always", "exit_code() { return 2; }; exit_code"]) {
+    await rest("/v1/commands", { as: "operator", body: { session: "build", command, wait: "10s" } });
+  }
+  await execute({ host: "", session: "build", command: "sleep 600" }, "operator");
+  const over = await openSession({ name: "yesterday" });
+  await rest("/v1/commands", { body: { session: over.id, command: "echo what was", wait: "10s" } });
+  await closeSession(over.id);
   Object.assign(pages, {
     commands: "/",
     "command-done": `/commands/${done.id}`,
@@ -43,6 +52,12 @@ before(async () => {
     "command-terminal": `/commands/${terminal.id}`,
     "command-cancelled": `/commands/${cancelled.id}`,
     "command-unknown": "/commands/01ARZ3NDEKTSV4RRFFQ69G5FAV",
+    sessions: "/sessions",
+    "session-open": "/sessions?open=1",
+    session: "/sessions/build",
+    "session-replay": `/sessions/${session.id}/replay`,
+    "session-ended": `/sessions/${over.id}`,
+    "session-unknown": "/sessions/nowhere",
     approvals: "/approvals",
     hosts: "/hosts",
     audit: "/audit",
