@@ -41,7 +41,7 @@ func setup(b *testing.B) (*sshtest.Server, *testenv.Env) {
 }
 
 // dial opens a raw connection.
-func dial(b *testing.B, srv *sshtest.Server) *ssh.Client {
+func dial(b testing.TB, srv *sshtest.Server) *ssh.Client {
 	b.Helper()
 	pem, err := os.ReadFile(srv.IdentityFile)
 	if err != nil {
@@ -74,7 +74,7 @@ func raw(c *ssh.Client, line string) error {
 
 // controlMaster opens a connection of the OpenSSH client and gives the arguments
 // that run a command on it.
-func controlMaster(b *testing.B, srv *sshtest.Server) []string {
+func controlMaster(b testing.TB, srv *sshtest.Server) []string {
 	b.Helper()
 	host, port, _ := strings.Cut(srv.Addr, ":")
 	socket := filepath.Join(b.TempDir(), "mux")

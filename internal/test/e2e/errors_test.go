@@ -50,7 +50,7 @@ func TestRefusedCalls(t *testing.T) {
 		"session": {func() error {
 			_, err := env.Commands().Execute(t.Context(), &telexecv1.ExecuteRequest{Session: "s", Command: "true"})
 			return err
-		}, codes.Unimplemented, "POST", "/v1/commands", `{"session":"s","command":"true"}`, 501, fault.ReasonNotSupported},
+		}, codes.NotFound, "POST", "/v1/commands", `{"session":"s","command":"true"}`, 404, fault.ReasonUnknownSession},
 		"unknown command": {func() error {
 			_, err := env.Commands().GetStatus(t.Context(), &telexecv1.GetStatusRequest{CommandId: none})
 			return err

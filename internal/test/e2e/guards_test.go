@@ -49,15 +49,15 @@ const (
 type guarded struct {
 	request proto.Message
 	weak    []string // whose roles do not allow it, whatever it is about
-	foreign []string // from whom otto's command is hidden; the request has its id
+	foreign []string // from whom otto's command, or session, is hidden; the request has its id
 }
 
 // absent is an id that no command has.
 const absent = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
 // guardedCalls has a row for every call there is. Marker is a file that is made
-// where Execute gets through; running and gated are otto's.
-func guardedCalls(host, marker, running, gated string) map[string]guarded {
+// where Execute gets through; running and gated are otto's, and so is the session.
+func guardedCalls(host, marker, running, gated, session string) map[string]guarded {
 	notOperators, notAdmins := []string{vera, anna}, []string{vera, olga, anna}
 	return map[string]guarded{
 		"CommandService/Execute":          {&telexecv1.ExecuteRequest{Host: host, Command: "touch " + marker}, notOperators, nil},
@@ -68,6 +68,14 @@ func guardedCalls(host, marker, running, gated string) map[string]guarded {
 		"CommandService/SendInput":        {&telexecv1.SendInputRequest{CommandId: running, Data: []byte("x\n")}, notOperators, []string{olga}},
 		"CommandService/ListCommands":     {&telexecv1.ListCommandsRequest{}, nil, nil},
 		"EventService/WatchEvents":        {&telexecv1.WatchEventsRequest{}, nil, nil},
+		"SessionService/OpenSession":      {&telexecv1.OpenSessionRequest{Host: host}, notOperators, nil},
+		"SessionService/GetSession":       {&telexecv1.GetSessionRequest{Session: session}, nil, notAdmins},
+		"SessionService/ListSessions":     {&telexecv1.ListSessionsRequest{}, nil, nil},
+		"SessionService/CloseSession":     {&telexecv1.CloseSessionRequest{Session: session}, notOperators, []string{olga}},
+		"SessionService/Attach":           {&telexecv1.AttachRequest{Request: &telexecv1.AttachRequest_Start{Start: &telexecv1.AttachStart{Session: session}}}, nil, notAdmins},
+		"SessionService/ReadScreen":       {&telexecv1.ReadScreenRequest{Session: session}, nil, notAdmins},
+		"SessionService/SendKeys":         {&telexecv1.SendKeysRequest{Session: session, Keys: keys("touch "+marker, "Enter")}, notOperators, []string{olga}},
+		"SessionService/ReadRecording":    {&telexecv1.ReadRecordingRequest{Session: session}, nil, notAdmins},
 		"HostService/ListHosts":           {&telexecv1.ListHostsRequest{}, nil, nil},
 		"HostService/GetHost":             {&telexecv1.GetHostRequest{Host: host}, nil, nil},
 		"HostService/CheckHost":           {&telexecv1.CheckHostRequest{Host: host}, notOperators, nil},
@@ -83,6 +91,25 @@ func guardedCalls(host, marker, running, gated string) map[string]guarded {
 		"AdminService/VerifyAudit":        {&telexecv1.VerifyAuditRequest{}, notAdmins, nil},
 		"AdminService/ExportAudit":        {&telexecv1.ExportAuditRequest{}, notAdmins, nil},
 	}
+}
+
+// inSession are calls that name a session where they could name a command, or a host.
+func inSession(marker, session string) map[string]guarded {
+	return map[string]guarded{
+		"CommandService/Execute":      {&telexecv1.ExecuteRequest{Session: session, Command: "touch " + marker}, []string{vera, anna}, []string{olga}},
+		"CommandService/GetStatus":    {&telexecv1.GetStatusRequest{Session: session}, nil, []string{vera, olga, anna}},
+		"CommandService/Cancel":       {&telexecv1.CancelRequest{Session: session}, []string{vera, anna}, []string{olga}},
+		"CommandService/ListCommands": {&telexecv1.ListCommandsRequest{Session: session}, nil, []string{vera, olga, anna}},
+	}
+}
+
+// keys gives a text, and the names of keys behind it.
+func keys(text string, names ...string) []*telexecv1.Key {
+	list := []*telexecv1.Key{{Key: &telexecv1.Key_Text{Text: text}}}
+	for _, name := range names {
+		list = append(list, &telexecv1.Key{Key: &telexecv1.Key_Name{Name: name}})
+	}
+	return list
 }
 
 func decide(id string, v telexecv1.Verdict) *telexecv1.DecideApprovalsRequest {
@@ -109,7 +136,8 @@ auth:
     - {name: corp, issuer: test, audience: telexec, secret_file: "`+jwtFile+`", roles: {ops: [operator]}}
 policy:
   rules:
-    - {name: counts, effect: require_approval, match: {programs: [factor]}}`))
+    - {name: counts, effect: require_approval, match: {programs: [factor]}}
+sessions: {typing_roles: [operator]}`))
 	w := &watchman{T: t, env: env, told: make(map[refusal]int)}
 	w.tokens = map[string]secret.Text{
 		"": env.Token, vera: env.Key(vera, "viewer"), olga: env.Key(olga, "operator"), otto: env.Key(otto, "operator"), anna: env.Key(anna, "approver"),
@@ -141,11 +169,13 @@ policy:
 	await(t, env, running, func(c *telexecv1.Command) bool {
 		return c.GetState() == telexecv1.CommandState_COMMAND_STATE_RUNNING
 	})
-	w.calls = guardedCalls(env.Host, marker, running, gated)
+	session := w.session()
+	w.calls = guardedCalls(env.Host, marker, running, gated, session)
 	before := w.everything()
 
 	w.walk(strangersOf(t, env, jwtSecret))
 	w.others()
+	w.inSession(inSession(marker, session))
 	w.noMoreOf(running)
 	w.browser()
 	w.ownDecision(gated)
@@ -159,6 +189,18 @@ policy:
 	w.audited()
 	w.sameRequestID()
 	w.revokedUnderWay(running)
+}
+
+// session opens one of otto's, and gives its id.
+func (w *watchman) session() string {
+	w.Helper()
+	s, err := telexecv1.NewSessionServiceClient(w.conns[otto]).OpenSession(w.Context(), &telexecv1.OpenSessionRequest{Host: w.env.Host}, grpc.WaitForReady(true))
+	if err != nil {
+		w.Fatal(err)
+	}
+	id := s.GetSession().GetId()
+	w.Cleanup(func() { closeShared(w, w.env, id) })
+	return id
 }
 
 // watchman makes calls and notes what the audit must tell of them.
@@ -181,13 +223,19 @@ var placeholder = regexp.MustCompile(`\{([a-z_]+)\}`)
 func routesOf(t testing.TB, m protoreflect.MethodDescriptor, request proto.Message) (routes []route) {
 	t.Helper()
 	rule, _ := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
+	if rule == nil { // a conversation, which REST has not
+		return nil
+	}
 	for _, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 		one := route{method: http.MethodGet, rule: r.GetGet()}
 		if one.rule == "" {
 			one.method, one.rule = http.MethodPost, r.GetPost()
 		}
 		if one.rule == "" {
-			t.Fatalf("%s has a rule that is neither GET nor POST: %v", m.FullName(), r)
+			one.method, one.rule = http.MethodDelete, r.GetDelete()
+		}
+		if one.rule == "" {
+			t.Fatalf("%s has a rule that is neither GET, POST nor DELETE: %v", m.FullName(), r)
 		}
 		rest := proto.Clone(request)
 		one.path = placeholder.ReplaceAllStringFunc(one.rule, func(hole string) string {
@@ -205,6 +253,8 @@ func routesOf(t testing.TB, m protoreflect.MethodDescriptor, request proto.Messa
 				t.Fatal(err)
 			}
 			one.body = string(body)
+		} else if s := rest.ProtoReflect().Descriptor().Fields().ByName("session"); s != nil && rest.ProtoReflect().Has(s) {
+			one.path += "?session=" + rest.ProtoReflect().Get(s).String()
 		}
 		routes = append(routes, one)
 	}
@@ -313,6 +363,8 @@ func (w *watchman) walk(strangers []stranger) {
 		// A WebSocket is nothing but a GET to who may not come in.
 		output := slices.IndexFunc(routes, func(r route) bool { return strings.HasSuffix(r.rule, "/output") })
 		w.rest(s.name, s.token, routes[output], httpStatus, refusal{"", "GET " + routes[output].rule, s.reason}, upgrade...)
+		const terminal = "/v1/sessions/{session}/terminal"
+		w.rest(s.name, s.token, route{"GET", terminal, "/v1/sessions/deploy/terminal", ""}, httpStatus, refusal{"", "GET " + terminal, s.reason}, upgrade...)
 		if signedIn := w.login(s.token, httpStatus); signedIn != nil {
 			w.Errorf("signed in with %s: %v", s.name, signedIn)
 		}
@@ -340,10 +392,8 @@ func (w *watchman) others() {
 	w.methods(func(name string, m protoreflect.MethodDescriptor, g guarded) {
 		for _, who := range g.weak {
 			w.grpc(who, w.conns[who], name, g.request, codes.PermissionDenied, fault.ReasonRoleMissing, who)
-			for _, r := range routesOf(w, m, g.request) {
-				if !strings.Contains(r.rule, "{session}") {
-					w.rest(who, w.tokens[who], r, http.StatusForbidden, refusal{who, name, fault.ReasonRoleMissing})
-				}
+			for _, r := range routesFor(w, m, g.request) {
+				w.rest(who, w.tokens[who], r, http.StatusForbidden, refusal{who, name, fault.ReasonRoleMissing})
 			}
 		}
 		for _, who := range g.foreign {
@@ -368,7 +418,37 @@ func (w *watchman) others() {
 		if told := w.events(who); len(told) != want {
 			w.Errorf("%s is told of %v", who, told)
 		}
+		sessions, err := telexecv1.NewSessionServiceClient(w.conns[who]).ListSessions(w.Context(), &telexecv1.ListSessionsRequest{Ended: true})
+		if err != nil || len(sessions.GetSessions()) != 0 {
+			w.Errorf("%s lists %v, %v", who, sessions, err)
+		}
 	}
+}
+
+// inSession makes calls that name otto's session as those to whom it is nobody's.
+func (w *watchman) inSession(calls map[string]guarded) {
+	for name, g := range calls {
+		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName("telexec.v1." + strings.ReplaceAll(name, "/", ".")))
+		if err != nil {
+			w.Fatal(err)
+		}
+		m := d.(protoreflect.MethodDescriptor)
+		for _, who := range g.weak {
+			w.grpc(who, w.conns[who], name, g.request, codes.PermissionDenied, fault.ReasonRoleMissing, who)
+		}
+		for _, who := range g.foreign {
+			w.hidden(who, name, m, g.request)
+		}
+	}
+}
+
+// routesFor gives the routes of a call that take what the request names: a command, or
+// the session that it runs in.
+func routesFor(t testing.TB, m protoreflect.MethodDescriptor, request proto.Message) []route {
+	t.Helper()
+	return slices.DeleteFunc(routesOf(t, m, request), func(r route) bool {
+		return strings.HasPrefix(r.path, "/v1/commands/nothing") || strings.HasPrefix(r.path, "/v1/sessions/nothing")
+	})
 }
 
 // events gives what somebody is told of who watches everything from the beginning on.
@@ -383,6 +463,8 @@ func (w *watchman) events(who string) (told []*telexecv1.Command) {
 			return told
 		} else if m.GetCommand() != nil {
 			told = append(told, m.GetCommand())
+		} else if m.GetSession() != nil {
+			w.Errorf("%s is told of a session: %v", who, m.GetSession())
 		}
 	}
 	w.Errorf("%s watches events: %v", who, err)
@@ -399,11 +481,8 @@ func (w *watchman) hidden(who, name string, m protoreflect.MethodDescriptor, req
 	if a, b := anonymous(fmt.Sprint(is.Message(), is.Details())), anonymous(fmt.Sprint(isNot.Message(), isNot.Details())); a != b {
 		w.Errorf("%s tells %s that there is such a command:\n%s\n%s", name, who, a, b)
 	}
-	theirs, nobodys := routesOf(w, m, request), routesOf(w, m, gone)
+	theirs, nobodys := routesFor(w, m, request), routesFor(w, m, gone)
 	for i, r := range theirs {
-		if strings.Contains(r.rule, "{session}") {
-			continue // there are no sessions
-		}
 		is := w.rest(who, w.tokens[who], r, http.StatusForbidden, told)
 		isNot := w.rest(who, w.tokens[who], nobodys[i], http.StatusForbidden, told)
 		var a, b any
@@ -515,7 +594,7 @@ func (w *watchman) ownDecision(gated string) {
 	w.grpc(otto, w.conns[otto], "ApprovalService/DecideApprovals", r, codes.PermissionDenied, fault.ReasonNotYourDecision, otto)
 }
 
-// everything tells what there is: commands, approvals and keys.
+// everything tells what there is: commands, sessions, approvals and keys.
 func (w *watchman) everything() (all []string) {
 	w.Helper()
 	commands, err := w.env.Commands().ListCommands(w.Context(), &telexecv1.ListCommandsRequest{PageSize: 1000})
@@ -524,6 +603,13 @@ func (w *watchman) everything() (all []string) {
 	}
 	for _, c := range commands.GetCommands() {
 		all = append(all, fmt.Sprint(c.GetId(), " ", c.GetState(), " version ", c.GetVersion()))
+	}
+	sessions, err := telexecv1.NewSessionServiceClient(w.env.Conn()).ListSessions(w.Context(), &telexecv1.ListSessionsRequest{Ended: true})
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, s := range sessions.GetSessions() {
+		all = append(all, fmt.Sprint(s.GetId(), " ", s.GetState(), " viewers ", len(s.GetViewers()), " keyboard ", s.GetKeyboard()))
 	}
 	approvals, err := telexecv1.NewApprovalServiceClient(w.env.Conn()).ListApprovals(w.Context(), &telexecv1.ListApprovalsRequest{})
 	if err != nil {
@@ -617,8 +703,14 @@ func (w *watchman) revokedUnderWay(running string) {
 	if eventsErr == nil {
 		_, eventsErr = events.Recv()
 	}
-	if err != nil || eventsErr != nil {
-		w.Fatal(err, eventsErr)
+	session := w.session() // the service was started anew
+	terminal, terminalErr := telexecv1.NewSessionServiceClient(w.conns[otto]).Attach(w.Context())
+	if terminalErr == nil {
+		_ = terminal.Send(&telexecv1.AttachRequest{Request: &telexecv1.AttachRequest_Start{Start: &telexecv1.AttachStart{Session: session}}})
+		_, terminalErr = terminal.Recv()
+	}
+	if err != nil || eventsErr != nil || terminalErr != nil {
+		w.Fatal(err, eventsErr, terminalErr)
 	}
 	if _, err := w.env.Admin().RevokeToken(w.Context(), &telexecv1.RevokeTokenRequest{Principal: otto}); err != nil {
 		w.Fatal(err)
@@ -629,13 +721,21 @@ func (w *watchman) revokedUnderWay(running string) {
 	for eventsErr == nil {
 		_, eventsErr = events.Recv()
 	}
-	for _, err := range []error{err, eventsErr} {
+	for terminalErr == nil {
+		_ = terminal.Send(&telexecv1.AttachRequest{Request: &telexecv1.AttachRequest_Input{Input: []byte("typed-behind-the-end")}})
+		_, terminalErr = terminal.Recv()
+	}
+	for _, err := range []error{err, eventsErr, terminalErr} {
 		if st := status.Convert(err); st.Code() != codes.Unauthenticated || reasonOf(st) != fault.ReasonTokenRevoked {
 			w.Errorf("a stream has ended with %v", err)
 		}
 	}
 	if got := await(w, w.env, running, func(*telexecv1.Command) bool { return true }); got.GetState() != telexecv1.CommandState_COMMAND_STATE_RUNNING {
 		w.Errorf("it does not go on: %v", got)
+	}
+	if s, err := telexecv1.NewSessionServiceClient(w.env.Conn()).ReadScreen(w.Context(), &telexecv1.ReadScreenRequest{Session: session}); err != nil ||
+		s.GetSession().GetState() != telexecv1.SessionState_SESSION_STATE_OPEN || len(s.GetSession().GetViewers()) != 0 {
+		w.Errorf("the session does not go on alone: %v, %v", s, err)
 	}
 	// A new key of the name has what was the old one's.
 	again := telexecv1.NewCommandServiceClient(w.env.As(w.env.Key(otto, "operator")))
