@@ -106,7 +106,7 @@ bench-cancel: setup ## 320 cancels of mixed trees, measured on the host
 
 .PHONY: bench-web
 bench-web: setup node_modules/.package-lock.json ## what people see of the web UI in time: lines, cancels, 1 GB of output
-	$(GO) test -count=1 -v -timeout 90m -run '^TestWeb$$/^(latency|cancel|big)$$' ./internal/test/web -args -web.strict -web.big 1000000000 $(ARGS)
+	$(GO) test -count=1 -v -timeout 90m -run '^TestWeb$$/^(latency|cancel|shared|big)$$' ./internal/test/web -args -web.strict -web.big 1000000000 $(ARGS)
 
 .PHONY: screenshots
 screenshots: setup node_modules/.package-lock.json ## the pages of the web UI, dark and light, into bin/screenshots

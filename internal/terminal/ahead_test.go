@@ -1,6 +1,7 @@
 package terminal_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -33,6 +34,51 @@ func TestCommandsBehindWhatWasTypedToAProgram(t *testing.T) {
 			}
 			if keys := console.typed()[before:]; strings.Contains(keys, "\x15") {
 				t.Errorf("a line was cleared that nobody has begun: %q", keys)
+			}
+		})
+	}
+}
+
+// Lines that somebody types while commands are typed and run are theirs, whenever they
+// come, and no command is taken for another one.
+func TestLinesBetweenCommands(t *testing.T) {
+	s := start(t)
+	for _, shell := range []string{"bash", "zsh", "dash", "mksh"} {
+		t.Run(shell, func(t *testing.T) {
+			s := s.with(t)
+			s.Use(s)
+			defer s.takers.Wait()
+			on := s.open(shell)
+			v := s.attach(ann, on, terminal.AttachOptions{})
+			const rounds = 12
+			console := s.machine.of(on.ID)
+			for n := range rounds {
+				line := fmt.Sprintf("echo begin %d; sleep 0.01; echo end %d", n, n)
+				j := make(chan *job, 1)
+				go func() {
+					began, err := s.tryBegin(t.Context(), on, terminal.Run{ID: jobID(), Spec: &command.Spec{SessionID: on.ID, Line: line}})
+					if err != nil {
+						t.Error(err)
+					}
+					j <- began
+				}()
+				// As soon as it was typed, and in later rounds a little after.
+				s.poll("that it was typed", func() bool { return strings.Contains(console.typed(), line) })
+				if n%3 > 0 {
+					v.sees(fmt.Sprintf("\nbegin %d\r\n", n))
+				}
+				v.types(fmt.Sprintf("echo mine %d\r", n))
+				one := <-j
+				if one == nil {
+					return
+				}
+				out := one.ends("0", command.ByMark)
+				if begin, end := fmt.Sprintf("begin %d\r\n", n), fmt.Sprintf("end %d\r\n", n); !strings.HasPrefix(out, begin) && !strings.Contains(out, "\n"+begin) || !strings.HasSuffix(out, end) {
+					t.Errorf("round %d: %q", n, out)
+				}
+				if mine := s.typedJob(fmt.Sprintf("echo mine %d", n)).ends("0", command.ByMark); mine != fmt.Sprintf("mine %d\r\n", n) {
+					t.Errorf("round %d: typed was %q", n, mine)
+				}
 			}
 		})
 	}

@@ -148,7 +148,8 @@ func (l *live) prompted() {
 		// Prompts are shown anew, also before a line runs: what comes next tells.
 		l.sooner(beganAlarm, nothingRan)
 		return
-	case t.phase == reading: // it was shown anew
+	case t.phase == reading: // it was shown anew, and its line erased before
+		l.screen.Mark(strconv.FormatInt(t.number+1, 10))
 		t.prompt = l.screen.LineToCursor()
 		t.echo.prompt = t.prompt
 		return

@@ -156,6 +156,23 @@ func TestTheFirstPictureFits(t *testing.T) {
 	}
 }
 
+// TestACommandBehindAResize: a prompt that is drawn anew loses the line it was on, and
+// the command that is typed there is found all the same.
+func TestACommandBehindAResize(t *testing.T) {
+	s := startAlone(t)
+	on := s.open("bash")
+	v := s.attach(ann, on, terminal.AttachOptions{Role: session.Writer})
+	before := s.get(on).Output
+	v.Resize(session.Size{Columns: 61, Rows: 20})
+	v.await("the prompt anew", func() bool { return s.get(on).Output > before })
+	one := s.begin(on, "echo one")
+	one.ends("0", "MARK")
+	marks := s.attach(ann, on, terminal.AttachOptions{Scrollback: 100}).seen("screen", func(e terminal.Event) bool { return e.Kind == terminal.EventScreen }).Screen.Marks
+	if len(marks) != 1 || marks[0].ID != s.idOf(one) {
+		t.Errorf("%+v, want %s", marks, s.idOf(one))
+	}
+}
+
 func TestResumeAtAnOffset(t *testing.T) {
 	s := start(t)
 	on := s.open("bash")
