@@ -113,6 +113,9 @@ func newOracle() (*oracle, error) {
 	programs := slices.Clone(throughPrograms)
 	for _, s := range shellCommands {
 		if _, err := exec.LookPath(s[0]); err == nil {
+			if runsItsOwn(s) {
+				continue // what it runs leaves no trace
+			}
 			o.shells = append(o.shells, s)
 			programs = append(programs, s[0])
 		}
@@ -132,6 +135,17 @@ func newOracle() (*oracle, error) {
 		}
 	}
 	return o, err
+}
+
+// runsItsOwn reports whether a shell has programs of its own, which it prefers to those
+// in the PATH, as BusyBox is built in some distributions.
+func runsItsOwn(shell []string) bool {
+	cmd := exec.Command(shell[0], append(slices.Clone(shell[1:]), "-c", "id -u")...)
+	if path, err := exec.LookPath(shell[0]); err == nil {
+		cmd.Path = path
+	}
+	cmd.Env = []string{"PATH=/nonexistent"}
+	return cmd.Run() == nil
 }
 
 var library = regexp.MustCompile(`/\S+\.so\S*`)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/telexec/telexec/internal/command"
+	"github.com/telexec/telexec/internal/hostshell"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/test/sshtest"
 	"github.com/telexec/telexec/internal/test/testenv"
@@ -144,7 +145,8 @@ func TestForeignDirectories(t *testing.T) {
 	if err := errors.Join(os.Symlink(own, link), os.Chown(others, 12345, 12345)); err != nil {
 		t.Fatal(err)
 	}
-	script, _, _ := strings.Cut(probeScript, "find_dirs() {")
+	script, _, _ := strings.Cut(hostshell.Places, "find_dirs() {")
+	script += "say() { printf 'telexec:%s: %s\\n' \"$nonce\" \"$*\"; }\n"
 	lines, err := h.runner.ask(t.Context(), h.inv, script+"home="+command.Quote(dir)+"; for d in "+command.Quote(link, others, own)+"; do usable $d && say dir $d; done\n")
 	if err != nil || strings.Join(lines, ",") != "dir "+own {
 		t.Error(lines, err)
