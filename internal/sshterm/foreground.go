@@ -26,6 +26,9 @@ type Foreground struct {
 	// Raw: the shell itself has the terminal, and takes keys as they are typed, as one
 	// that edits lines does at its prompt and nowhere else.
 	Raw bool
+	// Lines: the same, but it is given whole lines, as what such a shell runs itself. Where
+	// the host does not tell, neither is set.
+	Lines bool
 }
 
 // The scripts that look and act, behind their values.
@@ -258,7 +261,7 @@ func (s survey) front(shell int64) (f Foreground, ok bool) {
 		f.Processes = append(f.Processes, command.Process{PID: p.pid, User: p.user, Command: p.args})
 	}
 	if f.Shell {
-		f.Raw = asked.input == "raw"
+		f.Raw, f.Lines = asked.input == "raw", asked.input == "tty"
 		return f, true
 	}
 	f.Nested, f.NestedPID = s.nested(shell, members)

@@ -200,7 +200,8 @@ func TestFront(t *testing.T) {
 		lines string
 		want  Foreground
 	}{
-		"idle":    {"process 10 1 10 34816 10 S 5\ndetail 10 anna tty -bash", Foreground{Group: 10, Shell: true}},
+		"idle":    {"process 10 1 10 34816 10 S 5\ndetail 10 anna raw -bash", Foreground{Group: 10, Shell: true, Raw: true}},
+		"builtin": {"process 10 1 10 34816 10 S 5\ndetail 10 anna tty -bash", Foreground{Group: 10, Shell: true, Lines: true}},
 		"command": {"process 10 1 10 34816 20 S 5\nprocess 20 10 20 34816 20 S 6\ndetail 20 anna tty sleep 5", Foreground{Group: 20, Processes: []command.Process{{PID: 20, User: "anna", Command: "sleep 5"}}}},
 		"in the shell's group": {"process 10 1 10 34816 10 S 5\nprocess 20 10 10 34816 10 S 6\ndetail 20 anna tty sleep 5",
 			Foreground{Group: 10, Processes: []command.Process{{PID: 20, User: "anna", Command: "sleep 5"}}}},

@@ -412,6 +412,7 @@ func (k *localLink) Foreground(_ context.Context, shell int) (terminal.Foregroun
 			stty.Stdin = tty
 			modes, _ := stty.Output()
 			fg.Raw = strings.Contains(string(modes), "-icanon")
+			fg.Lines = !fg.Raw && len(modes) > 0
 		}
 		return fg, nil
 	}

@@ -3,6 +3,7 @@ package terminal
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/telexec/telexec/internal/command"
@@ -13,12 +14,14 @@ import (
 const (
 	redialLeast = 200 * time.Millisecond // until the shell is looked for again, doubling …
 	redialMost  = 10 * time.Second       // … up to this
+	lateMark    = 200 * time.Millisecond // what a mark may be behind the host's word
 )
 
 // loss is a connection that is lost. It is the owner's.
 type loss struct {
 	since   time.Time // zero: it is there
 	backoff time.Duration
+	asked   bool // the shell has the terminal again, as the host has said once
 }
 
 func (s loss) lost() bool { return !s.since.IsZero() }
@@ -117,6 +120,13 @@ func (l *live) back(facts Facts) {
 	l.save()
 }
 
+// builtin reports whether a shell that has the terminal itself runs one of its own
+// commands, such as read: one that edits lines does not do so then.
+func (l *live) builtin(fg Foreground) bool {
+	kind := l.turn.top().kind
+	return fg.Lines && (slices.Contains(starters, kind) || slices.Contains(editors, kind)) && !l.prompts.Is(l.screen.LineToCursor())
+}
+
 // askBack asks who has the terminal of a shell that was found again: where it is the
 // shell, what ran has ended.
 func (l *live) askBack() {
@@ -137,7 +147,11 @@ func (l *live) askBack() {
 			case err != nil:
 				l.set.log.Warn("a host did not say who has a terminal", "session", l.id, "host", l.host.Name, "error", err)
 				l.after(redialAlarm, redialMost)
-			case fg.Shell:
+			case fg.Shell && !l.builtin(fg) && !l.loss.asked:
+				// The mark of its end may be on its way.
+				l.loss.asked = true
+				l.after(redialAlarm, lateMark)
+			case fg.Shell && !l.builtin(fg):
 				if t.cur != nil {
 					l.endCommand(t.cur, nil, command.ByPrompt)
 				}

@@ -99,6 +99,9 @@ type Foreground struct {
 	// Raw: the shell itself has the terminal, and takes keys as they are typed, as one
 	// that edits lines does at its prompt and nowhere else.
 	Raw bool
+	// Lines: the same, but it is given whole lines, as what such a shell runs itself. Where
+	// the host does not tell, neither is set.
+	Lines bool
 }
 
 // Commands hears of what people type. The engine is it.

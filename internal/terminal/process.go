@@ -162,7 +162,11 @@ func (l *live) resume(p *Process) *Process {
 	}
 	p.begin(l.now, l.offset())
 	l.missOutput(p)
-	p.finish(command.Ending{Completion: command.ByPrompt}, nil)
+	end := command.Ending{Completion: command.ByPrompt}
+	if t.late != nil {
+		end, t.late = *t.late, nil
+	}
+	p.finish(end, nil)
 	return p
 }
 

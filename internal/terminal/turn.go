@@ -52,8 +52,10 @@ type turn struct {
 	number int64              // commands so far
 	typed  map[int64]*Process // by number: what people typed, until it was taken up
 	unsure bool               // nobody knows whether something runs
+	late   *command.Ending    // of what ran when the service began, and was not asked for yet; nil: nothing
 
-	readAt   time.Time // when it began to read
+	readAt   time.Time // when it began to read, …
+	readFrom int64     // … and the offset
 	prompt   string    // text before the cursor when the shell began to read
 	prompted bool      // a prompt is known, so that silence says nothing
 	echo     echo
@@ -61,8 +63,7 @@ type turn struct {
 	typedAt  time.Time
 	dirty    bool // something was typed and not sent
 	answered bool // the terminal has answered a program, which may not have read it
-	ahead    bool // something was typed while a command ran
-	aheadEnd bool // with an Enter
+	ahead    typedAhead
 	shown    bool // a prompt was begun, and its end was not told
 	code     *int // of an end that was told before the start
 	nesting  *nesting
@@ -173,13 +174,15 @@ func (l *live) read() {
 	l.unset(silenceAlarm)
 	// What was typed while the command ran may be the beginning of the next line, and so
 	// may be what the terminal has answered.
-	t.dirty, t.answered = t.ahead || t.answered, false
-	if t.aheadEnd {
+	t.dirty, t.answered = t.ahead.any || t.answered, false
+	t.readFrom = l.offset()
+	if t.ahead.lines > 0 {
+		t.echo.entered = !t.guessing() && slices.Contains(editors, t.top().kind)
 		l.after(pullAlarm, aheadWait)
 	}
 	t.readAt = l.now
 	l.openNow()
-	if !t.aheadEnd {
+	if t.ahead.lines == 0 {
 		l.pull()
 	}
 }
@@ -197,7 +200,7 @@ func (l *live) commandStart(line string) {
 		line = t.echo.line()
 	}
 	p := t.typing
-	if p != nil && t.ahead && !sameLine(line, p.line) {
+	if p != nil && t.ahead.before && !sameLine(line, p.line) {
 		p = nil // what was typed ahead; ours comes behind it
 	}
 	if p == nil {
@@ -232,6 +235,15 @@ func (l *live) commandEnd(code *int) {
 		// It did not begin: a syntax error. Or the prompt is shown anew before it does.
 		t.code = code
 		l.after(beganAlarm, nothingRan)
+	case t.phase == reading && t.ahead.lines > 0 && !t.guessing() && !t.tellsStart():
+		if p := l.typedProcess(t.ahead.line()); p.line != "" {
+			l.run(p, t.readFrom)
+			l.endCommand(p, code, command.ByMark)
+		} else {
+			t.ahead.runs(true)
+		}
+	case t.unsure && t.phase == running && code != nil:
+		t.late = &command.Ending{Exit: command.Exit{Code: code}, Completion: command.ByMark}
 	case t.phase == sent:
 		t.phase = between
 	}
@@ -241,9 +253,9 @@ func (l *live) commandEnd(code *int) {
 func (l *live) run(p *Process, begin int64) {
 	t := &l.turn
 	t.number++
-	t.phase, t.cur, t.code = running, p, nil
+	t.phase, t.cur, t.code, t.late = running, p, nil, nil
 	t.dirty, t.asked, t.unsure, t.echo = false, false, false, echo{}
-	t.ahead, t.aheadEnd = false, false
+	t.ahead.runs(p.typed)
 	p.number, p.frame = t.number, frames[t.top().kind]
 	if t.guessing() {
 		p.frame = frame{}
@@ -271,6 +283,9 @@ func (l *live) endCommand(p *Process, code *int, by command.Completion) {
 		end.Completion = command.ByPrompt // a mark has a code
 	case by == command.ByMark, by == command.ByExitStatus:
 		end.Code = code
+	}
+	if p.id == "" && p.missed && end.Code != nil {
+		t.late = &end
 	}
 	p.finish(end, nil)
 	l.note(p.id, p.endsAt(), true)
@@ -341,6 +356,15 @@ func (l *live) answered(answer []byte) {
 // middle of typing.
 func (l *live) pull() {
 	t := &l.turn
+	if t.ahead.lines > 0 && t.phase == reading {
+		if left := aheadWait - l.now.Sub(t.readAt); left > 0 {
+			l.after(pullAlarm, left)
+			return
+		}
+		if !l.aheadIsOver() {
+			return
+		}
+	}
 	if len(t.starts) == 0 || t.typing != nil || t.cur != nil || t.nesting != nil || l.link == nil || l.closing != nil {
 		return
 	}
@@ -360,7 +384,7 @@ func (l *live) pull() {
 		return
 	}
 	if t.dirty {
-		if left := typingMost - l.now.Sub(t.typedAt); left > 0 && !t.aheadEnd {
+		if left := typingMost - l.now.Sub(t.typedAt); left > 0 && !t.ahead.before {
 			l.after(pullAlarm, left)
 			return
 		}
@@ -372,7 +396,7 @@ func (l *live) pull() {
 		l.after(pullAlarm, left)
 		return
 	}
-	t.aheadEnd = false
+	t.ahead = typedAhead{before: t.ahead.before}
 	p := t.starts[0]
 	t.starts = slices.Delete(t.starts, 0, 1)
 	t.typing = p

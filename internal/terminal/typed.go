@@ -21,11 +21,11 @@ func (l *live) typed(by access.Caller, data []byte) {
 	t.typist, t.typedAt = by, l.now
 	l.stayActive()
 	if bytes.IndexByte(data, interrupt) >= 0 {
-		t.ahead, t.aheadEnd, t.dirty = false, false, false
+		t.ahead, t.dirty = typedAhead{}, false
 	}
 	end := bytes.LastIndexAny(data, "\r\n")
-	switch t.phase {
-	case reading, sent:
+	switch {
+	case t.typing == nil && (t.phase == reading || t.phase == sent):
 		if end >= 0 {
 			l.enterTyped()
 		}
@@ -34,8 +34,7 @@ func (l *live) typed(by access.Caller, data []byte) {
 			l.after(pullAlarm, typingMost)
 		}
 	default:
-		t.ahead = true
-		t.aheadEnd = end >= 0
+		t.ahead.add(data)
 	}
 }
 
