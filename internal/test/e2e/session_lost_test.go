@@ -172,7 +172,9 @@ func TestASessionSurvivesACrash(t *testing.T) {
 		t.Fatalf("%q", pid)
 	}
 	for _, how := range []string{"restart", "kill -9"} {
-		long := s.start(waits("go", 6), running)
+		// One that is a process of its own, and one that the shell runs itself.
+		line := map[string]string{"restart": waits("go", 6), "kill -9": "echo begun; while [ ! -e ~/go ]; do read -r -t 0.1 y; done; (exit 6)"}[how]
+		long := s.start(line, running)
 		before := s.get()
 		if how == "restart" {
 			st.Restart()

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +30,8 @@ func TestTurnsInASession(t *testing.T) {
 
 	// While something runs that a person has typed, the others wait.
 	v.types("read -r x; echo got $x\r")
-	typed := v.command("read -r x; echo got $x", running).GetCommand()
+	typed := v.until("what was typed", func(m *telexecv1.AttachResponse) bool { return m.GetCommand() != nil }).GetCommand().GetCommand()
+	await(t, env, typed.GetId(), func(c *telexecv1.Command) bool { return c.GetState() == running })
 	now, err := env.Commands().GetStatus(t.Context(), &telexecv1.GetStatusRequest{Session: "turns"})
 	if err != nil || now.GetCommand().GetId() != typed.GetId() {
 		t.Errorf("what runs: %v, %v", now, err)
@@ -68,8 +70,10 @@ func TestTurnsInASession(t *testing.T) {
 				return
 			}
 			commands[i] = r.GetCommand()
-			if want := fmt.Sprintf("begin %d\r\nend %[1]d\r\n", i); string(r.GetStdout().GetData()) != want || !marked(commands[i], 0) {
-				t.Errorf("%q, want %q: %v", r.GetStdout().GetData(), want, r.GetCommand())
+			// The terminal shows what somebody types, whatever runs there.
+			out := strings.ReplaceAll(string(r.GetStdout().GetData()), "echo in ''between\r\n", "")
+			if want := fmt.Sprintf("begin %d\r\nend %[1]d\r\n", i); out != want || !marked(commands[i], 0) {
+				t.Errorf("%q, want %q: %v", out, want, r.GetCommand())
 			}
 		})
 	}
@@ -82,10 +86,32 @@ func TestTurnsInASession(t *testing.T) {
 	between := v.command("echo in ''between", completed).GetCommand()
 	v.sees("\rin between\r\n")
 	commands = append(commands, between)
-	slices.SortFunc(commands, func(a, b *telexecv1.Command) int { return a.GetStartTime().AsTime().Compare(b.GetStartTime().AsTime()) })
+	// Where each stands in the output of the terminal.
+	type place struct{ begin, end int64 }
+	places := make(map[string]place)
+	stands := func() bool {
+		for _, m := range v.told {
+			if c := m.GetCommand(); c != nil {
+				p, known := places[c.GetCommand().GetId()]
+				if !known {
+					p.begin = c.GetOffset()
+				} else if ended(c.GetCommand()) {
+					p.end = c.GetOffset()
+				}
+				places[c.GetCommand().GetId()] = p
+			}
+		}
+		return !slices.ContainsFunc(commands, func(c *telexecv1.Command) bool { return places[c.GetId()].end == 0 })
+	}
+	if !stands() {
+		v.until("the ends of all", func(*telexecv1.AttachResponse) bool { return stands() })
+	}
+	slices.SortFunc(commands, func(a, b *telexecv1.Command) int {
+		return cmp.Compare(places[a.GetId()].begin, places[b.GetId()].begin)
+	})
 	for i, c := range commands[1:] {
-		if before := commands[i]; c.GetStartTime().AsTime().Before(before.GetEndTime().AsTime()) {
-			t.Errorf("%q began before %q had ended", c.GetCommand(), before.GetCommand())
+		if before := commands[i]; places[c.GetId()].begin < places[before.GetId()].end {
+			t.Errorf("%q began before %q had ended: %v", c.GetCommand(), before.GetCommand(), places)
 		}
 	}
 	if strings.Contains(v.seen.String(), "never") {

@@ -97,6 +97,12 @@ func pageExamples(t testing.TB) (requests map[string]string, told string) {
 		if block, _, _ = strings.Cut(block, "```"); i == 0 {
 			continue
 		}
+		if strings.HasPrefix(block, `{"start"`) { // of a terminal
+			if err := protojson.Unmarshal([]byte(block), &telexecv1.AttachRequest{}); err != nil {
+				t.Fatalf("%s: %v", block, err)
+			}
+			continue
+		}
 		if !strings.HasPrefix(block, `{"id"`) {
 			told = block
 			continue
