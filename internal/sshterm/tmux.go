@@ -30,6 +30,7 @@ type control struct {
 	room  []byte // that it was put into
 	words string // what attach.sh has said last
 	drop  bool   // output is not wanted: what is asked for will have it
+	there bool   // tmux has told that it is attached
 
 	line   []byte   // what has come of a line that is no output
 	inside position // where in the lines we are
@@ -70,8 +71,27 @@ func newControl(w io.Writer, p *plainStream) *control {
 	return c
 }
 
+// attached waits until tmux has attached us. It may carry out commands before that, and
+// what is printed meanwhile it does not tell.
+func (c *control) attached() error {
+	for !c.there {
+		if c.words != "" {
+			return errors.New("tmux ended at once: " + c.words)
+		}
+		b, err := c.src.next()
+		if err != nil {
+			return err
+		}
+		c.take(b)
+	}
+	return nil
+}
+
 // begin makes sure that tmux listens, and lets a shell that was started go on.
 func (c *control) begin() error {
+	if err := c.attached(); err != nil {
+		return err
+	}
 	if _, err := c.ask("display-message -p '" + asked + " #{pane_id}'"); err != nil {
 		return err
 	}
@@ -90,6 +110,9 @@ const state = "#{pane_id} #{cursor_x} #{cursor_y} #{alternate_on} #{alternate_sa
 
 // resume gives what makes a terminal that was reset look like the one in tmux.
 func (c *control) resume(size session.Size) ([]byte, error) {
+	if err := c.attached(); err != nil {
+		return nil, err
+	}
 	c.drop = true
 	got, err := c.ask(
 		"display-message -p '"+asked+" "+state+"'",
@@ -350,6 +373,8 @@ func (c *control) heard(line string) {
 		}
 	case word == "%begin":
 		c.guard = rest
+	case word == "%session-changed":
+		c.there = true
 	case strings.HasPrefix(line, "\x1etelexec:"):
 		if _, words, ok := strings.Cut(line, ": "); ok {
 			c.words = words
