@@ -117,6 +117,10 @@ screenshots: setup node_modules/.package-lock.json ## the pages of the web UI, d
 bench-socket: setup ## 500 WebSockets on one command with one slow reader, and 2,000 that only stand there
 	$(GO) test -count=1 -v -timeout 30m -run '^TestSockets$$' ./internal/test/bench -args -bench.socket.watchers 500 -bench.socket.idle 2000 -bench.socket.stalled 500 -bench.socket.settle 150s $(ARGS)
 
+.PHONY: bench-session
+bench-session: setup ## terminals: echo of a key beside ssh, 10 s of yes with a viewer who does not read, late viewers, cancels
+	$(GO) test -count=1 -v -timeout 10m -run '^TestSessions$$' ./internal/test/bench -args -bench.session.full -bench.session.flood 10s -bench.session.keys 1000 -bench.session.rounds 20 $(ARGS)
+
 .PHONY: mcp-check
 mcp-check: setup tools/mcp/node_modules/.package-lock.json ## telexec-mcp against the MCP Inspector and the conformance suite
 	$(GO) test -count=1 -v -timeout 10m $(ARGS) ./internal/test/mcpcheck

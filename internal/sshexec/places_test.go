@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/telexec/telexec/internal/command"
-	"github.com/telexec/telexec/internal/hostshell"
 	"github.com/telexec/telexec/internal/fault"
+	"github.com/telexec/telexec/internal/hostshell"
 	"github.com/telexec/telexec/internal/test/sshtest"
 	"github.com/telexec/telexec/internal/test/testenv"
 )

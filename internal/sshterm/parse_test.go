@@ -111,6 +111,27 @@ func TestControl(t *testing.T) {
 	}
 }
 
+// Nothing is asked or typed before tmux has attached us: what is printed until then it
+// does not tell.
+func TestControlWaits(t *testing.T) {
+	var w strings.Builder // of the goroutine, but while that waits for a piece
+	src := &source{pieces: make(chan []byte), back: make(chan []byte, 8), letGo: make(chan struct{})}
+	c := &control{src: src, w: &w}
+	began := make(chan error)
+	go func() { began <- c.begin() }()
+	for _, piece := range []string{"%begin 1 1 0\n%end 1 1 0\n", "%output %0 too early\n%sess", "ion-chang"} {
+		src.pieces <- []byte(piece)
+		if w.Len() > 0 {
+			t.Fatalf("behind %q it says %q", piece, w.String())
+		}
+	}
+	src.pieces <- []byte("ed $0 telexec\n")
+	src.pieces <- []byte("%begin 1 2 1\n" + asked + " %0\n%end 1 2 1\n")
+	if err := <-began; err != nil || !strings.HasPrefix(w.String(), "display-message") || !strings.HasSuffix(w.String(), "send-keys -t %0 -H 0a\n") {
+		t.Errorf("%v: it says %q", err, w.String())
+	}
+}
+
 func FuzzControl(f *testing.F) {
 	f.Add([]byte("%begin 1 2 1\n%output %0 no\n%end 1 2 1\n%output %0 a\\033\\134\n%exit\n"), 3, 5)
 	f.Add([]byte("%output %0 \\0\n%output %0 \\9999\\\n\n%output %0\n%output"), 1, 2)
