@@ -145,6 +145,10 @@ func (l *live) foreignShell(at level) {
 // what was started in it has ended.
 func (l *live) spoken(e completion.Event) {
 	t := &l.turn
+	var before string
+	if len(t.levels) > 0 {
+		before = t.top().kind
+	}
 	i := slices.IndexFunc(t.levels, func(v level) bool { return v.pid == e.PID })
 	switch {
 	case e.PID == 0:
@@ -165,5 +169,8 @@ func (l *live) spoken(e completion.Event) {
 	}
 	if len(t.levels) == 1 && t.top().foreign {
 		t.top().foreign = false
+	}
+	if t.top().kind != before {
+		l.publish()
 	}
 }
