@@ -14,7 +14,7 @@ import (
 const (
 	redialLeast = 200 * time.Millisecond // until the shell is looked for again, doubling …
 	redialMost  = 10 * time.Second       // … up to this
-	lateMark    = 200 * time.Millisecond // what a mark may be behind the host's word
+	lateMark    = time.Second            // what a mark may be behind the host's word
 )
 
 // loss is a connection that is lost. It is the owner's.

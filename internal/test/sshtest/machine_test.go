@@ -47,7 +47,7 @@ func TestMachineAccounts(t *testing.T) {
 				t.Errorf("%d sessions, want %d", n, len(accounts))
 			}
 			if flavour == sshtest.BusyBox {
-				if got := run(t, login(t, m, "anna"), "ls -l /bin/* | grep -v busybox; for p in perl sudo bash setsid; do command -v $p; done; true"); got != "/bin/setsid" {
+				if got := run(t, login(t, m, "anna"), "ls -l /bin/* | grep -v busybox; for p in perl sudo bash setsid; do command -v $p >/dev/null && echo $p; done; true"); got != "setsid" {
 					t.Errorf("more than BusyBox: %s", got)
 				}
 			} else {
