@@ -2,5 +2,5 @@
 
 package testenv
 
-// buildFlags make the programs as the tests are made.
-var buildFlags = []string{"-race"}
+// buildFlags make the programs as make test makes the tests.
+var buildFlags = []string{"-race", "-gcflags=modernc.org/...=-race=false"}
