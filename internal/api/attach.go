@@ -115,11 +115,14 @@ type Refusals interface {
 // shown on the terminal.
 const endWithin = 3 * time.Second
 
+// startWithin is how long a call may take to say which session it is about.
+const startWithin = 15 * time.Second
+
 // Attach is of SessionService. Two goroutines have the stream: this one tells what
 // happens, the other one does what the viewer asks for, and either ends both. What is
 // told comes under a lock, since a refusal is told by the other one.
 func (s *Sessions) Attach(stream grpc.BidiStreamingServer[telexecv1.AttachRequest, telexecv1.AttachResponse]) error {
-	start, err := attachStart(stream.Recv())
+	start, err := awaitStart(stream)
 	if err != nil {
 		return err
 	}
@@ -151,6 +154,29 @@ func (s *Sessions) Attach(stream grpc.BidiStreamingServer[telexecv1.AttachReques
 		return cause // why the other one has ended it
 	}
 	return err
+}
+
+// awaitStart waits for the first request, but not for ever. When it gives up, the end of
+// the call ends the wait, too.
+func awaitStart(stream grpc.BidiStreamingServer[telexecv1.AttachRequest, telexecv1.AttachResponse]) (*telexecv1.AttachStart, error) {
+	type first struct {
+		r   *telexecv1.AttachRequest
+		err error
+	}
+	came := make(chan first, 1)
+	go func() {
+		r, err := stream.Recv()
+		came <- first{r, err}
+	}()
+	most := time.NewTimer(startWithin)
+	defer most.Stop()
+	select {
+	case f := <-came:
+		return attachStart(f.r, f.err)
+	case <-most.C:
+		return nil, fault.New(fault.DeadlineExceeded, fault.ReasonCallDeadline, "nothing was said for %s of the session that the call is about", startWithin).
+			WithHint("Send start with a session first")
+	}
 }
 
 // attachStart gives the first request, which is a start.

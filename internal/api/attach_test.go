@@ -145,6 +145,20 @@ func TestAttachIsRefused(t *testing.T) {
 	}
 }
 
+// Who says nothing at all does not keep a call for ever.
+func TestAttachIsNotStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, svc := newStage(open())
+		ctx, cancel := context.WithCancel(asAnn(t))
+		defer cancel()
+		began := time.Now()
+		err := svc.Attach(newLine(ctx))
+		if e := fault.From(err); err == nil || e.Kind != fault.DeadlineExceeded || e.Hint == "" || time.Since(began) != startWithin {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
 // Either side ends the call: the client, its credentials, the terminal, a send that fails.
 func TestAttachEnds(t *testing.T) {
 	broken := errors.New("broken")
