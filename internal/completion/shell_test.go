@@ -13,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/creack/pty"
-
 	"github.com/telexec/telexec/internal/completion"
 	"github.com/telexec/telexec/internal/test/testenv"
+	"github.com/telexec/telexec/internal/test/tty"
 )
 
 // shells are what the tests run, by kind; ash is BusyBox's.
@@ -61,7 +60,6 @@ type setup struct {
 	launch func(completion.Launch) completion.Launch
 	bare   bool   // without integration
 	under  string // name of the directory of the files
-	size   pty.Winsize
 }
 
 // open starts a shell and waits for its first prompt.
@@ -116,19 +114,10 @@ func open(t testing.TB, s setup) *console {
 	for name, value := range launch.Env {
 		c.cmd.Env = append(c.cmd.Env, name+"="+strings.ReplaceAll(value, "{dir}", c.dir))
 	}
-	if s.size == (pty.Winsize{}) {
-		s.size = pty.Winsize{Rows: 24, Cols: 80}
-	}
-	master, err := pty.StartWithSize(c.cmd, &s.size)
-	if err != nil {
+	var err error
+	if c.pty, err = tty.Start(c.cmd, 80, 24); err != nil {
 		t.Fatal(err)
 	}
-	// One whose Close ends a Read: what the shell leaves behind may keep the terminal.
-	fd, err := syscall.Dup(int(master.Fd()))
-	if err := errors.Join(err, syscall.SetNonblock(fd, true), master.Close()); err != nil {
-		t.Fatal(err)
-	}
-	c.pty = os.NewFile(uintptr(fd), "terminal")
 	go func() {
 		defer close(c.chunks)
 		for {

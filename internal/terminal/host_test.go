@@ -18,9 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/creack/pty"
-	"golang.org/x/sys/unix"
-
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/completion"
 	"github.com/telexec/telexec/internal/fault"
@@ -29,6 +26,7 @@ import (
 	"github.com/telexec/telexec/internal/session"
 	"github.com/telexec/telexec/internal/terminal"
 	"github.com/telexec/telexec/internal/test/testenv"
+	"github.com/telexec/telexec/internal/test/tty"
 )
 
 // machine is a host of tests: real shells on real terminals of this machine, without SSH
@@ -180,11 +178,7 @@ func (m *machine) start(s terminal.ShellSpec) (*console, error) {
 	for name, value := range env {
 		c.cmd.Env = append(c.cmd.Env, name+"="+strings.ReplaceAll(value, "{dir}", dir))
 	}
-	tty, err := pty.StartWithSize(c.cmd, &pty.Winsize{Cols: uint16(s.Size.Columns), Rows: uint16(s.Size.Rows)})
-	if err != nil {
-		return nil, err
-	}
-	if c.tty, err = pollable(tty); err != nil {
+	if c.tty, err = tty.Start(c.cmd, s.Size.Columns, s.Size.Rows); err != nil {
 		return nil, err
 	}
 	if c.facts.Marks {
@@ -192,20 +186,6 @@ func (m *machine) start(s terminal.ShellSpec) (*console, error) {
 	}
 	go c.keep()
 	return c, nil
-}
-
-// pollable gives the terminal as a file of which a write ends when it is closed, although
-// nobody reads what was written: pty has made it one that blocks.
-func pollable(tty *os.File) (*os.File, error) {
-	defer tty.Close()
-	fd, err := unix.FcntlInt(tty.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), tty.Name()), nil
 }
 
 // keep reads what the shell prints, for whoever is attached; what nobody takes is on the
@@ -349,15 +329,7 @@ func (k *localLink) Resize(s session.Size) error {
 	k.c.mu.Lock()
 	defer k.c.mu.Unlock()
 	k.c.screen.Resize(s.Columns, s.Rows)
-	raw, err := k.c.tty.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: uint16(s.Columns), Row: uint16(s.Rows)})
-	})
-	return cmp.Or(err, failed)
+	return tty.Resize(k.c.tty, s.Columns, s.Rows)
 }
 
 func (k *localLink) Exit() *int {

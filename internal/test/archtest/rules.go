@@ -71,10 +71,11 @@ var Project = Rules{
 		"internal/test/chaos":    {harness, nil, "the whole of it, while everything around breaks"},
 		"internal/test/cover":    {testing, nil, "reads a profile only"},
 		"internal/test/demo":     {harness, []string{"internal/command", "internal/secret", "internal/test/loopback"}, "runs the real programs"},
-		"internal/test/loopback": {testing, nil, "an SSH server of the standard library and x/crypto"},
+		"internal/test/loopback": {testing, []string{"internal/test/tty"}, "an SSH server of the standard library and x/crypto"},
 		"internal/test/mcpcheck": {harness, nil, "the MCP adapter, with clients that are not ours"},
 		"internal/test/sdk":      {harness, nil, "the TypeScript SDK, in Node and in a browser"},
 		"internal/test/sshtest":  {testing, []string{"internal/inventory", "internal/secret"}, "a real sshd, told as a host"},
+		"internal/test/tty":      {testing, nil, "programs on terminals of this machine"},
 		"internal/test/web":      {harness, nil, "the web UI, in a browser"},
 	},
 

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,7 +38,7 @@ func TestDemo(t *testing.T) {
 	}
 	for _, want := range []string{
 		"$ telexec hosts\n", "$ telexec run demo 'for step", "step 5 of 5\n", "$ telexec status ", "$ telexec run --detach demo ",
-		"# telexecd\n", "line 12 of 12\n", "Nothing lost", "$ telexec cancel ", "gone", "$ telexec history\n",
+		"# telexecd\n", "line 12 of 12\n", "Nothing lost", "$ telexec cancel ", "gone", "$ telexec session open demo", "42 in /tmp\n", "$ telexec history\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the demo does not show %q", want)
@@ -138,13 +140,26 @@ func TestStay(t *testing.T) {
 			exports = append(exports, line)
 		}
 	}
-	out, err := exec.CommandContext(t.Context(), "bash", "-c", strings.Join(exports, "")+"telexec run demo 'echo it works'").CombinedOutput()
-	if err != nil || string(out) != "it works\n" {
+	line := "telexec run demo 'echo it works'; telexec session open demo >/dev/null; telexec session run -d demo 'sleep 1000' >/dev/null; telexec session ls --json"
+	out, err := exec.CommandContext(t.Context(), "bash", "-c", strings.Join(exports, "")+line).CombinedOutput()
+	works, listed, _ := strings.Cut(string(out), "\n")
+	var open struct{ ID string }
+	if err := errors.Join(err, json.Unmarshal([]byte(listed), &open)); err != nil || works != "it works" {
 		t.Errorf("printed %q, %v, after\n%s", out, err, lines.String())
 	}
 	end()
 	if err := <-ended; err != nil {
 		t.Errorf("after Ctrl-C: %v", err)
+	}
+	// Not even what keeps a shell is left.
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if words, err := os.ReadFile(f); err == nil && open.ID != "" && bytes.Contains(words, []byte(open.ID)) {
+			t.Errorf("left: %q", words)
+		}
 	}
 }
 

@@ -118,8 +118,8 @@ func firsts(all []string) (kept []string) {
 // TestMCPPage holds docs/mcp.md against the real programs: the answers in its
 // transcripts (fenced as "mcp"; "> TOOL ARGUMENTS" is a call) are those that a
 // model gets, by a service with the configuration that the page shows (fenced as
-// "yaml"), its settings are JSON, and no tool is missing. Sessions need a terminal,
-// which the loopback host has not: those of the page are on web1, a real sshd.
+// "yaml"), its settings are JSON, and no tool is missing. The sessions of the page are on
+// web1, a real sshd.
 func TestMCPPage(t *testing.T) {
 	const name = "../../../docs/mcp.md"
 	b, err := os.ReadFile(name)

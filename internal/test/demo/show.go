@@ -84,11 +84,36 @@ func (t *typist) show(ctx context.Context) error {
 		return errors.Join(err, fmt.Errorf("%d processes of %s are left after its cancel", n, id))
 	}
 
+	if err := t.session(ctx); err != nil {
+		return err
+	}
+
 	t.caption("And the history of all.")
 	if _, err := t.types(ctx, 0, []string{id, "COMPLETED", "CANCELLED"}, "history"); err != nil {
 		return err
 	}
 	t.caption("That was it. \"make run\" leaves the service up for you; README.md says how to use your own hosts.")
+	return nil
+}
+
+// session shows a shell that lasts.
+func (t *typist) session(ctx context.Context) error {
+	t.caption("A session is a shell that lasts, on a terminal that people and agents share. What is set in it stays; its commands are commands like any other.")
+	for _, step := range []struct {
+		exit int
+		want string
+		args []string
+	}{
+		{0, "work", []string{"open", "demo", "--name", "work"}},
+		{0, "", []string{"run", "work", "cd /tmp && answer=42"}},
+		{6, "42 in /tmp", []string{"run", "work", `echo "$answer in $PWD"; (exit 6)`}},
+		{0, "42 in /tmp", []string{"screen", "work"}},
+		{0, "", []string{"close", "work"}},
+	} {
+		if _, err := t.types(ctx, step.exit, []string{step.want}, append([]string{"session"}, step.args...)...); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -185,6 +210,7 @@ func (t *typist) leaveUp(ctx context.Context) error {
 	fmt.Fprintf(t.out, "export PATH=%s:$PATH\nexport TELEXEC_SERVER=%s\nexport TELEXEC_TOKEN=$(cat %s)\n\n",
 		command.Quote(t.bin), t.service.grpc, command.Quote(t.service.tokenFile))
 	fmt.Fprintf(t.out, "telexec run demo 'for i in 1 2 3; do date; sleep 1; done'\n")
+	fmt.Fprintf(t.out, "telexec session open demo --attach\n")
 	fmt.Fprintf(t.out, "curl -H \"authorization: Bearer $TELEXEC_TOKEN\" http://%s/v1/hosts\n", t.service.http)
 	fmt.Fprintf(t.out, "grpcurl -plaintext -H \"authorization: Bearer $TELEXEC_TOKEN\" $TELEXEC_SERVER list\n")
 	fmt.Fprintf(t.out, "claude mcp add telexec -e TELEXEC_SERVER=$TELEXEC_SERVER -e TELEXEC_TOKEN=$TELEXEC_TOKEN -- $(command -v telexec-mcp)\n")
@@ -192,10 +218,32 @@ func (t *typist) leaveUp(ctx context.Context) error {
 	t.caption("Ctrl-C here ends it; what it kept is then removed.")
 	select {
 	case <-ctx.Done():
-		return nil
+		return t.closeSessions(context.WithoutCancel(ctx))
 	case err := <-t.service.exited:
 		t.service.exited <- err // for stop
 		return errors.New("telexecd has ended by itself")
+	}
+}
+
+// closeSessions ends the shells that are left, which tmux would keep for ever.
+func (t *typist) closeSessions(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	var out bytes.Buffer
+	if err := t.telexec(ctx, &out, "session", "ls", "--json"); err != nil {
+		return fmt.Errorf("telexec session ls: %w", err)
+	}
+	for lines := json.NewDecoder(&out); ; {
+		var open struct{ ID string }
+		switch err := lines.Decode(&open); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("telexec session ls --json: %w", err)
+		}
+		if err := t.telexec(ctx, io.Discard, "session", "close", open.ID); err != nil {
+			return fmt.Errorf("telexec session close %s: %w", open.ID, err)
+		}
 	}
 }
 

@@ -6,10 +6,10 @@
 //	os.WriteFile(config, []byte("hosts:\n"+srv.ConfigHost("loopback")), 0o600)
 //
 // It runs exec requests as the current user through /bin/sh -c, each in a
-// session of its own, with stdout and stderr apart, and tells the exit status or
-// the signal. Only the client key that Start writes may log in. Like sshd it kills
-// nothing when a channel or a connection closes; unlike sshd it has no terminals,
-// takes no environment and no signals.
+// session of its own, with stdout and stderr apart or on a terminal, and tells the exit
+// status or the signal. Only the client key that Start writes may log in. Like sshd it
+// kills nothing when a channel or a connection closes, but hangs terminals up; unlike
+// sshd it takes no environment and no signals.
 //
 // It is not for production and not for the tests of the connection: those use
 // a real OpenSSH server, see sshtest.
@@ -218,7 +218,17 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 // session answers the requests of one channel; the first exec is served.
 func (s *Server) session(ctx context.Context, channel ssh.Channel, requests <-chan *ssh.Request) {
 	defer channel.Close()
+	var asked *ptyRequest
 	for r := range requests {
+		if r.Type == "pty-req" && asked == nil {
+			asked = new(ptyRequest)
+			err := ssh.Unmarshal(r.Payload, asked)
+			r.Reply(err == nil, nil)
+			if err != nil {
+				return
+			}
+			continue
+		}
 		if r.Type != "exec" {
 			r.Reply(false, nil)
 			continue
@@ -226,6 +236,15 @@ func (s *Server) session(ctx context.Context, channel ssh.Channel, requests <-ch
 		var payload struct{ Command string }
 		if err := ssh.Unmarshal(r.Payload, &payload); err != nil {
 			r.Reply(false, nil)
+			return
+		}
+		if asked != nil {
+			on, err := startOn(asked, payload.Command, s.home)
+			r.Reply(err == nil, nil)
+			if err == nil {
+				s.running.Go(func() { on.resize(requests) })
+				on.serve(ctx, channel, &s.running)
+			}
 			return
 		}
 		p, err := start(payload.Command, s.home)

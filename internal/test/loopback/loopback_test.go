@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/goccy/go-yaml"
@@ -100,15 +102,63 @@ func TestEachCommandHasItsOwnSession(t *testing.T) {
 	}
 }
 
+func TestGivesATerminal(t *testing.T) {
+	run := session(t, dial(t, start(t)))
+	in, err := run.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	run.Stdout = &out
+	if err := run.RequestPty("vt100", 24, 80, ssh.TerminalModes{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Start(`tty >/dev/null && echo "$TERM"; stty size; read -r x; stty size; exit 4`); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.WindowChange(30, 100); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(in, "x\r"); err != nil {
+		t.Fatal(err)
+	}
+	if exit, ok := errors.AsType[*ssh.ExitError](run.Wait()); !ok || exit.ExitStatus() != 4 {
+		t.Errorf("end = %v, want exit status 4", exit)
+	}
+	if got := strings.ReplaceAll(out.String(), "\r", ""); !strings.Contains(got, "vt100\n") || !strings.HasSuffix(got, "\n30 100\n") {
+		t.Errorf("%q", got)
+	}
+}
+
+// As with sshd, what runs on a terminal is hung up when the client goes.
+func TestHangsUp(t *testing.T) {
+	c := dial(t, start(t))
+	run := session(t, c)
+	file := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.RequestPty("vt100", 24, 80, ssh.TerminalModes{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Start("trap 'echo hung up >" + file + "; exit' HUP; echo begun >" + file + "; while :; do sleep 0.05; done"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(file); err != nil || string(got) != "begun\n" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	run.Close()
+	if got, err := os.ReadFile(file); err != nil || string(got) != "hung up\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestRefuses(t *testing.T) {
 	s := start(t)
 	c := dial(t, s)
 	run := session(t, c)
 	if err := run.Setenv("A", "B"); err == nil {
 		t.Error("the environment was taken")
-	}
-	if err := run.RequestPty("xterm", 24, 80, nil); err == nil {
-		t.Error("a terminal was given")
 	}
 	if err := run.Signal(ssh.SIGTERM); err != nil {
 		t.Error(err) // it wants no reply

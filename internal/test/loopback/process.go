@@ -18,11 +18,10 @@ type process struct {
 	stdout, stderr *os.File
 }
 
-// start runs a command line in a new session, in a home directory, or that of
-// this program.
-func start(command, home string) (*process, error) {
+// login gives a command line as a login runs it, in a home directory, or that of this
+// program.
+func login(command, home string) *exec.Cmd {
 	cmd := exec.Command("/bin/sh", "-c", command)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Dir = home
 	if home == "" {
 		cmd.Dir, _ = os.UserHomeDir()
@@ -36,6 +35,13 @@ func start(command, home string) (*process, error) {
 	if home != "" {
 		cmd.Env = append(cmd.Env, "HOME="+home) // the last one counts
 	}
+	return cmd
+}
+
+// start runs a command line in a new session.
+func start(command, home string) (*process, error) {
+	cmd := login(command, home)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	// Plain pipes instead of exec's own: its Wait would hold back the exit status
 	// until every process that inherited them has closed them.
 	var theirs, ours [3]*os.File
