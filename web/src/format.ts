@@ -108,7 +108,8 @@ export function tone(command: Command): "wait" | "run" | "good" | "bad" | "off" 
     case CommandState.RUNNING:
       return "run";
     case CommandState.COMPLETED:
-      return command.exitCode === 0 ? "good" : "bad";
+      // Where a prompt or silence told its end, nobody knows how it went.
+      return command.exitCode === undefined ? "off" : command.exitCode === 0 ? "good" : "bad";
     case CommandState.CANCELLED:
     case CommandState.EXPIRED:
       return "off";

@@ -9,6 +9,8 @@ let prefix = "";
 let prefixTimer: ReturnType<typeof setTimeout> | undefined;
 
 function typing(target: EventTarget | null): boolean {
+  // A terminal that only shows has no use for keys.
+  if (target instanceof Element && target.closest("[data-keyless]") !== null) return false;
   return (
     target instanceof HTMLElement &&
     (target.isContentEditable || target.closest("input:not([type=checkbox], [type=range]), textarea, select, .xterm") !== null)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -10,11 +11,15 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -70,6 +75,10 @@ type control struct {
 	jobs chan func()
 	// stopped is whether the spec has left the service so; of the jobs.
 	stopped bool
+
+	mcp    string // the program
+	mu     sync.Mutex
+	agents map[string]*mcp.ClientSession // of who calls; each has a telexec-mcp of its own
 }
 
 // newControl makes the keys and starts the server.
@@ -77,6 +86,7 @@ func newControl(t *testing.T, env *testenv.Env, jwtKey string) *control {
 	t.Helper()
 	c := &control{
 		token: rand.Text(), env: env, wire: newWire(t, env.HTTPAddr), jobs: make(chan func()),
+		mcp: testenv.Build(t, "telexec-mcp"), agents: make(map[string]*mcp.ClientSession),
 		tokens: map[string]secret.Text{
 			"admin": env.Token, "odd": secret.New(oddToken(jwtKey)),
 			"viewer":   env.Key("vera", "viewer"),
@@ -93,6 +103,7 @@ func newControl(t *testing.T, env *testenv.Env, jwtKey string) *control {
 	mux.HandleFunc("POST /network", c.network)
 	mux.HandleFunc("POST /execute", c.execute)
 	mux.HandleFunc("POST /cli", c.cli)
+	mux.HandleFunc("POST /agent", c.agent)
 	mux.HandleFunc("GET /processes", c.processes)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer "+c.token {
@@ -101,7 +112,12 @@ func newControl(t *testing.T, env *testenv.Env, jwtKey string) *control {
 		}
 		mux.ServeHTTP(w, r)
 	}))
-	t.Cleanup(srv.Close)
+	t.Cleanup(func() {
+		srv.Close()
+		for _, a := range c.agents {
+			_ = a.Close() // its program is told to end, and says how it did
+		}
+	})
 	c.url = srv.URL
 	return c
 }
@@ -275,6 +291,50 @@ func (c *control) cli(w http.ResponseWriter, r *http.Request) {
 	}
 	said, err := c.env.CLI(r.Context(), c.tokens[want.As], want.Args...)
 	answer(w, said, err)
+}
+
+// agent calls a tool of telexec-mcp, as an MCP client does.
+func (c *control) agent(w http.ResponseWriter, r *http.Request) {
+	var want struct {
+		As, Tool  string
+		Arguments map[string]any
+	}
+	if err := ask(r, &want); err != nil {
+		answer(w, nil, err)
+		return
+	}
+	session, err := c.agentOf(want.As)
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	said, err := session.CallTool(r.Context(), &mcp.CallToolParams{Name: want.Tool, Arguments: want.Arguments})
+	if err == nil && said.IsError {
+		err = fmt.Errorf("%s: %+v", want.Tool, said.Content)
+	}
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	answer(w, said.StructuredContent, nil)
+}
+
+// agentOf gives the MCP client of a person, with the telexec-mcp that it has started.
+func (c *control) agentOf(person string) (*mcp.ClientSession, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if session := c.agents[person]; session != nil {
+		return session, nil
+	}
+	cmd := exec.Command(c.mcp, "--server", c.env.GRPCAddr)
+	cmd.Env = append(os.Environ(), "TELEXEC_TOKEN="+c.tokens[person].Reveal())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// It lives longer than the request that it is started for.
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "agent", Version: "1"}, nil).Connect(context.Background(), &mcp.CommandTransport{Command: cmd}, nil)
+	if err == nil {
+		c.agents[person] = session
+	}
+	return session, err
 }
 
 // processes counts those of the host that have the text in their command line.

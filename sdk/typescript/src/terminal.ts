@@ -91,6 +91,8 @@ const stepMs = 1_000;
 /** After so long the next loss is a new one, and the pauses begin anew. */
 const settledMs = 10_000;
 const defaultWindow = 256 << 10;
+/** What shows that all pieces of a screen are there; anything else may come between two of them. */
+const behindScreens: ReadonlySet<AttachResponse["response"]["case"]> = new Set(["output", "session", "typed", "heartbeat", "ended"] as const);
 
 /** The consumer does not want more. */
 const finished = Symbol("finished");
@@ -362,7 +364,7 @@ export class SessionTerminal implements AsyncIterableIterator<TerminalEvent | Co
       return;
     }
     const { response } = said;
-    if (this.#screen !== undefined && response.case !== "screen" && response.case !== "attached" && response.case !== "error") {
+    if (this.#screen !== undefined && behindScreens.has(response.case)) {
       this.#next = this.#screen;
       this.#screen = undefined;
     }

@@ -187,6 +187,32 @@ describe("a terminal", () => {
       assert.equal(third.first("start")?.fromOffset, 9n);
     }));
 
+  it("takes a screen for whole when output or the like follows, and not for what may come between two pieces", () =>
+    withTerminal({}, async (t, made) => {
+      const { seen } = pull(t);
+      const between = [
+        { case: "refused", value: { reason: "KEYBOARD_TAKEN" } },
+        { case: "command", value: { offset: 7n, command: { id: "01ARZ3NDEKTSV4RRFFQ69G5FAV" } } },
+      ] as const;
+      for (const [i, said] of between.entries()) {
+        const s = await socket(made, i);
+        s.open();
+        s.say(attached(false, 7), screen(7, "half"), said);
+        await until(() => seen.includes(said.case));
+        s.lose();
+        const next = await socket(made, i + 1);
+        next.open();
+        assert.equal(next.first("start")?.fromOffset, undefined, said.case);
+      }
+      const last = await socket(made, between.length);
+      last.say(attached(false, 7), screen(7, "half"), ...between, screen(7, "rest", true), { case: "typed", value: { viewer: "v2" } });
+      await until(() => seen.includes("typed"));
+      last.lose();
+      const next = await socket(made, between.length + 1);
+      next.open();
+      assert.equal(next.first("start")?.fromOffset, 7n);
+    }));
+
   it("goes on at the exact byte behind a loss, with the size it has by then", () =>
     withTerminal({ size: { columns: 80, rows: 24 } }, async (t, made) => {
       const { seen } = pull(t);

@@ -11,8 +11,8 @@ import { Link, navigate, usePlace, withQuery } from "../router.ts";
 import { hasRole, useSession } from "../session.ts";
 
 const KINDS = [
-  "command.accepted", "command.ended", "command.cancel", "command.signal", "command.input", "approval.decided", "refused", "login", "logout",
-  "token.created", "token.revoked", "policy.loaded", "service.started", "service.stopped",
+  "command.accepted", "command.ended", "command.cancel", "command.signal", "command.input", "session.opened", "session.typed", "session.keyboard",
+  "session.close", "session.ended", "approval.decided", "refused", "login", "logout", "token.created", "token.revoked", "policy.loaded", "service.started", "service.stopped",
 ];
 const PARAMS = ["kind", "principal", "host", "command", "from", "to"];
 

@@ -112,6 +112,7 @@ function Stage({ cast, header, cut }: { cast: CastReader; header: NonNullable<Ca
     // It takes no keys at all: the page's own are for the player.
     term.attachCustomKeyEventHandler(() => false);
     const hide = emulator.show(element);
+    if (term.textarea !== undefined) term.textarea.tabIndex = -1;
     const made = new Player(
       { frames: cast.frames, duration: cast.duration, columns: header.columns, rows: header.rows },
       {
@@ -163,7 +164,7 @@ function Stage({ cast, header, cut }: { cast: CastReader; header: NonNullable<Ca
     <div className={cast.marks.length > 0 ? "terminal-grid" : "terminal-grid alone"}>
       <div className="terminal-main">
         <div className="session-box locked" data-testid="terminal" data-duration={cast.duration} data-position={now.position}>
-          <div className="session-place" ref={place} />
+          <div className="session-place" data-keyless="" ref={place} />
         </div>
         <div className="player" role="group" aria-label="Player">
           <button type="button" className="primary player-play" data-testid="play-button" aria-label={now.playing ? "Pause" : "Play"} onClick={toggle}>
@@ -209,7 +210,7 @@ function Stage({ cast, header, cut }: { cast: CastReader; header: NonNullable<Ca
         </div>
         <p className="under terminal-foot">
           <span><kbd>Space</kbd> plays and pauses, <kbd>←</kbd> <kbd>→</kbd> 5 s, <kbd>]</kbd> next command.</span>
-          {cut && <span className="wait">The recording ends before the session did: it had reached its limit.</span>}
+          {cut && <span className="wait">The session went on after the end of this recording.</span>}
           {cast.bad > 0 && <span className="wait">{count(cast.bad)} lines of it could not be read.</span>}
         </p>
       </div>

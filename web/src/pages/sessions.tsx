@@ -101,6 +101,9 @@ const OpenRow = memo(function OpenRow({ session }: { session: Session }) {
         <span className="c-took tabular">
           <Elapsed from={toDate(session.openTime) ?? toDate(session.createTime)} />
         </span>
+        <span className="c-when">
+          <Time at={toDate(session.openTime) ?? toDate(session.createTime)} />
+        </span>
       </Link>
     </li>
   );

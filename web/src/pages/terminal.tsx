@@ -27,32 +27,36 @@ export default function TerminalPage({ name }: { name: string }) {
   const [error, setError] = useState<unknown>();
   const [attempt, setAttempt] = useState(0);
 
+  const begin = (session: Session): void => {
+    try {
+      openTab(session);
+    } catch (failed) {
+      setError(failed); // without a WebSocket there is no terminal
+    }
+  };
+
   useEffect(() => {
     setGone(undefined);
     setError(undefined);
-    if (tabOf(name) !== undefined) return undefined;
-    const begin = (session: Session): void => {
-      try {
-        openTab(session);
-      } catch (failed) {
-        setError(failed); // without a WebSocket there is no terminal
-      }
-    };
+    const shown = tabOf(name);
+    if (shown?.id === name) return undefined;
+    // A session that has ended has its name no longer: there may be another one of it.
     const there = sessionNamed(name);
-    if (there !== undefined && there.state !== SessionState.ENDED) {
+    if (there !== undefined && there.state !== SessionState.ENDED && there.id !== shown?.id) {
       begin(there);
       return undefined;
     }
+    if (shown !== undefined && !shown.ended) return undefined;
     const stop = new AbortController();
     client.session(name, { signal: stop.signal }).then(
       (session) => {
         learnSession(session);
         if (stop.signal.aborted) return;
-        if (session.state === SessionState.ENDED) setGone(session);
-        else begin(session);
+        if (session.state !== SessionState.ENDED) begin(session);
+        else if (shown === undefined) setGone(session);
       },
       (failed: unknown) => {
-        if (stop.signal.aborted) return;
+        if (stop.signal.aborted || shown !== undefined) return;
         problemOf(failed);
         setError(failed);
       },
@@ -74,7 +78,15 @@ export default function TerminalPage({ name }: { name: string }) {
 
   return (
     <section className="page terminal-page" aria-label={`Terminal ${name}`}>
-      <Tabs tabs={tabs} shown={tab} close={close} />
+      <Tabs
+        tabs={tabs}
+        shown={tab}
+        close={close}
+        open={(session) => {
+          begin(session); // where we are may have its name already
+          navigate(pathOf(session));
+        }}
+      />
       {tab !== undefined && <Terminal key={tab.id} tab={tab} close={() => close(tab)} />}
       {tab === undefined && gone === undefined && (
         <>
@@ -96,9 +108,14 @@ function useView(tab: Attachment): View {
   return useSyncExternalStore(tab.subscribe, () => tab.view);
 }
 
-function Tabs({ tabs, shown, close }: { tabs: readonly Attachment[]; shown: Attachment | undefined; close: (tab: Attachment) => void }) {
-  const { open } = useSessions();
-  const others = open.filter((s) => !tabs.some((t) => t.id === s.id));
+function Tabs({ tabs, shown, close, open }: {
+  tabs: readonly Attachment[];
+  shown: Attachment | undefined;
+  close: (tab: Attachment) => void;
+  open: (session: Session) => void;
+}) {
+  const sessions = useSessions();
+  const others = sessions.open.filter((s) => !tabs.some((t) => t.id === s.id));
   // As in any list of tabs: arrows go from one to the next.
   const keys = (event: KeyboardEvent<HTMLElement>): void => {
     const by = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
@@ -123,7 +140,7 @@ function Tabs({ tabs, shown, close }: { tabs: readonly Attachment[]; shown: Atta
         }
       >
         {others.slice(0, 20).map((s) => (
-          <button key={s.id} type="button" onClick={() => navigate(pathOf(s))}>
+          <button key={s.id} type="button" onClick={() => open(s)}>
             <Line text={s.name} /> <span className="faint"><Line text={s.host} /></span>
           </button>
         ))}
@@ -160,6 +177,7 @@ function Terminal({ tab, close }: { tab: Attachment; close: () => void }) {
   const barred = lacks(me, "operator");
   const place = useRef<HTMLDivElement>(null);
   const foot = useRef<HTMLParagraphElement>(null);
+  const grid = useRef<HTMLDivElement>(null);
   const [beside, setBeside] = useState(() => preferred("telexec.session-commands") !== "off");
   const [searching, setSearching] = useState(false);
   const [asking, setAsking] = useState(false);
@@ -215,7 +233,7 @@ function Terminal({ tab, close }: { tab: Attachment; close: () => void }) {
   };
 
   return (
-    <div className={beside ? "terminal-grid" : "terminal-grid alone"}>
+    <div className={beside ? "terminal-grid" : "terminal-grid alone"} ref={grid}>
       <header className="terminal-head">
         <TerminalState session={session} />
         <h1>
@@ -253,8 +271,17 @@ function Terminal({ tab, close }: { tab: Attachment; close: () => void }) {
             <button type="button" onClick={() => { closeTab(tab); openTab(session); }}>Attach again</button>
           </div>
         )}
-        <KeyBar tab={tab} />
-        <p className="under terminal-foot" ref={foot} tabIndex={-1}>
+        {!ended && <KeyBar tab={tab} />}
+        <p
+          className="under terminal-foot" ref={foot} tabIndex={-1}
+          onKeyDown={(event) => {
+            // Back means what stands before the terminal, which would keep the focus.
+            const head = grid.current?.querySelector<HTMLElement>(".terminal-head [data-testid=session-menu]");
+            if (event.key !== "Tab" || !event.shiftKey || !head) return;
+            event.preventDefault();
+            head.focus();
+          }}
+        >
           <span>
             {tab.mayType ? "What you type goes to the session" : "Read only"}; <kbd>Shift</kbd> <kbd>F6</kbd> leaves the terminal<span className="wide">, <kbd>Ctrl</kbd> <kbd>Shift</kbd> <kbd>F</kbd> searches</span>.
           </span>
@@ -376,10 +403,11 @@ function Presence({ view }: { view: View }) {
   // The clock is asked only as long as that can change what is shown.
   const now = useNow(typist !== undefined && Date.now() - typist.at < TYPING_MS + 1000);
   const typing = typist !== undefined && now - typist.at < TYPING_MS;
-  const strangers = typing && !session.viewers.some((v) => v.id === typist.viewer);
+  // Agents type without being here.
+  const strangers = typing && typist.viewer !== viewer && session.state !== SessionState.ENDED && !session.viewers.some((v) => v.id === typist.viewer);
   if (session.viewers.length === 0 && !strangers) return <div className="presence" />;
   return (
-    <ul className="presence" aria-label="Who is here" data-testid="presence">
+    <ul className="presence" aria-label="Who is here" data-testid="presence" tabIndex={session.viewers.length > 3 ? 0 : undefined}>
       {session.viewers.map((v) => {
         const last = typist?.viewer === v.id;
         const kind = v.label || originWord(v.actor?.origin);
@@ -513,7 +541,7 @@ function Over({ session, leave, onClose }: { session: Session; leave: string; on
       <p>
         <b>This session has ended</b> <Time at={toDate(session.endTime)} />
         {session.end !== undefined && <>: <Line text={session.end.message} /> <code className="reason">{session.end.reason}</code></>}
-        {session.exitCode !== undefined && ` The shell's exit code was ${session.exitCode}.`}
+        {session.exitCode !== undefined && session.end?.message.includes("exit code") !== true && ` The shell's exit code was ${session.exitCode}.`}
       </p>
       {session.end !== undefined && session.end.hint !== "" && <p className="hint"><Line text={sentence(session.end.hint)} /></p>}
       <div className="actions">

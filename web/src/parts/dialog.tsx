@@ -11,10 +11,14 @@ export function Dialog({ open, onClose, title, children, testid }: {
 }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const heading = useId();
+  const from = useRef<Element>(null); // what had the focus before
   useEffect(() => {
     const element = dialog.current;
     if (element === null) return;
-    if (open && !element.open) element.showModal();
+    if (open && !element.open) {
+      from.current = document.activeElement;
+      element.showModal();
+    }
     if (!open && element.open) element.close();
   }, [open]);
   return (
@@ -22,7 +26,12 @@ export function Dialog({ open, onClose, title, children, testid }: {
       ref={dialog}
       aria-labelledby={heading}
       data-testid={testid}
-      onClose={onClose}
+      onClose={() => {
+        // The browser gives the focus back, but not to what stands in a menu, which is closed by now: that goes to its button.
+        const left = document.activeElement;
+        if (left === document.body || dialog.current?.contains(left) === true) from.current?.closest("details")?.querySelector("summary")?.focus();
+        onClose();
+      }}
       onClick={(event) => {
         // On the backdrop: it is the dialog itself that is hit, not what is in it.
         if (event.target === dialog.current) dialog.current?.close();

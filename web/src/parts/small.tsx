@@ -5,7 +5,7 @@ import { CommandState, SessionState, type Command, type Progress as ProgressMess
 import { problemOf } from "../client.ts";
 import { useServiceNow } from "../clock.ts";
 import { spellOut } from "../odd.ts";
-import { hasEnded, reconnecting, sessionState, spoken, stateWord, toDate, tone, when } from "../format.ts";
+import { completionWord, hasEnded, reconnecting, sessionState, spoken, stateWord, toDate, tone, when } from "../format.ts";
 
 export function Time({ at }: { at: Date | undefined }) {
   if (at === undefined) return null;
@@ -72,6 +72,14 @@ export function Exit({ command }: { command: Command }) {
     );
   }
   if (command.exitSignal !== "") return <span className="exit exit-bad">SIG{command.exitSignal}</span>;
+  if (command.state === CommandState.COMPLETED) {
+    const by = completionWord(command.completion);
+    return (
+      <span className="exit" data-testid="exit-unknown" title={by === "" ? "It has ended; its exit code is not known" : `Its end was recognised by ${by}, which tells no exit code`}>
+        code unknown
+      </span>
+    );
+  }
   return null;
 }
 

@@ -98,6 +98,11 @@ export class Attachment {
     return connection.state === "live" && role === ViewerRole.WRITER && session.state === SessionState.OPEN && (session.keyboard === "" || session.keyboard === viewer) && session.connection !== Connection.RECONNECTING;
   }
 
+  /** Whether the session is over. Its name may be another one's by now. */
+  get ended(): boolean {
+    return this.#view.session.state === SessionState.ENDED;
+  }
+
   /** Whether this viewer has the keyboard. */
   get holds(): boolean {
     return this.#view.viewer !== "" && this.#view.session.keyboard === this.#view.viewer;

@@ -21,9 +21,10 @@ export function useTabs(): readonly Attachment[] {
   return useSyncExternalStore(subscribe, () => open);
 }
 
-/** The tab of a session that is named so, or has that id. Of several of one name the last one that was opened. */
+/** The tab of a session that has that id, or is named so: the one that has not ended, else the last one that was opened. */
 export function tabOf(ref: string): Attachment | undefined {
-  return open.find((a) => a.id === ref) ?? open.findLast((a) => a.view.session.name === ref);
+  const named = open.filter((a) => a.view.session.name === ref);
+  return open.find((a) => a.id === ref) ?? named.findLast((a) => !a.ended) ?? named.at(-1);
 }
 
 /** Opens a tab, unless the session has one. */

@@ -49,6 +49,12 @@ export async function execute(request, as = "admin") {
 /** @param {Person} as @param {string[]} args @returns {Promise<{ Stdout: string, Stderr: string, Code: number }>} */
 export const cli = (as, ...args) => control("/cli", { as, args });
 
+/**
+ * Calls a tool of telexec-mcp, as an MCP client, and gives its structured answer.
+ * @param {Person} as @param {string} tool @param {Json} args @returns {Promise<Json>}
+ */
+export const agent = (as, tool, args) => control("/agent", { as, tool, arguments: args });
+
 /** How many processes of this machine have the text in their command line. @param {string} text @returns {Promise<number>} */
 export const processes = async (text) => (await control(`/processes?with=${encodeURIComponent(text)}`)).count;
 

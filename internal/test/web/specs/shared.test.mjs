@@ -1,14 +1,14 @@
 // One session, two browsers and a client of the API: what each does the others see, at once and as theirs who did it.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { get, processes, rest } from "./service.mjs";
+import { agent, get, processes, rest } from "./service.mjs";
 import { judge } from "./measure.mjs";
 import { leave, visit } from "./visitor.mjs";
 import { attach, closeSession, getSession, noteText, openSession, picture, sameScreen, sendKeys, shows, type, whenShown } from "./terminals.mjs";
 
 after(leave);
 
-test("a cancel by the API of what somebody typed", async (t) => {
+test("a cancel by an agent, and by the API, of what somebody typed", async (t) => {
   const [{ page: types }, { page: watches }] = await Promise.all([visit(t), visit(t, { as: "operator" })]);
   const session = await openSession({ name: "cancels" });
   await attach(types, "cancels");
@@ -16,19 +16,21 @@ test("a cancel by the API of what somebody typed", async (t) => {
   /** @type {number[]} */ const own = [];
   /** @type {number[]} */ const other = [];
   /** @type {number[]} */ const prompt = [];
-  for (let i = 0; i < 4; i++) {
+  for (let i = 0; i < 6; i++) {
     const marker = `/nowhere-${Date.now()}`;
-    // As long as find / -name '*.log' on a large disk, whatever the disk.
-    await type(types, `while :; do find /usr/share -name '*.log' -path ${marker}; done\n`);
+    // Again and again: who knows how long the disk lasts.
+    await type(types, `while :; do find / -name '*.log' -path ${marker}; done\n`);
     /** @type {string} */ let id = "";
     for (; id === ""; id = (await getSession("cancels")).currentCommand ?? "");
     const typed = await get(id);
     assert.equal(typed.createdBy.origin, "ORIGIN_WEB");
     assert.ok(typed.command.includes(marker), typed.command);
-    await Promise.all([types, watches].map((page) => noteText(page, "[CANCELLED] Command terminated by")));
+    const byAgent = i % 2 === 0;
+    if (byAgent) await agent("operator", "ssh_list_sessions", {}); // its telexec-mcp has started
+    await Promise.all([types, watches].map((page) => noteText(page, `[CANCELLED] Command terminated by ${byAgent ? "MCP client" : "REST client"}`)));
     const asked = Date.now();
-    const said = JSON.parse(await rest("/v1/sessions/cancels:cancel", { as: "operator", body: { reason: "enough" } }));
-    assert.equal(said.noTask ?? false, false);
+    if (byAgent) await agent("operator", "ssh_cancel_running_command", { sessionName: "cancels", reason: "enough" });
+    else assert.equal(JSON.parse(await rest("/v1/sessions/cancels:cancel", { as: "operator", body: { reason: "enough" } })).noTask ?? false, false);
     own.push((await whenShown(types)) - asked);
     other.push((await whenShown(watches)) - asked);
     await types.waitForFunction(() => {
@@ -40,7 +42,7 @@ test("a cancel by the API of what somebody typed", async (t) => {
     prompt.push(Date.now() - asked);
     const ended = await get(id);
     assert.equal(ended.state, "COMMAND_STATE_CANCELLED");
-    assert.equal(ended.cancellation.by.principal, "otto");
+    assert.deepEqual([ended.cancellation.by.principal, ended.cancellation.by.origin], ["otto", byAgent ? "ORIGIN_MCP" : "ORIGIN_REST"]);
     assert.equal(await processes(marker), 0, "it has left something");
     await types.locator(`[data-testid=session-command][data-id="${id}"][data-state=CANCELLED]`).waitFor();
     await type(types, "clear\n");

@@ -113,7 +113,8 @@ export const sessions: Case[] = [
           if (next !== undefined) equal(e.offset, next, "offset");
           next = e.offset + e.data.length;
         }
-        ok(w.events.some((e) => e.type === "command" && e.command.command.startsWith("for i in") && e.command.createdBy?.principal !== ""), "what was typed is no command");
+        // What was typed is a command, which is told when it is stored.
+        await until(() => w.events.some((e) => e.type === "command" && e.command.command.startsWith("for i in") && e.command.createdBy?.principal !== ""));
         w.terminal.close();
         equal(await w.over, undefined, "end");
         equal((await c.session(id)).state, SessionState.OPEN, "leaving leaves it as it is");

@@ -638,7 +638,8 @@ export type AuditEntry = Message<"telexec.v1.AuditEntry"> & {
 
   /**
    * What it tells of: command.accepted, command.ended, command.cancel,
-   * command.signal, command.input, approval.decided, refused, login, logout,
+   * command.signal, command.input, session.opened, session.typed, session.keyboard,
+   * session.close, session.ended, approval.decided, refused, login, logout,
    * token.created, token.revoked, policy.loaded, service.started, service.stopped.
    *
    * @generated from field: string kind = 3;

@@ -65,7 +65,9 @@ export type OpenSessionRequest = Message<"telexec.v1.OpenSessionRequest"> & {
 
   /**
    * The shell to start: an absolute path or a name in the PATH of the host, at most
-   * 4096 bytes. Empty: the login shell of the account.
+   * 4096 bytes. Empty: the login shell of the account. Known shells are for everybody,
+   * by name or in /bin, /usr/bin or /usr/local/bin; whoever names another program must
+   * be one who may type (TYPING_NOT_ALLOWED).
    *
    * @generated from field: string shell = 6;
    */
@@ -1216,9 +1218,9 @@ export const SessionService: GenService<{
   },
   /**
    * Attach is the terminal: its output from now on, behind the screen as it is, and
-   * what the caller types. The first request is start, and no other is. The last
-   * response is ended where the session ends; a caller who only leaves does not touch
-   * the session.
+   * what the caller types. The first request is start, within 15 s, and no other is.
+   * The last response is ended where the session ends; a caller who only leaves does
+   * not touch the session.
    *
    * The service sends at most so many bytes beyond what was acknowledged
    * (AttachStart.window_bytes) and then waits; a caller who is left behind by more
@@ -1229,8 +1231,9 @@ export const SessionService: GenService<{
    * messages is one AttachRequest or AttachResponse.
    *
    * Errors: PERMISSION_DENIED (TYPING_NOT_ALLOWED) for a WRITER who may not type;
-   * FAILED_PRECONDITION (SESSION_ENDED); UNAVAILABLE (DRAINING) where the service
-   * stops: attach again, from the offset that was reached.
+   * FAILED_PRECONDITION (SESSION_ENDED); RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) where
+   * 100 are attached already; DEADLINE_EXCEEDED without start; UNAVAILABLE (DRAINING)
+   * where the service stops: attach again, from the offset that was reached.
    *
    * @generated from rpc telexec.v1.SessionService.Attach
    */
