@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/config"
 	"github.com/telexec/telexec/internal/fault"
@@ -51,13 +52,15 @@ type recorder interface {
 }
 
 // reloading puts new rules in force when the program is told to read its
-// configuration again. What else has changed needs a restart, and is named.
+// configuration again, and with them who may type, which no rule could judge. What
+// else has changed needs a restart, and is named.
 type reloading struct {
-	load  func() (config.Config, error)
-	use   func(*policy.Policy)
-	audit recorder
-	log   *slog.Logger
-	cfg   config.Config // that is in force
+	load   func() (config.Config, error)
+	use    func(*policy.Policy)
+	typing func(roles ...access.Role) // says who may type in sessions, which hangs on the policy
+	audit  recorder
+	log    *slog.Logger
+	cfg    config.Config // that is in force
 }
 
 // run reloads at every signal until ctx ends. A configuration with a mistake
@@ -87,16 +90,18 @@ func (r *reloading) reload(ctx context.Context) error {
 	if err := r.audit.Record(ctx, loaded(cfg)); err != nil {
 		return err // rules that nobody can look up are not put in force
 	}
+	r.typing(roles(cfg.Sessions.TypingRoles)...)
 	r.use(p)
 	warn(r.log, p)
 	var later []string
 	for _, key := range r.cfg.Changed(cfg) {
-		if key != "policy" && !strings.HasPrefix(key, "policy.") {
+		if key != "policy" && !strings.HasPrefix(key, "policy.") && key != "sessions.typing_roles" {
 			later = append(later, key)
 		}
 	}
-	r.cfg.Policy = cfg.Policy // the rest is still as it was
-	r.log.Info("the policy was reloaded", "file", cfg.File, "rules", len(cfg.Policy.Rules), "default", cfg.Policy.Default)
+	r.cfg.Policy, r.cfg.Sessions.TypingRoles = cfg.Policy, cfg.Sessions.TypingRoles // the rest is still as it was
+	r.log.Info("the policy was reloaded", "file", cfg.File, "rules", len(cfg.Policy.Rules), "default", cfg.Policy.Default,
+		"typing_roles", strings.Join(cfg.Sessions.TypingRoles, ", "))
 	if len(later) > 0 {
 		r.log.Warn("other settings have changed as well; they need a restart", "settings", strings.Join(later, ", "))
 	}

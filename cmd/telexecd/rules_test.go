@@ -19,8 +19,10 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/config"
+	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/policy"
 	"github.com/telexec/telexec/internal/telemetry"
 	"github.com/telexec/telexec/internal/test/sshtest"
@@ -177,13 +179,13 @@ func (n *notary) Record(_ context.Context, told ...audit.Entry) error {
 
 // Rules that nobody could look up later are not put in force.
 func TestNoAuditNoReload(t *testing.T) {
-	n, used := &notary{fail: errors.New("disk full")}, 0
+	n, used, typing := &notary{fail: errors.New("disk full")}, 0, 0
 	var out bytes.Buffer
 	r := reloading{
 		load: func() (config.Config, error) { return config.Config{Policy: config.Policy{Default: "deny"}}, nil },
-		use:  func(*policy.Policy) { used++ }, audit: n, log: telemetry.NewLogger(&out, slog.LevelInfo, telemetry.FormatJSON),
+		use:  func(*policy.Policy) { used++ }, typing: func(...access.Role) { typing++ }, audit: n, log: telemetry.NewLogger(&out, slog.LevelInfo, telemetry.FormatJSON),
 	}
-	if err := r.reload(t.Context()); err == nil || used != 0 || r.cfg.Policy.Default != "" {
+	if err := r.reload(t.Context()); err == nil || used+typing != 0 || r.cfg.Policy.Default != "" {
 		t.Errorf("%v, used %d times", err, used)
 	}
 	n.fail = nil
@@ -193,6 +195,49 @@ func TestNoAuditNoReload(t *testing.T) {
 	r.load = func() (config.Config, error) { return config.Config{}, errors.New("gone") }
 	if err := r.reload(t.Context()); err == nil || used != 1 {
 		t.Errorf("%v, used %d times", err, used)
+	}
+}
+
+// Who may type follows the policy that is in force, or what the file says of it now.
+func TestReloadedTyping(t *testing.T) {
+	home := t.TempDir()
+	const before = "ssh_config: none\n"
+	file := write(t, home, before)
+	load := func() (config.Config, error) {
+		return config.Load(config.Flags{Config: file}, settings(home))
+	}
+	cfg, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rights, err := newRights(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := newOutput()
+	r := reloading{load: load, use: func(*policy.Policy) {}, typing: rights.SetTyping, audit: &notary{}, log: telemetry.NewLogger(log, slog.LevelInfo, telemetry.FormatJSON), cfg: cfg}
+	ann := access.Caller{Principal: access.Principal{Name: "ann", Roles: []access.Role{access.RoleOperator}}}
+	own := access.Thing{What: "session", ID: "1", Owner: "ann", Host: "web1"}
+	for _, step := range []struct {
+		config string
+		may    bool
+	}{
+		{"policy: {default: deny}\n", false},
+		{"policy: {default: deny}\nsessions: {typing_roles: [operator]}\n", true},
+		{"policy: {default: nonsense}\n", true},
+		{"policy: {rules: [{name: a, effect: allow, match: {programs: [ls]}}]}\n", false},
+		{"", true},
+	} {
+		write(t, home, before+step.config)
+		if err := r.reload(t.Context()); (err != nil) != strings.Contains(step.config, "nonsense") {
+			t.Error(err)
+		}
+		if err := rights.MayType(ann, own); (err == nil) != step.may || err != nil && fault.ReasonOf(err) != fault.ReasonTypingNotAllowed {
+			t.Errorf("%q: %v", step.config, err)
+		}
+	}
+	if text := log.String(); strings.Contains(text, "restart") || !strings.Contains(text, `"typing_roles":"admin"`) {
+		t.Errorf("the log has %s", text)
 	}
 }
 

@@ -305,7 +305,7 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 	if err := store.Record(ctx, loaded(cfg)); err != nil {
 		return err
 	}
-	reload := reloading{load: load, use: eng.SetPolicy, audit: store, log: log, cfg: cfg}
+	reload := reloading{load: load, use: eng.SetPolicy, typing: who.rights.SetTyping, audit: store, log: log, cfg: cfg}
 	err = runAll(ctx, eng, shared.Ready(),
 		func(ctx context.Context) error { return server.Run(ctx, grpcPort, memory) },
 		func(ctx context.Context) error { return rest.Run(ctx, httpPort) },

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"sync/atomic"
 
 	"github.com/telexec/telexec/internal/fault"
 )
@@ -74,11 +75,12 @@ func (w Wider) covers(host string, labels map[string]string) bool {
 
 func (w Wider) everywhere() bool { return len(w.Hosts) == 0 && len(w.Labels) == 0 }
 
-// Rights say what callers may do, and with whose things. They are pure and never
-// change; nil is those without any Wider, with operators who may type.
+// Rights say what callers may do, and with whose things. They may be asked from any
+// goroutine, and never change but by SetTyping; nil is those without any Wider, with
+// operators who may type.
 type Rights struct {
 	wider  []Wider
-	typing []Role // nil: typingDefault
+	typing atomic.Pointer[[]Role] // nil: typingDefault
 }
 
 // typingDefault are the roles that may type where nobody says which.
@@ -108,7 +110,19 @@ func NewRights(wider []Wider, typing ...Role) (*Rights, error) {
 			}
 		}
 	}
-	return &Rights{wider: slices.Clone(wider), typing: slices.Clone(typing)}, nil
+	r := &Rights{wider: slices.Clone(wider)}
+	r.SetTyping(typing...)
+	return r, nil
+}
+
+// SetTyping has those who hold one of these roles type from now on, and no others but
+// administrators; without any they are the operators.
+func (r *Rights) SetTyping(roles ...Role) {
+	if len(roles) == 0 {
+		roles = typingDefault
+	}
+	roles = slices.Clone(roles)
+	r.typing.Store(&roles)
 }
 
 // May reports whether the caller may do it to the thing: nil, or
@@ -144,11 +158,14 @@ func (r *Rights) May(c Caller, a Action, t Thing) error {
 // MayType reports whether the caller may type at the terminal that the thing is: nil,
 // or fault.PermissionDenied. What is typed is no command that a policy could judge
 // before it runs, so it needs, besides the right to Act on the thing, a role that may
-// type. TYPING_NOT_ALLOWED does not depend on the thing; the rest is May's answer.
+// type. TYPING_NOT_ALLOWED does not depend on the thing; the rest is May's answer. Since
+// SetTyping may change it, it is asked whenever somebody types, and not once.
 func (r *Rights) MayType(c Caller, t Thing) error {
 	roles := typingDefault
-	if r != nil && len(r.typing) > 0 {
-		roles = r.typing
+	if r != nil {
+		if set := r.typing.Load(); set != nil {
+			roles = *set
+		}
 	}
 	if !slices.ContainsFunc(roles, c.Has) {
 		has := "has no role"

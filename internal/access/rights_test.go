@@ -231,6 +231,17 @@ func TestWhoMayType(t *testing.T) {
 	if !reflect.DeepEqual(one, other) || one.Metadata["roles"] != "admin" || !strings.Contains(one.Message, "has only: operator") {
 		t.Errorf("%v %v, and %v", one, one.Metadata, other)
 	}
+	// It holds at once for whoever is asked about next.
+	r.SetTyping(operator)
+	if err := r.MayType(who("ann", operator), sessionOf("ann")); err != nil {
+		t.Error(err)
+	}
+	r.SetTyping(admin)
+	refused(t, r.MayType(who("ann", operator), sessionOf("ann")), fault.PermissionDenied, fault.ReasonTypingNotAllowed)
+	r.SetTyping()
+	if err := r.MayType(who("ann", operator), sessionOf("ann")); err != nil {
+		t.Error(err)
+	}
 	if _, err := access.NewRights(nil, operator, "king"); err == nil {
 		t.Error("a role that there is not may type")
 	} else if e := refused(t, err, fault.Invalid, fault.ReasonBadConfig); !strings.Contains(e.Message, `sessions.typing_roles: there is no role "king"`) {

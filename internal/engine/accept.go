@@ -109,7 +109,7 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 	c.Rule = said.Rule
 	c.ID = e.newID(now)
 	hash := c.Spec.ContentHash()
-	bound := boundHash(hash, host)
+	bound := boundHash(hash, host, shellKind(&said.asked, &c.Spec))
 	if c.Spec.SessionID == "" {
 		asked = hash
 	} // else the name that was asked for, which another session may have when it is asked again
@@ -117,7 +117,7 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 	switch {
 	case said.Effect == policy.RequireApproval:
 		c.State, c.Gated = command.AwaitingApproval, true
-		gate = newGate(by, &c, said, host, bound)
+		gate = newGate(by, &c, said.Decision, host, bound)
 	case slot:
 		c.State, _ = command.Next(c.State, command.Claim)
 		claimed(&c, e.node)
@@ -139,13 +139,17 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 		return Snapshot{}, false, err
 	}
 	l.gate = gate
+	if gate == nil && l.session != "" {
+		asked := said.asked
+		l.judged = &asked
+	}
 	// Before it is stored, so that a replay finds it.
 	if gate == nil {
 		e.register(l)
 	} else if err := e.registerAwaiting(l); err != nil {
 		return e.replay(ctx, c, asked, err)
 	}
-	stored, created, err := e.create(ctx, c, asked, gate, e.accepted(by, &c, said, bound), doubt)
+	stored, created, err := e.create(ctx, c, asked, gate, e.accepted(by, &c, said.Decision, bound), doubt)
 	if err != nil {
 		return Snapshot{}, false, err
 	}
@@ -213,7 +217,7 @@ func doubtful(err error) error {
 // reserve finds out where the command is to run, asks the rules and takes a slot
 // there, or else a place in the queue; for a command that is to be approved first,
 // neither.
-func (e *Engine) reserve(ctx context.Context, by access.Caller, spec *command.Spec, unlessBusy bool) (host inventory.Host, said policy.Decision, slot bool, err error) {
+func (e *Engine) reserve(ctx context.Context, by access.Caller, spec *command.Spec, unlessBusy bool) (host inventory.Host, said judgement, slot bool, err error) {
 	if spec.Session != "" {
 		if err = e.placeIn(ctx, by, spec); err != nil {
 			return host, said, false, err

@@ -20,16 +20,24 @@ import (
 // everything. What waits for approval goes on waiting as it was asked to.
 func (e *Engine) SetPolicy(p *policy.Policy) { e.policy.Store(p) }
 
+// judgement is what the rules say, and of what.
+type judgement struct {
+	policy.Decision
+	asked policy.Request
+}
+
 // judge asks the rules about a new command. POLICY_DENIED where they refuse it.
-func (e *Engine) judge(by access.Caller, spec *command.Spec, host inventory.Host) (said policy.Decision, err error) {
+func (e *Engine) judge(by access.Caller, spec *command.Spec, host inventory.Host) (said judgement, err error) {
 	// A stranger's text goes through much code here.
-	if err := e.guard("judge", "request", by.Call, func() error { said = e.ask(e.request(by, spec, host)); return nil }); err != nil {
-		return said, err
+	err = e.guard("judge", "request", by.Call, func() error {
+		said.asked = e.request(by, spec, host)
+		said.Decision = e.ask(said.asked)
+		return nil
+	})
+	if err == nil && said.Effect == policy.Deny {
+		err = denied(said.Decision, host.Name)
 	}
-	if said.Effect == policy.Deny {
-		return said, denied(said, host.Name)
-	}
-	return said, nil
+	return said, err
 }
 
 func (e *Engine) ask(r policy.Request) policy.Decision {
@@ -91,13 +99,17 @@ func sameRoles(a, b access.Caller) bool {
 
 // boundHash is what an approval is bound to: the SHA-256 of everything that was
 // asked for (its ContentHash) and of where it goes: address, login user and shell of
-// the host, the name that its key is known by, and the jump hosts on the way.
-func boundHash(content []byte, host inventory.Host) []byte {
+// the host, the name that its key is known by, and the jump hosts on the way; in a
+// session also the kind of shell there (shellKind).
+func boundHash(content []byte, host inventory.Host, kind string) []byte {
 	h := sha256.New()
 	h.Write(content)
 	where := []string{host.Name, host.Address, host.User, host.HostKeyAlias, strconv.FormatBool(host.NoShell)}
 	for _, via := range host.Via {
 		where = append(where, via.Address, via.User, via.HostKeyAlias)
+	}
+	if kind != "" {
+		where = append(where, kind)
 	}
 	sum := sha256.Sum256([]byte(command.Quote(where...))) // quoted, so that no two tell the same
 	h.Write(sum[:])

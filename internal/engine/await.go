@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/approval"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
@@ -249,7 +250,11 @@ func (l *live) stillApproved(ctx context.Context, host *inventory.Host) error {
 	if err != nil {
 		return err
 	}
-	if gate.State == approval.Approved && bytes.Equal(gate.Hash, boundHash(l.cmd.Spec.ContentHash(), *host)) {
+	asked := l.engine.request(access.Caller{}, &l.cmd.Spec, *host)
+	if gate.State == approval.Approved && bytes.Equal(gate.Hash, boundHash(l.cmd.Spec.ContentHash(), *host, shellKind(&asked, &l.cmd.Spec))) {
+		if l.session != "" {
+			l.judged = &asked
+		}
 		return nil
 	}
 	return approvalVoid(host.Name)

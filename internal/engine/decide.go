@@ -373,7 +373,13 @@ func (e *Engine) modify(by access.Caller, d approval.Ballot, gate approval.Appro
 	if err != nil {
 		return step, err
 	}
-	if !bytes.Equal(gate.Hash, boundHash(c.Spec.ContentHash(), host)) {
+	// It is the requester's command still, so the rules are asked about them.
+	requester := access.Caller{Principal: access.Principal{Name: gate.Requester.Principal}, Origin: gate.Requester.Origin}
+	for _, role := range gate.RequesterRoles {
+		requester.Roles = append(requester.Roles, access.Role(role))
+	}
+	was := e.request(requester, &c.Spec, host)
+	if !bytes.Equal(gate.Hash, boundHash(c.Spec.ContentHash(), host, shellKind(&was, &c.Spec))) {
 		return step, approvalVoid(host.Name) // what was shown is elsewhere by now
 	}
 	spec := c.Spec
@@ -384,12 +390,7 @@ func (e *Engine) modify(by access.Caller, d approval.Ballot, gate approval.Appro
 	if spec, err = command.NewSpec(spec); err != nil {
 		return step, err
 	}
-	// It is the requester's command still, so the rules are asked about them.
-	requester := access.Caller{Principal: access.Principal{Name: gate.Requester.Principal}, Origin: gate.Requester.Origin}
-	for _, role := range gate.RequesterRoles {
-		requester.Roles = append(requester.Roles, access.Role(role))
-	}
-	was, is := e.request(requester, &c.Spec, host), e.request(requester, &spec, host)
+	is := e.request(requester, &spec, host)
 	said := e.ask(is)
 	if said.Effect == policy.Deny {
 		return step, denied(said, host.Name)
@@ -400,7 +401,7 @@ func (e *Engine) modify(by access.Caller, d approval.Ballot, gate approval.Appro
 	if said.Effect == policy.Allow { // but the rules are told through a gate, which stays
 		asked = approval.Gate{Rule: gate.Rule, Count: gate.Count, Roles: gate.Roles, AllowSelf: gate.AllowSelf}
 	}
-	step.Approval, err = gate.Revise(decider(by), d, boundHash(spec.ContentHash(), host), spec.CommandLine(), narrower, asked, now)
+	step.Approval, err = gate.Revise(decider(by), d, boundHash(spec.ContentHash(), host, shellKind(&is, &spec)), spec.CommandLine(), narrower, asked, now)
 	if err != nil {
 		return step, err
 	}
@@ -410,6 +411,6 @@ func (e *Engine) modify(by access.Caller, d approval.Ballot, gate approval.Appro
 }
 
 func approvalVoid(host string) error {
-	return fault.New(fault.FailedPrecondition, fault.ReasonApprovalVoid, "what would run is not what was shown: the stored request, or the address or login user of %s, has changed since", host).
+	return fault.New(fault.FailedPrecondition, fault.ReasonApprovalVoid, "what would run is not what was shown: the stored request, the address or login user of %s, or the shell of its session, has changed since", host).
 		WithHint("Run it again")
 }

@@ -24,7 +24,7 @@ func (l *live) run(ctx context.Context, host *inventory.Host) {
 	var p Process
 	switch {
 	case l.session != "":
-		p = l.enterSession(ctx)
+		p = l.enterSession(ctx, host)
 	case l.cmd.State == command.Running:
 		p = l.resume(ctx, host)
 	default:

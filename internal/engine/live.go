@@ -16,6 +16,7 @@ import (
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/inventory"
 	"github.com/telexec/telexec/internal/output"
+	"github.com/telexec/telexec/internal/policy"
 )
 
 // Times of an owner's work.
@@ -94,6 +95,7 @@ type live struct {
 	doubt       bool               // a ladder may have run of which no report came
 	queued      bool               // its ticket is in the queue, or was granted
 	slotSince   time.Time          // when it got its slot; zero: it has none
+	judged      *policy.Request    // in a session: what this run of the service asked the rules, or was approved; nil: an earlier one did
 	untold      []audit.Entry      // what the audit gets with the next write
 	tried       *approval.Approval // the end of its wait that was written with untold, and may be stored
 	tallies     [len(command.Streams)]tally
@@ -402,14 +404,14 @@ func (l *live) awaitSlot(ctx context.Context) (*inventory.Host, bool) {
 
 // claim makes the command STARTING in the journal, now that it has a slot.
 func (l *live) claim(ctx context.Context, host *inventory.Host) (*inventory.Host, bool) {
+	if !l.stillOpen(ctx) {
+		return nil, false
+	}
 	if err := l.stillApproved(ctx, host); err != nil {
 		l.leaveQueue()
 		if ctx.Err() == nil {
 			l.end(ctx, command.Reject, failed(err))
 		}
-		return nil, false
-	}
-	if !l.stillOpen(ctx) {
 		return nil, false
 	}
 	l.enter(command.Claim, func(c *command.Command) { claimed(c, l.engine.node) })

@@ -127,8 +127,10 @@ type Sessions interface {
 	// means that it may run; every other error that it does not and will not, such as
 	// SESSION_ENDED.
 	Start(ctx context.Context, r SessionRun) (Process, error)
-	// Resume takes up a command that an earlier run of the service has started, or was
-	// about to; it types nothing. NEVER_STARTED: it was not typed and will not be.
+	// Resume takes up a command that an earlier run of the service has typed, or that
+	// somebody had; it types nothing. What runs in the shell and has no other name is taken
+	// for it; where nothing does, its end was missed and is told by PROMPT. So it is not
+	// asked about one that may never have been typed.
 	// UNKNOWN_SESSION, SESSION_ENDED, SESSION_GONE: the shell is not there any more.
 	Resume(ctx context.Context, r SessionRun) (Process, error)
 	// Busy tells whether something runs in a session, and which command that is; empty

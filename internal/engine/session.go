@@ -24,7 +24,8 @@ import (
 //
 // It lives as long as its shell does, so it counts as attached. Where something on the
 // host keeps the shell, it goes on without the service, and the next run takes it up
-// again; else that finds the session ended, and the command is LOST.
+// again; else that finds the session ended, and the command is LOST. So is one that was
+// STARTING when the service was killed: whether it was typed is not known.
 
 // noSessions is what an engine has that was given none.
 type noSessions struct{}
@@ -128,7 +129,7 @@ var posix = map[string]bool{"bash": true, "dash": true, "ash": true, "ksh": true
 // type to it, nobody knows in which directory it runs, and its line is for the
 // session's shell, or for whatever is there where that is none.
 func (e *Engine) inShell(r *policy.Request, spec *command.Spec) {
-	r.Input, r.Directory = true, "~"
+	r.Input, r.Directory, r.LoginShell, r.RawShell = true, "~", false, false
 	s, err := e.sessions.Find(spec.SessionID)
 	switch {
 	case err != nil:
@@ -140,15 +141,97 @@ func (e *Engine) inShell(r *policy.Request, spec *command.Spec) {
 	}
 }
 
+// shellKind names the kind of shell that the rules were asked about for a command in a
+// session; empty for one that is in none.
+func shellKind(r *policy.Request, spec *command.Spec) string {
+	switch {
+	case spec.SessionID == "":
+		return ""
+	case r.RawShell:
+		return "none"
+	case r.LoginShell:
+		return "another"
+	}
+	return "posix"
+}
+
+// stillFits is why a command may not be typed in its session any more; nil where it may.
+// It was judged for what had the terminal then. Where another kind of shell reads there
+// now, the rules are asked again, and an approval is void. was is what this run of the
+// service has asked them; nil where an earlier one did.
+func (e *Engine) stillFits(c *command.Command, was *policy.Request, host inventory.Host) error {
+	spec := &c.Spec
+	if _, err := e.sessions.Find(spec.SessionID); err != nil {
+		return nil // Start tells why
+	}
+	now := e.request(access.Caller{Principal: access.Principal{Name: c.CreatedBy.Principal}, Origin: c.CreatedBy.Origin}, spec, host)
+	var said policy.Decision
+	switch {
+	case was != nil && shellKind(was, spec) == shellKind(&now, spec):
+		return nil
+	case was != nil && c.Gated:
+		return fault.New(fault.FailedPrecondition, fault.ReasonApprovalVoid, "what reads in the session %s now is not the shell for which the command was approved", spec.Session).
+			WithHint("Look what runs there, and run it again")
+	case was != nil:
+		now.Roles = was.Roles
+		said = e.ask(now)
+	default: // by an earlier run, of which nothing but the line is known
+		said = e.askForAnybody(now)
+	}
+	switch said.Effect {
+	case policy.Allow:
+		return nil
+	case policy.RequireApproval:
+		return fault.New(fault.PermissionDenied, fault.ReasonPolicyDenied, "what reads in the session %s now may not be what the command was judged for, and there it needs an approval: %s", spec.Session, said.Reason).
+			WithHint("Look what runs there, and run it again: it then waits for the approval").With("rule", said.Rule)
+	}
+	return fault.New(fault.PermissionDenied, fault.ReasonPolicyDenied, "what reads in the session %s now may not be what the command was judged for, and the policy refuses it there: %s", spec.Session, said.Reason).
+		WithHint("Look what runs there, and run it again when that has ended, or as plain words that mean the same in every shell").With("rule", said.Rule)
+}
+
+// askForAnybody asks the rules about a command that they have let pass once, when
+// nobody knows any more for which shell, and what roles its principal had. What the
+// rules can read means the same in every shell; else it must be allowed to whoever asks.
+func (e *Engine) askForAnybody(r policy.Request) policy.Decision {
+	said := e.ask(r)
+	if !r.LoginShell && !r.RawShell || said.Parsed {
+		return policy.Decision{Effect: policy.Allow, Rule: said.Rule}
+	}
+	for held := range 1 << len(access.Roles) {
+		r.Roles = nil
+		for i, role := range access.Roles {
+			if held>>i&1 != 0 {
+				r.Roles = append(r.Roles, string(role))
+			}
+		}
+		if said = e.ask(r); said.Effect != policy.Allow {
+			break
+		}
+	}
+	return said
+}
+
+// refuse ends a command that has its slot as the rules refuse it. Nothing of it was
+// typed.
+func (l *live) refuse(ctx context.Context, err error) {
+	l.unclaim(ctx) // what was STARTING is not REJECTED
+	l.end(ctx, command.Reject, failed(err))
+}
+
 // recalls reports whether an interactive shell may put an earlier line, or words of it,
-// in the place of a "!" in this one.
+// in the place of this one, or of a part of it: for a "!", or for a "^" at the beginning.
 func recalls(line string) bool {
+	for one := range strings.SplitSeq(line, "\n") {
+		if strings.HasPrefix(strings.TrimLeft(one, " \t\r"), "^") {
+			return true
+		}
+	}
 	for {
 		_, rest, found := strings.Cut(line, "!")
 		if !found {
 			return false
 		}
-		if line = rest; line != "" && !strings.ContainsRune(" \t\r\n=(", rune(line[0])) {
+		if line = rest; line != "" && !strings.ContainsRune(" \t\r\n=", rune(line[0])) {
 			return true
 		}
 	}
@@ -348,7 +431,7 @@ func (e *Engine) acceptTyped(ctx context.Context, by access.Caller, spec command
 	}
 	hash := c.Spec.ContentHash()
 	told := e.about(entry(audit.CommandAccepted, by), &c, nil)
-	told.Decision, told.RequestHash, told.Outcome = "typed", boundHash(hash, host), string(c.State)
+	told.Decision, told.RequestHash, told.Outcome = "typed", boundHash(hash, host, ""), string(c.State)
 	l, err := newLive(e, c)
 	if err != nil {
 		return Snapshot{}, err
@@ -434,13 +517,23 @@ func (l *live) sessionKept() bool {
 
 // enterSession brings the command to run in its session, or finds it there again.
 // Without a process (nil) its owner is through with it.
-func (l *live) enterSession(ctx context.Context) Process {
+func (l *live) enterSession(ctx context.Context, host *inventory.Host) Process {
+	if l.taken && l.cmd.State == command.Starting && l.cmd.Spec.Typed == 0 {
+		l.end(ctx, command.Lose, failed(l.lostWhileTyped())) // what runs there now may be anybody's
+		return nil
+	}
 	// What was typed runs, and what an owner before has begun may run.
 	runs := l.taken || l.cmd.Spec.Typed > 0
 	if !runs {
 		l.takeWishes() // while the journal was busy
 		if l.cmd.Cancellation != nil {
 			l.end(ctx, command.CancelledEnd, neverStarted)
+			return nil
+		}
+	}
+	if !runs {
+		if err := l.engine.stillFits(&l.cmd, l.judged, *host); err != nil {
+			l.refuse(ctx, err)
 			return nil
 		}
 	}
@@ -464,16 +557,11 @@ func (l *live) enterSession(ctx context.Context) Process {
 		}
 	})
 	stops := ctx.Err() != nil || l.engine.stops()
-	neverTyped := l.taken && l.cmd.State == command.Starting && l.cmd.Spec.Typed == 0 && fault.ReasonOf(err) == fault.ReasonNeverStarted
 	switch {
 	case err == nil:
 		return p
 	case l.superseded:
 		l.letGo(nil)
-	case neverTyped && l.cmd.Cancellation != nil:
-		l.end(ctx, command.CancelledEnd, neverStarted)
-	case neverTyped:
-		l.end(ctx, command.StartFail, failed(err))
 	case ctx.Err() != nil && (runs || broken(err)):
 		l.leave(ctx, nil)
 	case l.taken && sessionGone(err):
@@ -523,21 +611,26 @@ func wentWith(err error) bool {
 	return endOf(err) == command.Killed
 }
 
+// lostWhileTyped is why a command is LOST that waited to be typed, or was typed and not
+// yet stored as RUNNING, when the last run of the service ended.
+func (l *live) lostWhileTyped() error {
+	return fault.New(fault.FailedPrecondition, fault.ReasonServiceRestarted, "it was being typed in the session %s when the service ended; whether it ran is not known", l.cmd.Spec.Session).
+		WithHint(sessionLostHint)
+}
+
+// sessionLostHint is what to do about a command in a session that is LOST.
+const sessionLostHint = "Look on the host what it has done before you run it again"
+
 // lostWithSession is why a command of the last run of the service is LOST, whose session
 // is gone: the reason for which that has ended, where that is known.
 func (l *live) lostWithSession(ctx context.Context, gone error) error {
-	what := "was running"
-	if l.cmd.State == command.Starting {
-		what = "was being started; whether it ran is not known"
-	}
-	const hint = "Look on the host what it has done before you run it again"
 	if fault.ReasonOf(gone) == fault.ReasonSessionGone {
 		return gone
 	}
 	if s, err := l.engine.sessions.Session(ctx, l.session); err == nil && s.End != nil && s.End.Reason != fault.ReasonServiceRestarted {
-		return fault.New(fault.FailedPrecondition, s.End.Reason, "the session %s ended while the command %s: %s", l.cmd.Spec.Session, what, s.End.Message).WithHint(hint)
+		return fault.New(fault.FailedPrecondition, s.End.Reason, "the session %s ended while the command was running: %s", l.cmd.Spec.Session, s.End.Message).WithHint(sessionLostHint)
 	}
-	return fault.New(fault.FailedPrecondition, fault.ReasonServiceRestarted, "the service ended, and the session %s with it, while the command %s", l.cmd.Spec.Session, what).WithHint(hint)
+	return fault.New(fault.FailedPrecondition, fault.ReasonServiceRestarted, "the service ended, and the session %s with it, while the command was running", l.cmd.Spec.Session).WithHint(sessionLostHint)
 }
 
 // sessionRun gives what Sessions need. It has a copy of the Spec, since the owner

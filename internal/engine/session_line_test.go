@@ -12,7 +12,8 @@ import (
 // bash(1) has it under "HISTORY EXPANSION".
 func TestRecalls(t *testing.T) {
 	for line, want := range map[string]bool{
-		"": false, "echo a": false, "! true": false, "!": false, "[ a != b ]": false, "echo hello!": false, "shopt -s extglob; ls !(a)": false,
+		"": false, "echo a": false, "! true": false, "!": false, "[ a != b ]": false, "echo hello!": false,
+		"echo a^b ^c": false, "^a^b": true, " ^a^b": true, "echo\n^a^b": true, "!(a)": true, "shopt -s extglob; ls !(a)": true, "echo !;a": true,
 		"!!": true, "!rm": true, "echo a; !-2": true, "echo \"!$\"": true, "! true; !x": true,
 	} {
 		if got := recalls(line); got != want {

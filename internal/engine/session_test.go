@@ -886,6 +886,7 @@ func TestRestartWithSessions(t *testing.T) {
 			n.until(starting, "starting", func(s engine.Snapshot) bool { return s.State == command.Starting })
 			n.stores(on, "its output", func(c command.Command) bool { return c.Size[command.Stdout] == 2 && c.State == command.Running })
 			n.stores(lost, "running", func(c command.Command) bool { return c.State == command.Running })
+			n.stores(starting, "starting", func(c command.Command) bool { return c.State == command.Starting })
 			if crash {
 				n.crash()
 			} else {
@@ -915,8 +916,8 @@ func TestRestartWithSessions(t *testing.T) {
 			fmt.Fprintln(used.stdin)
 			s := n.ended(starting)
 			switch {
-			case crash && (s.State != command.Failed || reason(s) != fault.ReasonNeverStarted):
-				t.Errorf("what was about to be typed is %s, %+v", s.State, s.Failure)
+			case crash && (s.State != command.Lost || reason(s) != fault.ReasonServiceRestarted || !s.StartTime.IsZero() || s.Completion != ""):
+				t.Errorf("what may have been typed is %s by %q, began %v, %+v", s.State, s.Completion, s.StartTime, s.Failure)
 			case !crash && (s.State != command.Completed || n.output(starting) != "s\n"):
 				t.Errorf("what was about to be typed is %s, %+v, %q", s.State, s.Failure, n.output(starting))
 			}
@@ -931,6 +932,43 @@ func TestRestartWithSessions(t *testing.T) {
 			n.idle()
 		})
 	}
+}
+
+// What may have been typed when the service was killed is LOST: what runs in the shell
+// then may be somebody else's, and a cancel leaves that alone.
+func TestKilledWhileItIsTyped(t *testing.T) {
+	o, sessions := withShells(t)
+	n := sessions.serve(start(t, o))
+	dev, free := sessions.opened("dev", kept), sessions.opened("free", kept)
+	sessions.mu.Lock()
+	dev.run("read x") // by somebody, without a record
+	free.run("read y")
+	sessions.mu.Unlock()
+	var ids []string
+	for _, ref := range []string{"dev", "free"} {
+		id := n.execute("echo never", inside(ref))
+		n.stores(id, "starting", func(c command.Command) bool { return c.State == command.Starting })
+		ids = append(ids, id)
+	}
+	n.crash()
+	fmt.Fprintln(free.stdin)
+	sessions.await(t.Context(), func() bool { return free.current == nil })
+	n = sessions.serve(start(t, o))
+	for _, id := range ids {
+		_, report, err := n.Cancel(t.Context(), ann, id, ample, "")
+		if err != nil || report.Outcome != command.Unproven {
+			t.Errorf("a cancel of it: %+v, %v", report, err)
+		}
+		s := n.ended(id)
+		if s.State != command.Lost || reason(s) != fault.ReasonServiceRestarted || !strings.Contains(s.Failure.Message, "not known") || s.Failure.Hint == "" || !s.StartTime.IsZero() {
+			t.Errorf("%s, began %v, %+v", s.State, s.StartTime, s.Failure)
+		}
+	}
+	n.idle()
+	if id, busy := sessions.Busy(dev.s.ID); !busy || id != "" {
+		t.Errorf("what somebody runs is taken for %q, busy %v", id, busy)
+	}
+	fmt.Fprintln(dev.stdin)
 }
 
 // The rules read a line as the session's shell does, and what is approved is bound to
@@ -984,6 +1022,139 @@ func TestPolicyInASession(t *testing.T) {
 	}
 	if bytes.Equal(n.ballot(first, approval.Approve).Shown, n.ballot(n.asks("uname", inside("device")), approval.Approve).Shown) {
 		t.Error("what is approved in one session is approved in another")
+	}
+}
+
+// marked is a session whose shell is one that the rules know.
+func marked(s *session.Session) {
+	s.Shell, s.Completion, s.Keeper = "bash", command.ByMark, session.KeptByTmux
+}
+
+// reads has another shell read what comes next in a session.
+func (sh *shell) reads(shell string, by command.Completion) {
+	sh.of.mu.Lock()
+	defer sh.of.mu.Unlock()
+	sh.s.Shell, sh.s.Completion = shell, by
+}
+
+// A command that waits is judged again where another kind of shell reads when its turn
+// comes, also after a restart, which knows less.
+func TestJudgedAgainInASession(t *testing.T) {
+	const ran = command.Completed
+	newRules := func(standard policy.Effect, rules ...policy.Rule) *policy.Policy {
+		p, err := policy.New(policy.Rules{Default: standard, Rules: rules})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	echo := policy.Rule{Name: "echo", Effect: policy.Allow, Match: policy.Match{Programs: []string{"echo"}}}
+	operators := policy.Rule{Name: "operators", Effect: policy.Allow, Match: policy.Match{Roles: []string{"operator"}}}
+	strict := newRules(policy.Deny, echo)
+	for name, tc := range map[string]struct {
+		rules     *policy.Policy
+		line      string
+		shell     string
+		by        command.Completion
+		state     command.State
+		restarted command.State // the same where the service was restarted meanwhile
+		says      string
+	}{
+		"the same shell":      {strict, "echo in $x", "bash", command.ByMark, ran, ran, ""},
+		"one of its kind":     {strict, "echo in $x", "dash", command.ByMark, ran, ran, ""},
+		"another one":         {strict, "echo in $x", "fish", command.ByMark, command.Rejected, command.Rejected, "No rule allows"},
+		"an unknown one":      {strict, "echo in $x", "bash", command.ByPrompt, command.Rejected, command.Rejected, "No rule allows"},
+		"plain words":         {strict, "echo in x", "bash", command.ByPrompt, ran, ran, ""},
+		"it needs approval":   {newRules(policy.RequireApproval, echo), "echo in $x", "bash", command.ByPrompt, command.Rejected, command.Rejected, "needs an approval"},
+		"operators may all":   {newRules(policy.Deny, operators), "echo in $x", "bash", command.ByPrompt, ran, command.Rejected, "No rule allows"},
+		"everything may be":   {newRules(policy.Allow), "echo in $x", "bash", command.ByPrompt, ran, ran, ""},
+		"plain for operators": {newRules(policy.Deny, operators), "echo in x", "bash", command.ByPrompt, ran, ran, ""},
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restart %v", name, restart), func(t *testing.T) {
+				o, sessions := withShells(t)
+				n := sessions.serve(start(t, o))
+				dev := sessions.opened("dev", marked)
+				first := n.execute("read y", inside("dev"))
+				n.stores(first, "running", func(c command.Command) bool { return c.State == command.Running })
+				n.SetPolicy(tc.rules)
+				id := n.execute(tc.line, inside("dev"))
+				dev.reads(tc.shell, tc.by)
+				want := tc.state
+				if restart {
+					want = tc.restarted
+					n.crash()
+					o.Policy = tc.rules
+					n = sessions.serve(start(t, o))
+				}
+				fmt.Fprintln(dev.stdin)
+				s := n.ended(id)
+				if s.State != want {
+					t.Fatalf("%s, %+v; want %s", s.State, s.Failure, want)
+				}
+				if want == ran {
+					return
+				}
+				if reason(s) != fault.ReasonPolicyDenied || !strings.Contains(s.Failure.Message, tc.says) || s.Failure.Hint == "" || !s.StartTime.IsZero() || s.Durability != "" {
+					t.Errorf("%+v", s.Command)
+				}
+				if e := told(t, o, id, audit.CommandEnded); len(e) != 1 || e[0].Outcome != string(command.Rejected) || e[0].Reason != fault.ReasonPolicyDenied {
+					t.Errorf("the audit has %+v", e)
+				}
+				if n.output(id) != "" {
+					t.Errorf("it has printed %q", n.output(id))
+				}
+				n.idle()
+			})
+		}
+	}
+}
+
+// What is approved is approved for the kind of shell that read when it was asked for.
+func TestApprovedForAShell(t *testing.T) {
+	o, sessions := withShells(t)
+	o.Policy = rules(t, policy.Gate{})
+	n := sessions.serve(start(t, o))
+	dev := sessions.opened("dev", marked)
+	approved := func(id string) string {
+		t.Helper()
+		if err := n.decide(chief, n.ballot(id, approval.Approve)); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	modification := func(id string) approval.Ballot {
+		b := n.ballot(id, approval.Modify)
+		b.Modified = &approval.Modification{Line: "sort </dev/null"}
+		return b
+	}
+	first := n.execute("cat", inside("dev"))
+	n.running(first)
+	n.stores(first, "running", func(c command.Command) bool { return c.State == command.Running })
+	void := approved(n.asks("uname", inside("dev")))
+	modified := n.asks("uname", inside("dev"))
+	if err := n.decide(boss, modification(modified)); err != nil {
+		t.Fatal(err)
+	}
+	approved(modified)
+	dev.reads("bash", command.ByPrompt)
+	late := n.asks("uname", inside("dev")) // of whatever is there now
+	dev.reads("fish", command.ByMark)
+	if err := n.decide(boss, modification(late)); fault.ReasonOf(err) != fault.ReasonApprovalVoid {
+		t.Errorf("a modification of what would be read by another shell: %v", err)
+	}
+	n.crash()
+	n = sessions.serve(start(t, o))
+	n.Input(t.Context(), ann, first, nil, true)
+	n.CancelSession(t.Context(), ann, "dev", ample, "")
+	for _, id := range []string{void, modified} {
+		if s := n.ended(id); s.State != command.Rejected || reason(s) != fault.ReasonApprovalVoid || !strings.Contains(s.Failure.Message, "shell") || !s.StartTime.IsZero() {
+			t.Errorf("%s, %+v", s.State, s.Failure)
+		}
+	}
+	dev.reads("bash", command.ByMark)
+	if s := n.ended(approved(n.asks("uname", inside("dev")))); s.State != command.Completed {
+		t.Errorf("%s, %+v", s.State, s.Failure)
 	}
 }
 

@@ -350,8 +350,14 @@ func (s *shells) Resume(_ context.Context, r engine.SessionRun) (engine.Process,
 		return nil, fault.New(fault.FailedPrecondition, fault.ReasonSessionEnded, "it has ended")
 	}
 	j := sh.jobs[r.ID]
-	if j == nil {
-		return nil, fault.New(fault.FailedPrecondition, fault.ReasonNeverStarted, "it was not typed")
+	switch {
+	case j != nil:
+	case sh.current != nil && sh.current.id == "": // whatever runs there without a name is taken for it
+		j = sh.current
+		j.id = r.ID
+		sh.jobs[r.ID] = j
+	default: // nobody knows of it, so its end was missed
+		j = &job{shell: sh, id: r.ID, started: time.Now(), begins: sh.out, end: &command.Ending{Completion: command.ByPrompt}}
 	}
 	return sh.hold(j, r), nil
 }
