@@ -212,7 +212,7 @@ var knownValues = map[string][]string{
 	},
 	"kind": {
 		"command.accepted", "command.ended", "command.cancel", "command.signal", "command.input",
-		"session.opened", "session.typed", "session.keyboard", "session.ended", "approval.decided", "refused",
+		"session.opened", "session.typed", "session.keyboard", "session.close", "session.ended", "approval.decided", "refused",
 		"login", "logout", "token.created", "token.revoked", "policy.loaded", "service.started", "service.stopped",
 	},
 }

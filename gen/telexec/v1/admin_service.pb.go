@@ -1049,7 +1049,8 @@ type AuditEntry struct {
 	// When.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// What it tells of: command.accepted, command.ended, command.cancel,
-	// command.signal, command.input, approval.decided, refused, login, logout,
+	// command.signal, command.input, session.opened, session.typed, session.keyboard,
+	// session.close, session.ended, approval.decided, refused, login, logout,
 	// token.created, token.revoked, policy.loaded, service.started, service.stopped.
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Who.

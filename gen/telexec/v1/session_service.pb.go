@@ -99,7 +99,9 @@ type OpenSessionRequest struct {
 	// Height in characters, 2 to 500; 0 means 24.
 	Rows int32 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`
 	// The shell to start: an absolute path or a name in the PATH of the host, at most
-	// 4096 bytes. Empty: the login shell of the account.
+	// 4096 bytes. Empty: the login shell of the account. Known shells are for everybody,
+	// by name or in /bin, /usr/bin or /usr/local/bin; whoever names another program must
+	// be one who may type (TYPING_NOT_ALLOWED).
 	Shell string `protobuf:"bytes,6,opt,name=shell,proto3" json:"shell,omitempty"`
 	// Terminal type, the value of TERM; default "xterm-256color".
 	Term string `protobuf:"bytes,7,opt,name=term,proto3" json:"term,omitempty"`

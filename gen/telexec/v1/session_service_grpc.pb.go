@@ -62,9 +62,9 @@ type SessionServiceClient interface {
 	// Closing a session that has ended is harmless.
 	CloseSession(ctx context.Context, in *CloseSessionRequest, opts ...grpc.CallOption) (*CloseSessionResponse, error)
 	// Attach is the terminal: its output from now on, behind the screen as it is, and
-	// what the caller types. The first request is start, and no other is. The last
-	// response is ended where the session ends; a caller who only leaves does not touch
-	// the session.
+	// what the caller types. The first request is start, within 15 s, and no other is.
+	// The last response is ended where the session ends; a caller who only leaves does
+	// not touch the session.
 	//
 	// The service sends at most so many bytes beyond what was acknowledged
 	// (AttachStart.window_bytes) and then waits; a caller who is left behind by more
@@ -75,8 +75,9 @@ type SessionServiceClient interface {
 	// messages is one AttachRequest or AttachResponse.
 	//
 	// Errors: PERMISSION_DENIED (TYPING_NOT_ALLOWED) for a WRITER who may not type;
-	// FAILED_PRECONDITION (SESSION_ENDED); UNAVAILABLE (DRAINING) where the service
-	// stops: attach again, from the offset that was reached.
+	// FAILED_PRECONDITION (SESSION_ENDED); RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) where
+	// 100 are attached already; DEADLINE_EXCEEDED without start; UNAVAILABLE (DRAINING)
+	// where the service stops: attach again, from the offset that was reached.
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error)
 	// ReadScreen tells what is on the screen now, as text. FAILED_PRECONDITION
 	// (SESSION_ENDED) where it is over.
@@ -229,9 +230,9 @@ type SessionServiceServer interface {
 	// Closing a session that has ended is harmless.
 	CloseSession(context.Context, *CloseSessionRequest) (*CloseSessionResponse, error)
 	// Attach is the terminal: its output from now on, behind the screen as it is, and
-	// what the caller types. The first request is start, and no other is. The last
-	// response is ended where the session ends; a caller who only leaves does not touch
-	// the session.
+	// what the caller types. The first request is start, within 15 s, and no other is.
+	// The last response is ended where the session ends; a caller who only leaves does
+	// not touch the session.
 	//
 	// The service sends at most so many bytes beyond what was acknowledged
 	// (AttachStart.window_bytes) and then waits; a caller who is left behind by more
@@ -242,8 +243,9 @@ type SessionServiceServer interface {
 	// messages is one AttachRequest or AttachResponse.
 	//
 	// Errors: PERMISSION_DENIED (TYPING_NOT_ALLOWED) for a WRITER who may not type;
-	// FAILED_PRECONDITION (SESSION_ENDED); UNAVAILABLE (DRAINING) where the service
-	// stops: attach again, from the offset that was reached.
+	// FAILED_PRECONDITION (SESSION_ENDED); RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) where
+	// 100 are attached already; DEADLINE_EXCEEDED without start; UNAVAILABLE (DRAINING)
+	// where the service stops: attach again, from the offset that was reached.
 	Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error
 	// ReadScreen tells what is on the screen now, as text. FAILED_PRECONDITION
 	// (SESSION_ENDED) where it is over.
