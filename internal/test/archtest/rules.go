@@ -20,6 +20,7 @@ var Project = Rules{
 		"gen/telexec/v1":     {ground, nil, "generated from proto/"},
 		"internal/fault":     {ground, nil, "the one error type"},
 		"internal/program":   {ground, nil, "what all programs have: a version, --help"},
+		"internal/test/tty":  {ground, nil, "tests' programs on terminals of this machine"},
 		"internal/telemetry": {ground, nil, "logs and metrics, of whatever is told"},
 		"web":                {ground, nil, "the built web UI"},
 
@@ -75,7 +76,6 @@ var Project = Rules{
 		"internal/test/mcpcheck": {harness, nil, "the MCP adapter, with clients that are not ours"},
 		"internal/test/sdk":      {harness, nil, "the TypeScript SDK, in Node and in a browser"},
 		"internal/test/sshtest":  {testing, []string{"internal/inventory", "internal/secret"}, "a real sshd, told as a host"},
-		"internal/test/tty":      {testing, nil, "programs on terminals of this machine"},
 		"internal/test/web":      {harness, nil, "the web UI, in a browser"},
 	},
 
