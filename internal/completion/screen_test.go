@@ -101,3 +101,26 @@ func TestHistory(t *testing.T) {
 		})
 	}
 }
+
+// What would recall another line from the history, or wait for the rest of a word, is
+// read as it stands.
+func TestReadAsItStands(t *testing.T) {
+	each(t, func(t *testing.T, kind string) {
+		c := open(t, setup{kind: kind})
+		c.says("echo -e recalled", "recalled\n", 0)
+		for _, text := range []string{"^echo -e^echo again:", "  ^echo -e^echo again:"} {
+			if r := c.run(text); r.code != 127 || strings.Contains(plainText(r.out), "again: recalled") {
+				t.Errorf("%q: %d %q", text, r.code, r.out)
+			}
+		}
+		c.says("(exit 7)", "", 7)
+		if r := c.run("!(true)"); r.code != 1 { // in zsh a pattern that is none
+			t.Errorf("!(true): %d %q", r.code, r.out)
+		}
+		c.says(`echo "hi!"; echo ho!;`, "hi!\nho!\n", 0)
+		for _, text := range []string{"a[1", "a[1 ", "echo $[1"} {
+			c.run(text) // some take it for a word
+		}
+		c.says("echo end", "end\n", 0)
+	}, "bash", "zsh")
+}

@@ -20,9 +20,9 @@ const (
 // that is not known, stands for what is no shell: each line is typed as it is.
 //
 // A line that is whole in itself is typed as it stands. Others (several lines; an open
-// quote, which would wait for its end; a "!", which recalls the history) become
-// eval '…', so that they are read as a script would be: what is unfinished is an error
-// with a code. fish reads it like that by itself.
+// quote, which would wait for its end; a "!", or a "^" at the beginning, which recall the
+// history) become eval '…', so that they are read as a script would be: what is
+// unfinished is an error with a code. fish reads it like that by itself.
 func Type(shell, text string) []byte {
 	text = strings.NewReplacer("\r\n", "\n", "\x00", "").Replace(strings.TrimRight(text, "\r\n"))
 	switch shell {
@@ -39,7 +39,8 @@ func Type(shell, text string) []byte {
 		}
 		return []byte("eval " + ansiQuoted(text) + enter)
 	case "dash", "sh":
-		if plain(text) && whole(text) && len(text) <= lineMost {
+		// What is called sh may be bash.
+		if plain(text) && whole(text) && len(text) <= lineMost && !(shell == "sh" && recalls(text)) {
 			return []byte(text + enter)
 		}
 		return []byte(literally("eval "+pieces(text), enter) + enter)
@@ -47,14 +48,22 @@ func Type(shell, text string) []byte {
 	return []byte(strings.ReplaceAll(text, "\n", enter) + enter)
 }
 
-// recalls reports whether a ! in text may stand for something in the history.
+// recalls reports whether text may stand for something in the history: a ! that is not
+// the last character, or before a blank or =, anywhere; a ^ at the beginning of a line.
+// bash takes !( for a pattern where extglob is on, and zsh always; which of them that is
+// is not known here. zsh does not care for blanks before the ^.
 func recalls(text string) bool {
+	for line := range strings.SplitSeq(text, "\n") {
+		if strings.HasPrefix(strings.TrimLeft(line, " \t"), "^") {
+			return true
+		}
+	}
 	for {
 		_, behind, found := strings.Cut(text, "!")
 		if !found {
 			return false
 		}
-		if behind != "" && !strings.ContainsRune(" =(", rune(behind[0])) {
+		if behind != "" && !strings.ContainsRune(" \t\n=", rune(behind[0])) {
 			return true
 		}
 		text = behind
@@ -175,6 +184,7 @@ func whole(line string) bool {
 		if word == "" {
 			return
 		}
+		wrong = wrong || subscript(word)
 		if file {
 			word, file = "", false
 			return
@@ -251,6 +261,24 @@ func whole(line string) bool {
 	end()
 	line = strings.TrimRight(line, " ")
 	return len(open) == 0 && deep == 0 && !wrong && !strings.HasSuffix(line, "|") && !strings.HasSuffix(line, "&&") && !strings.HasSuffix(line, "|&")
+}
+
+// subscript reports whether a [ in a word is still open: a subscript or an expression
+// goes on behind blanks, and over lines.
+func subscript(word string) bool {
+	if word == "[" || word == "[[" {
+		return false
+	}
+	deep := 0
+	for i := range len(word) {
+		switch word[i] {
+		case '[':
+			deep++
+		case ']':
+			deep = max(0, deep-1)
+		}
+	}
+	return deep > 0
 }
 
 // closing gives where in s the quote, or parenthesis, is closed by c; below 0: nowhere.

@@ -17,6 +17,8 @@
 //	terms.go     which keeper it will be
 //	open.go      prepare: the files of the session; then one channel, on which
 //	             start.sh becomes the shell, or attach.sh starts a keeper and is its client
+//	resume.go    where the files of one that was opened before are: in any place, also one
+//	             that cannot be written any more; what is not to be seen is not gone
 //	shell.go     Shell: reads, types, resizes, tells the end
 //	plain.go     a stream that is the terminal itself, and lines of ours in it
 //	tmux.go      tmux's control mode

@@ -35,6 +35,7 @@ type Foreground struct {
 var (
 	surveyScript = hostshell.Identity + script("foreground.sh") + "survey\n"
 	ladderScript = hostshell.Identity + hostshell.Ladder + script("foreground.sh") + "climb_front\n"
+	heldScript   = hostshell.Identity + hostshell.Ladder + script("foreground.sh") + "begin\n[ \"${front:-0}\" = \"$held\" ] || { say other; exit 0; }\nclimb_front\n"
 	signalScript = hostshell.Identity + script("foreground.sh") + "signal_front\n"
 	endScript    = hostshell.Identity + hostshell.Ladder + script("end.sh") + "end_session\n"
 )
@@ -63,7 +64,7 @@ func (s *Shell) Foreground(ctx context.Context, shellPID int) (Foreground, error
 	if !ok {
 		return Foreground{}, noAnswer(s.spec, lines).WithOp(op)
 	}
-	front, ok := found.front(int64(asked))
+	front, ok := found.front(int64(asked), s.spec.Host.User)
 	if !ok {
 		return Foreground{}, notRunning(s.spec).WithOp(op)
 	}
@@ -75,12 +76,22 @@ func (s *Shell) Foreground(ctx context.Context, shellPID int) (Foreground, error
 // once. Where the shell itself has its terminal, and nothing else with it, that is
 // ALREADY_ENDED. The report and errors are as of sshexec's Cancel.
 func (s *Shell) Ladder(ctx context.Context, shellPID int, grace time.Duration) (command.CancelReport, error) {
+	return s.ladder(ctx, shellPID, grace, ladderScript)
+}
+
+// LadderOn is Ladder where this group is in the foreground; where another one is, nothing
+// is done, and that is ALREADY_ENDED.
+func (s *Shell) LadderOn(ctx context.Context, shellPID, group int, grace time.Duration) (command.CancelReport, error) {
+	return s.ladder(ctx, shellPID, grace, heldScript, "held", strconv.Itoa(group))
+}
+
+func (s *Shell) ladder(ctx context.Context, shellPID int, grace time.Duration, script string, vars ...string) (command.CancelReport, error) {
 	if s.bare {
 		return command.CancelReport{Outcome: command.Unproven, Message: noShell}, nil
 	}
-	return s.climb(ctx, grace, s.vars(
+	return s.climb(ctx, grace, s.vars(append(vars,
 		"asked", strconv.Itoa(cmp.Or(shellPID, s.facts.PID)), "grace_int", "0", "grace_term", hundredths(grace),
-	)+ladderScript)
+	)...)+script)
 }
 
 // endGrace is how long HUP and then TERM get when a session is ended.
@@ -120,6 +131,8 @@ func (s *Shell) climb(ctx context.Context, grace time.Duration, script string) (
 	case err != nil:
 	case len(lines) == 1 && lines[0] == "gone":
 		report = command.CancelReport{Outcome: command.AlreadyEnded, Message: "the shell has ended"}
+	case len(lines) == 1 && lines[0] == "other":
+		report = command.CancelReport{Outcome: command.AlreadyEnded, Message: "it has the terminal no more"}
 	case len(lines) == 1 && lines[0] == "surveyed none":
 		report = command.CancelReport{Outcome: command.Unproven, Message: "the host has neither /proc nor ps to show who has the terminal"}
 	default:
@@ -234,8 +247,9 @@ func parseSurvey(lines []string) (found survey, ok bool) {
 	return nil, false
 }
 
-// front tells who has the terminal of a shell; ok is false where that is not there.
-func (s survey) front(shell int64) (f Foreground, ok bool) {
+// front tells who has the terminal of a shell; ok is false where that is not there. login
+// is the user whose files the host has of the session.
+func (s survey) front(shell int64, login string) (f Foreground, ok bool) {
 	asked, ok := s[shell]
 	if !ok {
 		return f, false
@@ -264,13 +278,14 @@ func (s survey) front(shell int64) (f Foreground, ok bool) {
 		f.Raw, f.Lines = asked.input == "raw", asked.input == "tty"
 		return f, true
 	}
-	f.Nested, f.NestedPID = s.nested(shell, members)
+	f.Nested, f.NestedPID = s.nested(shell, members, login)
 	return f, true
 }
 
 // nested gives the shell that waits for what is typed, of those that came of members:
-// the innermost, since each hands the terminal on.
-func (s survey) nested(shell int64, members map[int64]bool) (kind string, pid int) {
+// the innermost, since each hands the terminal on. One of a user who may not read what
+// makes it tell marks is "other".
+func (s survey) nested(shell int64, members map[int64]bool, login string) (kind string, pid int) {
 	depth := -1
 	for _, p := range s.sorted() {
 		if p.front <= 1 || p.group != p.front || p.pid == shell {
@@ -285,7 +300,9 @@ func (s survey) nested(shell int64, members map[int64]bool) (kind string, pid in
 			continue
 		}
 		if k := interactive(p.args); k != "" && p.group == p.pid && p.input != "other" && !s.busy(p) {
-			kind, pid, depth = k, int(p.pid), steps
+			if kind, pid, depth = k, int(p.pid), steps; p.user != "root" && !sameUser(p.user, login) {
+				kind = "other"
+			}
 		}
 	}
 	if kind != "" {
@@ -299,6 +316,17 @@ func (s survey) nested(shell int64, members map[int64]bool) (kind string, pid in
 		}
 	}
 	return "", 0
+}
+
+// sameUser compares a user of a survey with the one who has logged in, each perhaps with
+// its domain. What is not known, or told as a number, may be anybody.
+func sameUser(told, login string) bool {
+	bare := func(name string) string {
+		name, _, _ = strings.Cut(name[strings.LastIndexByte(name, '\\')+1:], "@")
+		return strings.ToLower(name)
+	}
+	begins, cut := strings.CutSuffix(told, "+") // a long one is cut off
+	return strings.Trim(told, "0123456789-") == "" || bare(told) == bare(login) || cut && strings.HasPrefix(bare(login), bare(begins))
 }
 
 // busy reports whether a process shares its group with one that it has started.

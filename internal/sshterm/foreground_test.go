@@ -192,26 +192,29 @@ func TestNestedShells(t *testing.T) {
 	if _, err := exec.LookPath("script"); err != nil {
 		testenv.Missing(t, "no script; tools/setup.sh gets it")
 	}
-	m := machine(t, sshtest.OpenSSH, sshtest.Account{Name: "anna", Shell: "bash", Sudo: sshtest.FreeSudo})
+	m := machine(t, sshtest.OpenSSH, sshtest.Account{Name: "anna", Shell: "bash", Sudo: sshtest.FreeSudo}, sshtest.Account{Name: "otto", Shell: "bash"})
 	terms := New(newDialer(t), Options{})
 	s := open(t, terms, Spec{Host: m.HostOf("web1", "anna"), Keeper: session.KeptByNone})
 	s.prompt(0)
 	for _, c := range []struct{ line, kind string }{
 		{"bash --norc", "bash"}, {"sh", "sh"}, {"sudo -s bash --norc", "bash"}, {"script -qc 'zsh -f' /dev/null", "zsh"}, {"fish --no-config", "fish"},
-		{"sh -c 'bash --norc; true'", "bash"}, {"ssh-agent dash", "dash"},
+		{"sh -c 'bash --norc; true'", "bash"}, {"ssh-agent dash", "dash"}, {"sudo -s sudo -u otto bash --norc", "other"},
 	} {
 		s.types(c.line + "\r")
-		f := s.until(0, c.line, func(f Foreground) bool { return f.Nested == c.kind })
+		f := s.until(0, c.line, func(f Foreground) bool { return f.Nested == c.kind && f.NestedPID != 0 })
 		if f.Shell || !alive(f.NestedPID) {
 			t.Errorf("%s: %+v", c.line, f)
 		}
 		s.until(f.NestedPID, "idle in "+c.line, func(in Foreground) bool { return in.Shell && in.Nested == "" })
 		s.types("sleep 210\r")
-		s.until(f.NestedPID, "sleep in "+c.line, func(in Foreground) bool { return running(in, "sleep 210") })
+		in := s.until(f.NestedPID, "sleep in "+c.line, func(in Foreground) bool { return running(in, "sleep 210") })
+		if r, err := s.LadderOn(t.Context(), f.NestedPID, in.Group+1, time.Second); err != nil || r.Outcome != command.AlreadyEnded {
+			t.Errorf("on another group in %s: %+v, %v", c.line, r, err)
+		}
 		if out, err := s.Foreground(t.Context(), 0); err != nil || out.Shell || out.Nested != "" {
 			t.Errorf("%s, sleeping: %+v, %v", c.line, out, err)
 		}
-		if r, err := s.Ladder(t.Context(), f.NestedPID, time.Second); err != nil || r.Outcome != command.Gone || r.Ended != 1 {
+		if r, err := s.LadderOn(t.Context(), f.NestedPID, in.Group, time.Second); err != nil || r.Outcome != command.Gone || r.Ended != 1 {
 			t.Errorf("in %s: %+v, %v", c.line, r, err)
 		}
 		s.until(f.NestedPID, "idle again in "+c.line, func(in Foreground) bool { return in.Shell })

@@ -47,15 +47,15 @@ func (t *Terms) openDirect(ctx context.Context, spec Spec, f *facts, reason stri
 	return s, nil
 }
 
-// openKept starts the shell in a keeper, or finds it there.
-func (t *Terms) openKept(ctx context.Context, spec Spec, f *facts, keeper session.Keeper) (*Shell, error) {
+// openKept starts the shell in a keeper, or takes up the one that it has at a place.
+func (t *Terms) openKept(ctx context.Context, spec Spec, f *facts, keeper session.Keeper, at found) (*Shell, error) {
 	l := launchOf(f, spec, keeper != session.KeptByScreen) // screen swallows marks
 	s := t.newShell(spec, f)
-	s.dir = place(f, spec.ID)
+	s.dir = at.dir
 	s.facts.Keeper = keeper
 	s.facts.Answers = keeper != session.KeptByDtach
 	s.tells(l)
-	files := map[string]string{"attach": attachFile(spec, s, keeper)}
+	files := map[string]string{"attach": attachFile(spec, s, keeper, "")}
 	integration := map[string]string{}
 	if !spec.Resume {
 		files["start"] = startFile(spec, s, l, true)
@@ -70,10 +70,19 @@ func (t *Terms) openKept(ctx context.Context, spec Spec, f *facts, keeper sessio
 	} else if file, ok := l.Files[nestedFile]; ok {
 		integration[nestedFile] = file
 	}
-	if err := t.prepare(ctx, spec, s.dir, files, integration); err != nil {
+	from := s.dir // where attach is
+	err := t.prepare(ctx, spec, s.dir, files, integration)
+	unwritable := fault.ReasonOf(err) == fault.ReasonNoSpace || fault.ReasonOf(err) == fault.ReasonStartFailed
+	if own := at.place + "/sessions/" + spec.ID; unwritable && at.place != "" && own != s.dir {
+		// There is no space, or it is mounted read-only. What keeps the shell works all the
+		// same, and so do its other files, which are there.
+		from = own
+		err = t.prepare(ctx, spec, own, map[string]string{"attach": attachFile(spec, s, keeper, own)}, nil)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err := s.connect(ctx, "exec /bin/sh "+hostshell.Word(s.dir+"/attach"), keeper != session.KeptByTmux); err != nil {
+	if err := s.connect(ctx, "exec /bin/sh "+hostshell.Word(from+"/attach"), keeper != session.KeptByTmux); err != nil {
 		return nil, err
 	}
 	p := &plainStream{src: s.source(), token: token(s.nonce)}
@@ -155,11 +164,12 @@ func (t *Terms) prepare(ctx context.Context, spec Spec, dir string, files, integ
 		all["shell/"+name] = strings.ReplaceAll(content, dirMark, dir+"/shell")
 	}
 	names := slices.Sorted(maps.Keys(all))
-	// They are made anew, so that whoever runs an old one still does.
-	b.WriteString("rm -f " + quote(names...) + " || return\n")
+	// They are made anew, so that whoever runs an old one still does, and are there in any
+	// case where there were some.
 	end := "END" + rand.Text()
 	for _, name := range names {
-		fmt.Fprintf(&b, "cat >%[1]s <<'%[2]s' || return\n%[3]s\n%[2]s\n", quote(name), end, strings.TrimSuffix(all[name], "\n"))
+		fmt.Fprintf(&b, "cat >%[1]s <<'%[3]s' && mv -f %[1]s %[2]s || { rm -f %[1]s; return 1; }\n%[4]s\n%[3]s\n",
+			quote(name+"_"), quote(name), end, strings.TrimSuffix(all[name], "\n"))
 	}
 	b.WriteString("}\nprepare\n")
 	lines, err := t.ask(ctx, spec.Host, t.startTimeout(spec.Host), b.String())
@@ -216,14 +226,15 @@ func startFile(spec Spec, s *Shell, l launch, kept bool) string {
 	return b.String()
 }
 
-// attachFile gives the file that starts a keeper and is its client.
-func attachFile(spec Spec, s *Shell, keeper session.Keeper) string {
+// attachFile gives the file that starts a keeper and is its client. own is the directory
+// that it removes at once; empty: none.
+func attachFile(spec Spec, s *Shell, keeper session.Keeper, own string) string {
 	mode := "new"
 	if spec.Resume {
 		mode = "resume"
 	}
-	return fmt.Sprintf("nonce=%s dir=%s keeper=%s mode=%s columns=%d rows=%d\n", s.nonce, quote(s.dir), keeper, mode,
-		spec.Size.Columns, spec.Size.Rows) + script("attach.sh")
+	return fmt.Sprintf("nonce=%s dir=%s keeper=%s mode=%s columns=%d rows=%d own=%s\n", s.nonce, quote(s.dir), keeper, mode,
+		spec.Size.Columns, spec.Size.Rows, quote(own)) + script("attach.sh")
 }
 
 // connect opens a channel and has the host run exec on it, or, where that is empty, the

@@ -237,6 +237,8 @@ func TestFront(t *testing.T) {
 			Foreground{Group: 20, Processes: []command.Process{{PID: 20, User: "root", Command: "sudo -i"}}, Nested: "bash", NestedPID: 22}},
 		"sudo that runs something": {"process 10 1 10 34816 20 S 5\nprocess 20 10 20 34816 20 S 6\ndetail 20 root - sudo make\nprocess 21 20 21 34817 21 S 6\ndetail 21 root - make",
 			Foreground{Group: 20, Processes: []command.Process{{PID: 20, User: "root", Command: "sudo make"}}}},
+		"another user's": {"process 10 1 10 34816 40 S 5\nprocess 30 10 30 34816 40 S 6\nprocess 40 30 40 34816 40 S 6\ndetail 40 otto raw -bash",
+			Foreground{Group: 40, Processes: []command.Process{{PID: 40, User: "otto", Command: "-bash"}}, Nested: "other", NestedPID: 40}},
 		"the innermost": {"process 10 1 10 34816 40 S 5\nprocess 30 10 30 34816 40 S 6\nprocess 40 30 40 34816 40 S 6\ndetail 40 anna tty zsh",
 			Foreground{Group: 40, Processes: []command.Process{{PID: 40, User: "anna", Command: "zsh"}}, Nested: "zsh", NestedPID: 40}},
 	} {
@@ -245,8 +247,22 @@ func TestFront(t *testing.T) {
 			t.Errorf("%s is not read", name)
 			continue
 		}
-		if got, ok := found.front(10); !ok || !reflect.DeepEqual(got, c.want) {
+		if got, ok := found.front(10, "anna"); !ok || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
+// A host may tell a user in another way than the one that has logged in.
+func TestSameUser(t *testing.T) {
+	for told, login := range map[string]string{"anna": "anna", "Anna": "anna", `CORP\anna`: "anna", "anna@corp": "anna", "": "x", "-": "x", "1000": "x", "longn+": "longname"} {
+		if !sameUser(told, login) {
+			t.Errorf("%q is not %q", told, login)
+		}
+	}
+	for told, login := range map[string]string{"otto": "anna", "root": "anna", "an": "anna", "bob+": "anna"} {
+		if sameUser(told, login) {
+			t.Errorf("%q is %q", told, login)
 		}
 	}
 }
@@ -271,7 +287,7 @@ func FuzzSurvey(f *testing.F) {
 		if !ok {
 			return
 		}
-		front, ok := found.front(shell)
+		front, ok := found.front(shell, "anna")
 		if !ok {
 			return
 		}

@@ -47,6 +47,29 @@ func TestAskedShell(t *testing.T) {
 	}
 }
 
+// What is no shell by its name is started where it was asked for, and not before that: it
+// may do anything.
+func TestAProgramIsNotRunToTellWhatItIs(t *testing.T) {
+	m := machine(t, sshtest.OpenSSH, sshtest.Account{Name: "anna", Shell: "bash"})
+	ran := m.Path("anna", "~/ran")
+	const program = "#!/bin/sh\necho \"run: $*\" >>~/ran\n"
+	for _, name := range []string{"~/program", "~/sh"} {
+		if err := os.WriteFile(m.Path("anna", name), []byte(program), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	terms := New(newDialer(t), Options{})
+	for _, name := range []string{"/program", "/sh", "/../anna/sh"} {
+		f, err := terms.facts(t.Context(), m.HostOf("web1", "anna"), m.Home("anna")+name)
+		if err != nil || f.kind != "sh" && f.kind != "" {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+	}
+	if said, err := os.ReadFile(ran); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it was run: %q, %v", said, err)
+	}
+}
+
 // BusyBox alone is enough for everything but a keeper.
 func TestBusyBox(t *testing.T) {
 	m := machine(t, sshtest.BusyBox, sshtest.Account{Name: "anna"})
@@ -256,7 +279,7 @@ func TestNobodyComes(t *testing.T) {
 	l := launchOf(f, spec, true)
 	terms.opts.StartTimeout = time.Second // it waits for somewhat longer than twice that
 	files := map[string]string{
-		"attach": attachFile(spec, s, spec.Keeper), "start": startFile(spec, s, l, true),
+		"attach": attachFile(spec, s, spec.Keeper, ""), "start": startFile(spec, s, l, true),
 		"hold": "dir=" + quote(s.dir) + "\n" + script("hold.sh"), "tmux.conf": tmuxConfig(spec),
 	}
 	terms.opts.StartTimeout = 0

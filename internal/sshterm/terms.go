@@ -63,7 +63,7 @@ type Spec struct {
 	Shell  string // path or name; empty: the login shell
 	Term   string // empty: xterm-256color
 	Size   session.Size
-	Keeper session.Keeper // empty: the best there is
+	Keeper session.Keeper // empty: the best there is, or, with Resume, the one that has it
 	Nonce  string         // of its marks
 	Resume bool           // it was opened before: find it again
 }
@@ -93,7 +93,7 @@ type Facts struct {
 // NO_KEEPER: the host does not have the one that was asked for. With Resume
 // SESSION_GONE: the host does not have the shell any more, with "exit_code" in the
 // metadata where it has ended meanwhile and told one; HOST_REBOOTED. START_FAILED,
-// NO_SPACE, INVALID_REQUEST: it cannot be had there. Everything else is of the
+// NO_SPACE, INVALID_REQUEST: it cannot be had there, with Resume for now. Everything else is of the
 // connection; whether something was started is then not known, and End tells.
 func (t *Terms) Open(ctx context.Context, spec Spec) (*Shell, error) {
 	s, err := t.open(ctx, spec)
@@ -118,6 +118,10 @@ func (t *Terms) open(ctx context.Context, spec Spec) (*Shell, error) {
 	if err != nil {
 		return nil, err
 	}
+	if facts.bare != "" && spec.Resume && spec.Keeper != session.KeptByNone {
+		t.forget(spec) // there was a shell, and may be again
+		return nil, unreachable(spec, facts.bare)
+	}
 	if facts.bare != "" {
 		return t.openBare(ctx, spec, facts.bare)
 	}
@@ -125,17 +129,15 @@ func (t *Terms) open(ctx context.Context, spec Spec) (*Shell, error) {
 		return nil, fault.New(fault.FailedPrecondition, fault.ReasonStartFailed, "%s has no shell %q that can be run", spec.Host.Name, spec.Shell).
 			WithHint("Give the path of a shell that is there, or none for the login shell")
 	}
+	if spec.Resume {
+		return t.resume(ctx, spec, facts)
+	}
 	keepers, reason := facts.keepers(spec.Keeper)
-	switch {
-	case spec.Resume && len(keepers) == 0:
-		return nil, gone(spec)
-	case spec.Resume:
-		keepers = keepers[:1]
-	case spec.Keeper != "" && spec.Keeper != session.KeptByNone && len(keepers) == 0:
+	if spec.Keeper != "" && spec.Keeper != session.KeptByNone && len(keepers) == 0 {
 		return nil, noKeeper(spec, reason)
 	}
 	for _, keeper := range keepers {
-		s, err := t.openKept(ctx, spec, facts, keeper)
+		s, err := t.openKept(ctx, spec, facts, keeper, found{dir: place(facts, spec.ID)})
 		if failed, ok := err.(keeperFailed); ok {
 			reason = keeperNames[keeper] + " does not start: " + string(failed)
 			continue

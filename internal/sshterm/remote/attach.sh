@@ -1,10 +1,11 @@
 # attach.sh: starts a keeper with the shell in it, or finds it, and is its client until
-# one of them ends. POSIX sh, a file in the directory of the session. Set in front:
-# nonce, dir, keeper, mode (new, resume), columns, rows.
+# one of them ends. POSIX sh, a file in the directory of the session, or, where that
+# cannot be written any more, in one of its own, which goes at once. Set in front: nonce,
+# dir, keeper, mode (new, resume), columns, rows, own (empty, or that directory).
 #
 # What it says itself are lines that begin with RS and have the nonce: first "started",
-# or why not, and last what has become of the shell: "exit CODE", "gone", or "away"
-# where it goes on without us.
+# or why not ("failed WHY": it may be tried again), and last what has become of the
+# shell: "exit CODE", "gone", or "away" where it goes on without us.
 
 say() { printf '\036telexec:%s: %s\n' "$nonce" "$*"; }
 
@@ -59,12 +60,13 @@ create() {
   esac </dev/null 2>&1 >/dev/null
 }
 
-# keeps: is the keeper there, as far as can be told without it?
+# keeps: is the keeper there, as far as can be told without it? 126 and above: it cannot
+# be run.
 keeps() {
   case $keeper in
   TMUX) tmux has-session -t =telexec ;;
-  DTACH) [ -S "$dir/dtach" ] ;;
-  SCREEN) set -- "$dir/s/"*.t && [ -e "$1" ] ;;
+  DTACH) command -v dtach >/dev/null || return 127; [ -S "$dir/dtach" ] ;;
+  SCREEN) command -v screen >/dev/null || return 127; set -- "$dir/s/"*.t && [ -e "$1" ] ;;
   esac
 } 2>/dev/null
 
@@ -82,7 +84,7 @@ displace() {
     [ -z "$started" ] || [ "$started" != "$born" ] || kill -s HUP "-$old" || kill -s HUP -- "-$old" || kill -s HUP "$old"
   fi 2>/dev/null
   start_of $$
-  (umask 077 && printf '%s %s\n' $$ "$started" >"$dir/client")
+  (umask 077 && printf '%s %s\n' $$ "$started" >"$dir/client") 2>/dev/null
 }
 
 client() {
@@ -93,7 +95,24 @@ client() {
   esac
 }
 
+# seek looks for a shell that was started before, and sets verdict; failure tells why
+# its keeper cannot be asked.
+seek() {
+  failure= rests=0
+  judge
+  while [ "$verdict" = lives ]; do
+    keeps && return
+    [ $? -lt 126 ] || { failure="$keeper cannot be run"; return; }
+    # It may just be dying, and its shell with it.
+    rests=$((rests + 1))
+    [ $rests -lt 25 ] || { verdict=lost; return; }
+    sleep 0.02 2>/dev/null || sleep 1
+    judge
+  done
+}
+
 attach() {
+  [ -z "$own" ] || rm -rf "$own"
   cd "$dir" 2>/dev/null || { say gone; return; }
   export SCREENDIR="$dir/s"
   unset TMUX TMUX_PANE STY
@@ -108,9 +127,13 @@ attach() {
     done
     read -r who <state
   else
-    judge
-    [ "$verdict" != lives ] || keeps || verdict=gone
-    [ "$verdict" = lives ] || { say "$verdict"; cd / && rm -rf "$dir"; return; }
+    seek
+    [ -z "$failure" ] || { say failed "$failure"; return; }
+    case $verdict in
+    lives) ;;
+    lost) say gone; return ;; # with nothing to reach it by
+    *) say "$verdict"; cd / && rm -rf "$dir"; return ;;
+    esac
   fi
   displace
   say started "$who"

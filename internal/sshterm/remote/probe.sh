@@ -24,7 +24,9 @@ find_shell() {
   yash) ;;
   csh | tcsh | bsd-csh) kind=csh ;;
   *)
-    # What is not told by its name tells by its variables.
+    # What is not told by its name tells by its variables, but for a program that was
+    # asked for and is no shell as far as anybody knows.
+    asks || { say shell sh "$path"; return; }
     kind=$("$path" -c 'echo "${BASH_VERSION:+bash}${ZSH_VERSION:+zsh}${YASH_VERSION:+yash}:$KSH_VERSION:${kind:-}"' </dev/null)
     case $kind in
     bash:* | zsh:* | yash:*) kind=${kind%%:*} ;;
@@ -35,6 +37,18 @@ find_shell() {
     ;;
   esac
   say shell "$kind" "$path"
+}
+
+# asks reports whether what was asked for may be run to tell what it is: the login shell,
+# or one that everybody may choose. The service has the same list.
+asks() {
+  base=${want##*/}
+  case ${want%"$base"} in "" | /bin/ | /usr/bin/ | /usr/local/bin/) ;; *) return 1 ;; esac
+  case $base in
+  "" | bash | rbash | zsh | fish | dash | ash | busybox | sh | ksh | ksh93 | mksh | lksh | oksh | loksh | pdksh) ;;
+  yash | csh | tcsh | bsd-csh) ;;
+  *) return 1 ;;
+  esac
 }
 
 # leaving tells where the host ends whatever a login has started when it leaves.

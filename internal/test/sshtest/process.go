@@ -3,7 +3,9 @@ package sshtest
 import (
 	"bytes"
 	"iter"
+	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -111,6 +113,32 @@ func (s *Server) KillSessions() {
 			p.signal(syscall.SIGKILL)
 		}
 	}
+}
+
+// guardScript ends what the logins of a server have left behind that is no descendant of it
+// any more (a terminal that something keeps, a program in the background) when its input
+// ends: when the test is over, or its binary was killed. SSH_CONNECTION is "CLIENT PORT
+// SERVER PORT".
+const guardScript = `read -r line
+round=0
+while [ $round -lt 200 ] && found=$(LC_ALL=C grep -lza "^SSH_CONNECTION=.* $1 $2\$" /proc/[0-9]*/environ); [ -n "$found" ]; do
+  for one in $found; do
+    one=${one%/environ}
+    kill -s KILL "${one#/proc/}"
+  done
+  round=$((round + 1))
+done
+rm -rf "$3"`
+
+// watch starts the guard of a server that listens.
+func (s *Server) watch() {
+	s.t.Helper()
+	host, port, _ := net.SplitHostPort(s.Addr)
+	s.guard = exec.Command("sh", "-c", guardScript, "sh", host, port, s.Dir)
+	s.guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is not for it
+	input, err := s.guard.StdinPipe()
+	s.must(err, s.guard.Start())
+	s.guardInput = input
 }
 
 // Stop ends the server and breaks its connections. The commands that run in

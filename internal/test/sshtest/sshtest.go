@@ -96,6 +96,9 @@ type Server struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed by the waiting goroutine when sshd has gone
 	orphan []process     // what ran under an sshd that was stopped
+
+	guard      *exec.Cmd // see watch
+	guardInput io.Closer // nil: there is none
 }
 
 // daemon is how to run an SSH server.
@@ -202,6 +205,7 @@ func (s *Server) listen(configure func()) {
 		}
 	}
 	s.KnownHostsFile = s.write("known_hosts", []byte(s.KnownHostsLine()+"\n"), 0o600)
+	s.watch()
 }
 
 // KnownHostsLine is what the client must know about the server, without an end of line.
@@ -407,6 +411,10 @@ func (s *Server) cleanup() {
 	s.Stop()
 	for _, p := range s.orphan {
 		p.signal(syscall.SIGKILL)
+	}
+	if s.guardInput != nil {
+		s.guardInput.Close()
+		s.guard.Wait()
 	}
 	if s.t.Failed() {
 		s.t.Logf("log of the SSH server on %s:\n%s", s.Addr, s.log.String())

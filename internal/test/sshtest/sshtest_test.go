@@ -96,6 +96,24 @@ func TestKillSessionsBreaksConnectionsOnly(t *testing.T) {
 	run(t, dial(t, s), "true")
 }
 
+// What a login has left behind ends with the server, also where nobody is above it any
+// more and it has left its session.
+func TestNothingOutlivesTheServer(t *testing.T) {
+	var pids []string
+	t.Run("server", func(t *testing.T) {
+		s := sshtest.Start(t, sshtest.Options{User: sshtest.PlainUser(t)})
+		c := dial(t, s)
+		pids = strings.Fields(run(t, c, "setsid sleep 300 </dev/null >/dev/null 2>&1 & echo $!"))
+		c.Close()
+	})
+	if len(pids) != 1 {
+		t.Fatal(pids)
+	}
+	if stat, err := os.ReadFile("/proc/" + pids[0] + "/stat"); err == nil && !strings.Contains(string(stat), ") Z ") {
+		t.Errorf("it lives: %s", stat)
+	}
+}
+
 func TestRestartWithNewHostKey(t *testing.T) {
 	s := sshtest.Start(t, sshtest.Options{})
 	old, addr := s.HostKey, s.Addr
