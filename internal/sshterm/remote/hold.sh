@@ -5,6 +5,9 @@ trap : INT QUIT TSTP
 cd "$dir" || exit
 /bin/sh "$dir/start"
 echo $? >"$dir/exit"
+# What the shell has printed last is on its way to whoever looks: tmux drops it when this
+# one ends.
+[ "$keeper" != TMUX ] || sleep 0.1 || sleep 1
 # dtach goes on for as long as somebody has the terminal open: a job in the background,
 # which the shell has left. It gets a moment for what is on its way.
 trap '' HUP
