@@ -35,6 +35,7 @@ const (
 	SessionOpened   Kind = "session.opened"   // a shell was started on a host
 	SessionTyped    Kind = "session.typed"    // somebody began to type in it
 	SessionKeyboard Kind = "session.keyboard" // the keyboard was taken or handed over; Detail says to whom
+	SessionClose    Kind = "session.close"    // somebody asked to close it
 	SessionEnded    Kind = "session.ended"    // Reason says why
 	ApprovalDecided Kind = "approval.decided" // Outcome is the verdict
 	Refused         Kind = "refused"          // a call was refused; Reason says why
@@ -50,7 +51,7 @@ const (
 // Kinds lists all kinds.
 var Kinds = []Kind{
 	CommandAccepted, CommandEnded, CommandCancel, CommandSignal, CommandInput,
-	SessionOpened, SessionTyped, SessionKeyboard, SessionEnded,
+	SessionOpened, SessionTyped, SessionKeyboard, SessionClose, SessionEnded,
 	ApprovalDecided, Refused, Login, Logout, TokenCreated, TokenRevoked,
 	PolicyLoaded, ServiceStarted, ServiceStopped,
 }

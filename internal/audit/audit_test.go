@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -318,5 +319,18 @@ func BenchmarkChain(b *testing.B) {
 	for b.Loop() {
 		r := Chain(head.Seq, head.Hash, e)
 		head = Head{Seq: r.Seq, Hash: r.Hash}
+	}
+}
+
+// Every kind is told of in the guide.
+func TestEveryKindIsInTheGuide(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/audit.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range Kinds {
+		if !bytes.Contains(guide, []byte("`"+string(k)+"`")) {
+			t.Errorf("docs/audit.md says nothing of %s", k)
+		}
 	}
 }

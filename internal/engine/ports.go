@@ -146,6 +146,9 @@ type SessionRun struct {
 	// Output takes what the command prints, from one goroutine, from From on: all of it
 	// as Stdout. It copies data, and blocks while the store is behind.
 	Output func(s command.Stream, data []byte) error
+	// Fits is asked by Start, right before it types, whether what reads there now may have
+	// the line; an error, which Start gives, means that it is not typed. It does not block.
+	Fits func() error
 	// Began hears once where its output begins in that of the session. It does not
 	// block.
 	Began func(offset int64)

@@ -211,6 +211,12 @@ func (e *Engine) askForAnybody(r policy.Request) policy.Decision {
 	return said
 }
 
+// unfit reports whether err is one of stillFits.
+func unfit(err error) bool {
+	reason := fault.ReasonOf(err)
+	return reason == fault.ReasonPolicyDenied || reason == fault.ReasonApprovalVoid
+}
+
 // refuse ends a command that has its slot as the rules refuse it. Nothing of it was
 // typed.
 func (l *live) refuse(ctx context.Context, err error) {
@@ -531,17 +537,11 @@ func (l *live) enterSession(ctx context.Context, host *inventory.Host) Process {
 			return nil
 		}
 	}
-	if !runs {
-		if err := l.engine.stillFits(&l.cmd, l.judged, *host); err != nil {
-			l.refuse(ctx, err)
-			return nil
-		}
-	}
 	doing, ask := "start", l.engine.sessions.Start
 	if l.taken {
 		doing, ask = "resume", l.engine.sessions.Resume
 	}
-	run := l.sessionRun()
+	run := l.sessionRun(*host)
 	p, err := l.call(ctx, doing, !runs, func(ctx context.Context) (Process, error) {
 		if !runs { // it may have to wait for long until the shell reads; so may the next run of the service
 			var giveUp context.CancelFunc
@@ -562,6 +562,8 @@ func (l *live) enterSession(ctx context.Context, host *inventory.Host) Process {
 		return p
 	case l.superseded:
 		l.letGo(nil)
+	case !runs && unfit(err):
+		l.refuse(ctx, err)
 	case ctx.Err() != nil && (runs || broken(err)):
 		l.leave(ctx, nil)
 	case l.taken && sessionGone(err):
@@ -635,11 +637,15 @@ func (l *live) lostWithSession(ctx context.Context, gone error) error {
 
 // sessionRun gives what Sessions need. It has a copy of the Spec, since the owner
 // blanks its own.
-func (l *live) sessionRun() SessionRun {
-	spec := l.cmd.Spec
+func (l *live) sessionRun(host inventory.Host) SessionRun {
+	c, judged := l.cmd, l.judged
+	spec := c.Spec
 	from, take := l.outlet()
 	return SessionRun{
 		ID: l.id, Spec: &spec, From: from, Output: take,
+		Fits: func() error {
+			return l.guard("judge", func() error { return l.engine.stillFits(&c, judged, host) })
+		},
 		Began: l.beganAt, CancelledBy: l.cancelledBy, Link: l.linked,
 	}
 }

@@ -1110,6 +1110,37 @@ func TestJudgedAgainInASession(t *testing.T) {
 	}
 }
 
+// So is one whose turn had come, and which then waited for somebody who was typing.
+func TestJudgedAgainWhileItIsTyped(t *testing.T) {
+	for _, gated := range []bool{false, true} {
+		o, sessions := withShells(t)
+		o.Policy = rules(t, policy.Gate{})
+		n := sessions.serve(start(t, o))
+		dev := sessions.opened("dev", marked)
+		sessions.mu.Lock()
+		dev.run("read x") // by somebody, without a record
+		sessions.mu.Unlock()
+		var id string
+		why := fault.ReasonPolicyDenied
+		if gated {
+			why = fault.ReasonApprovalVoid
+			id = n.asks("uname", inside("dev"))
+			if err := n.decide(boss, n.ballot(id, approval.Approve)); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			id = n.execute("echo in $x", inside("dev"))
+		}
+		n.until(id, "starting", func(s engine.Snapshot) bool { return s.State == command.Starting })
+		dev.reads("bash", command.ByPrompt)
+		fmt.Fprintln(dev.stdin)
+		if s := n.ended(id); s.State != command.Rejected || reason(s) != why || n.output(id) != "" || !s.StartTime.IsZero() || s.Durability != "" {
+			t.Errorf("%s, %+v, %q", s.State, s.Failure, n.output(id))
+		}
+		n.idle()
+	}
+}
+
 // What is approved is approved for the kind of shell that read when it was asked for.
 func TestApprovedForAShell(t *testing.T) {
 	o, sessions := withShells(t)

@@ -296,6 +296,7 @@ func (s *shells) Start(ctx context.Context, r engine.SessionRun) (engine.Process
 	}
 	var j *job
 	over := false
+	var unfit error
 	free := s.await(ctx, func() bool {
 		sh := s.find(r.Spec.SessionID)
 		switch {
@@ -307,6 +308,15 @@ func (s *shells) Start(ctx context.Context, r engine.SessionRun) (engine.Process
 		case sh.current != nil:
 			return false
 		default:
+			s.mu.Unlock()
+			unfit = r.Fits()
+			s.mu.Lock()
+			switch {
+			case unfit != nil:
+				return true
+			case sh.current != nil || sh.s.Ended():
+				return false // meanwhile
+			}
 			j = sh.run(r.Spec.Line)
 		}
 		if j != nil {
@@ -324,6 +334,9 @@ func (s *shells) Start(ctx context.Context, r engine.SessionRun) (engine.Process
 	case !free:
 		s.given(r)
 		return nil, fault.From(context.Cause(ctx))
+	case unfit != nil:
+		s.given(r)
+		return nil, unfit
 	case over && r.Spec.Typed > 0:
 		return nil, fault.New(fault.FailedPrecondition, fault.ReasonNotRunning, "nobody knows of it")
 	}

@@ -3,6 +3,7 @@ package terminal
 import (
 	"bytes"
 	"context"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -11,19 +12,25 @@ import (
 // what it leaves the shell reads behind it, line by line, before anything else. It is the
 // owner's.
 type typedAhead struct {
-	any    bool   // there is something
-	lines  int    // that were ended, and may still come
-	text   []byte // as much of it as may be needed
-	before bool   // the shell may still come to such a line before one that the service has typed
+	any    bool    // there is something
+	lines  int     // that were ended, and may still come
+	text   []byte  // as much of it as may be needed, …
+	begun  []int64 // … and the offset of the output at which each line in it was begun
+	before bool    // the shell may still come to such a line before one that the service has typed
 }
 
 // aheadMost is how much of it is remembered.
 const aheadMost = 4 << 10
 
-func (a *typedAhead) add(data []byte) {
+func (a *typedAhead) add(data []byte, at int64) {
 	a.any = true
 	a.lines += bytes.Count(data, []byte{'\r'}) + bytes.Count(data, []byte{'\n'})
-	a.text = append(a.text, data[:min(len(data), aheadMost-len(a.text))]...)
+	for _, c := range data[:min(len(data), aheadMost-len(a.text))] {
+		if n := len(a.text); n == 0 || a.text[n-1] == '\r' || a.text[n-1] == '\n' {
+			a.begun = append(a.begun, at)
+		}
+		a.text = append(a.text, c)
+	}
 }
 
 // line gives the first line, as it is when the keys that erase have done so; empty where
@@ -60,11 +67,73 @@ func (a *typedAhead) runs(typed bool) {
 		*a = typedAhead{before: a.before}
 		return
 	}
+	a.drop()
+}
+
+// drop takes the first line away.
+func (a *typedAhead) drop() {
 	a.lines--
 	if end := bytes.IndexAny(a.text, "\r\n"); end >= 0 {
-		a.text = a.text[end+1:]
+		a.text, a.begun = a.text[end+1:], a.begun[1:]
 	}
 	a.any = a.lines > 0 || len(a.text) > 0
+}
+
+// aheadLine gives the first line that was typed ahead, for the shell has run one. What was
+// typed and never shown is dropped: a program has read it without echo, as a password, and
+// nobody else may see it.
+func (l *live) aheadLine() string {
+	a := &l.turn.ahead
+	for a.lines > 0 {
+		line := a.line()
+		if line == "" || l.wasShown(line, a.begun[0]) {
+			return line
+		}
+		a.drop()
+	}
+	return ""
+}
+
+// aheadSeen is how much of the output is looked through for what was typed ahead, behind
+// where it was typed and before where it is looked.
+const aheadSeen = 64 << 10
+
+// wasShown reports whether a line that was typed at an offset was shown since: by the
+// terminal, or by an editor that has read it.
+func (l *live) wasShown(line string, at int64) bool {
+	r := &l.ring
+	at = max(at, r.start)
+	near := make([]byte, min(aheadSeen, r.end-at))
+	near = near[:r.read(near, at, r.end)]
+	from := max(at+int64(len(near)), r.end-aheadSeen)
+	late := make([]byte, r.end-from)
+	late = late[:r.read(late, from, r.end)]
+	if from == at+int64(len(near)) {
+		near, late = append(near, late...), nil
+	}
+	line = squeeze(line)
+	return strings.Contains(printed(near), line) || strings.Contains(printed(late), line)
+}
+
+// escapes matches what terminals do not show.
+var escapes = regexp.MustCompile(`\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]+[0-~]|[^\[\] -/])`)
+
+// printed gives what output shows, without blanks and line ends, and without what was
+// erased while it was typed.
+func printed(data []byte) string {
+	data = escapes.ReplaceAll(data, nil)
+	out := make([]byte, 0, len(data))
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case c == '\b' && bytes.HasPrefix(data[i:], []byte("\b \b")):
+			_, n := utf8.DecodeLastRune(out)
+			out = out[:len(out)-n]
+			i += 2
+		case c >= ' ' || c == '\t':
+			out = append(out, c)
+		}
+	}
+	return squeeze(string(out))
 }
 
 // aheadIsOver is asked when the shell has read for a while and has not told of a line that
@@ -87,9 +156,11 @@ func (l *live) aheadIsOver() bool {
 			if t.phase != reading || t.ahead.lines != lines || t.readFrom != at || l.link == nil || l.link.shell != sh {
 				return // it was told meanwhile
 			}
-			if p := l.typedProcess(t.ahead.line()); err == nil && !fg.Shell && p.line != "" {
-				l.run(p, at)
-				return
+			if err == nil && !fg.Shell {
+				if p := l.typedProcess(l.aheadLine()); p.line != "" {
+					l.run(p, at)
+					return
+				}
 			}
 			t.ahead.lines, t.ahead.before = 0, true
 			l.pull()

@@ -62,6 +62,7 @@ func TestAnEndBeforeItIsAskedFor(t *testing.T) {
 	_, _ = j.wait()
 	s = startWith(t, m, st, usual)
 	s.poll("that it is back", func() bool { return s.get(on).Connection == command.Connected })
+	s.poll("that the host was asked", func() bool { return s.busy(on) })
 	v := s.attach(ann, on, terminal.AttachOptions{})
 	v.types("it\r")
 	v.sees("me$ ")

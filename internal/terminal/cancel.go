@@ -33,6 +33,7 @@ func (p *Process) Cancel(ctx context.Context, grace time.Duration) (command.Canc
 	var pid int
 	var foreign bool
 	var err error
+	front := make(chan int, 1) // gets the group that has the terminal, 0 where that is not known
 	asked := l.do(ctx, func() {
 		if p.ended() {
 			return
@@ -44,6 +45,17 @@ func (p *Process) Cancel(ctx context.Context, grace time.Duration) (command.Canc
 		top := l.turn.top()
 		sh, pid, foreign = l.link.shell, top.pid, top.foreign && !slices.Contains(nestable, top.kind)
 		l.interrupt(p)
+		if !foreign {
+			l.asides.Go(func() {
+				ctx, stop := context.WithTimeout(l.ctx, asideMost)
+				defer stop()
+				fg, err := sh.Foreground(ctx, pid)
+				if err != nil {
+					fg.Group = 0
+				}
+				front <- fg.Group
+			})
+		}
 	})
 	switch {
 	case p.ended() && sh == nil:
@@ -67,7 +79,7 @@ func (p *Process) Cancel(ctx context.Context, grace time.Duration) (command.Canc
 		return command.CancelReport{Outcome: command.Unproven, Signal: "INT", Duration: time.Since(began),
 			Message: "it runs behind another shell, where its processes cannot be seen; Ctrl-C was typed"}, nil
 	}
-	report, err := sh.Ladder(ctx, pid, max(0, grace-heeded))
+	report, err := p.climb(ctx, sh, pid, front, max(0, grace-heeded))
 	report.Duration = time.Since(began)
 	back := p.endsWithin(ctx, cancelAfter)
 	switch {
@@ -108,6 +120,47 @@ func (p *Process) Cancel(ctx context.Context, grace time.Duration) (command.Canc
 	}
 	return report, nil
 }
+
+// groupLadder is a Shell whose ladder can be held to one process group: where another one
+// has the terminal of the shell with this pid, nothing is done, and the report is
+// ALREADY_ENDED.
+type groupLadder interface {
+	LadderOn(ctx context.Context, shellPID, group int, grace time.Duration) (command.CancelReport, error)
+}
+
+// climb is the ladder on what had the terminal when Ctrl-C was typed. Another group that
+// has it by then is the next command, which somebody has typed meanwhile, unless this one
+// still does not end.
+func (p *Process) climb(ctx context.Context, sh Shell, pid int, front <-chan int, grace time.Duration) (report command.CancelReport, err error) {
+	group := 0
+	select {
+	case group = <-front:
+	case <-p.over:
+	case <-ctx.Done():
+	}
+	held, can := sh.(groupLadder)
+	for range groupsMost {
+		if p.ended() {
+			return command.CancelReport{Outcome: command.AlreadyEnded}, nil
+		}
+		if group == 0 || !can {
+			return sh.Ladder(ctx, pid, grace)
+		}
+		if report, err = held.LadderOn(ctx, pid, group, grace); err != nil || report.Outcome != command.AlreadyEnded || p.endsWithin(ctx, cancelHeeded) {
+			return report, err
+		}
+		fg, asked := sh.Foreground(ctx, pid)
+		if asked != nil || fg.Shell {
+			return report, nil
+		}
+		group = fg.Group // it has gone on to something else
+	}
+	return report, err
+}
+
+// groupsMost is how many groups of one command, each begun when the one before has ended,
+// a cancel goes after.
+const groupsMost = 3
 
 // proven makes a report one of a command whose end the shell has told, unless it went
 // with the session.

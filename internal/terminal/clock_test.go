@@ -1,6 +1,7 @@
 package terminal_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"sync"
@@ -47,11 +48,12 @@ func (k *timelessShell) Read(p []byte) (int, error) {
 }
 
 func (k *timelessShell) Write(p []byte) (int, error) {
-	for _, c := range p {
-		if c == '\r' {
+	for i, line := range bytes.Split(p, []byte("\r")) {
+		if i > 0 {
 			k.out <- []byte("\r\nready> ")
-		} else {
-			k.out <- []byte{c}
+		}
+		if len(line) > 0 {
+			k.out <- bytes.Clone(line)
 		}
 	}
 	return len(p), nil

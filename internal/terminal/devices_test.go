@@ -76,6 +76,7 @@ func TestADeviceWithoutAPrompt(t *testing.T) {
 	s := start(t)
 	on := s.open(device(t, s.machine, `
 stty -echo
+echo ready
 while read -r line; do
   case $line in
   show) echo "one"; sleep 1; echo "two" ;;

@@ -107,6 +107,8 @@ func (l *live) output(data []byte) {
 	for len(data) > 0 {
 		n := len(data)
 		switch e := &t.echo; {
+		case t.shown && !e.persons: // a prompt that is shown anew, with all its lines
+			l.append(data)
 		case !e.active || t.phase != sent && t.phase != reading:
 			l.append(data)
 			t.printed = true

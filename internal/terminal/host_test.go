@@ -130,6 +130,8 @@ type console struct {
 	screen *screen.Screen // what the keeper has seen
 	link   *localLink     // nil: nobody is attached
 	writes [][]byte
+	held   *[][]byte // what is typed is on its way, and has not got here; nil: it gets here at once
+	climb  func()    // called when a ladder gets here; nil: nothing
 }
 
 var names = map[string]string{"ash": "busybox", "ksh": "ksh93"}
@@ -321,8 +323,24 @@ func (k *localLink) Write(p []byte) (int, error) {
 	}
 	k.c.mu.Lock()
 	k.c.writes = append(k.c.writes, slices.Clone(p))
+	held := k.c.held
+	if held != nil {
+		*held = append(*held, slices.Clone(p))
+	}
 	k.c.mu.Unlock()
+	if held != nil {
+		return len(p), nil
+	}
 	return k.c.tty.Write(p)
+}
+
+// delay keeps what is typed on its way; with false it is lost there.
+func (c *console) delay(yes bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held = nil; yes {
+		c.held = new([][]byte)
+	}
 }
 
 func (k *localLink) Resize(s session.Size) error {
@@ -422,7 +440,7 @@ func (k *localLink) Foreground(_ context.Context, shell int) (terminal.Foregroun
 		}
 		fg.Processes = append(fg.Processes, command.Process{PID: int64(pid), Command: p.name})
 		args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if slices.Contains([]string{"bash", "zsh", "fish", "dash", "mksh"}, p.name) && interactive(string(args)) {
+		if slices.Contains([]string{"bash", "zsh", "fish", "dash", "mksh", "sh"}, p.name) && interactive(string(args)) {
 			fg.Nested, fg.NestedPID = p.name, pid
 		}
 		if p.name == "telexec-other" {
@@ -443,11 +461,21 @@ func interactive(args string) bool {
 }
 
 func (k *localLink) Ladder(ctx context.Context, shell int, grace time.Duration) (command.CancelReport, error) {
+	return k.LadderOn(ctx, shell, 0, grace)
+}
+
+func (k *localLink) LadderOn(ctx context.Context, shell, group int, grace time.Duration) (command.CancelReport, error) {
+	k.c.mu.Lock()
+	climb := k.c.climb
+	k.c.mu.Unlock()
+	if climb != nil {
+		climb()
+	}
 	s, err := statOf(shell)
 	if err != nil {
 		return command.CancelReport{}, err
 	}
-	if s.foreground == s.group {
+	if s.foreground == s.group || group != 0 && s.foreground != group {
 		return command.CancelReport{Outcome: command.AlreadyEnded}, nil
 	}
 	members := func() []int {

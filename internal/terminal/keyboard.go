@@ -44,6 +44,13 @@ func (l *live) keyboardTaken() error {
 		WithHint("Ask for it, take it, or wait until it is released").With("session", l.id).With("viewer", l.keyboard.holder).With("principal", who)
 }
 
+// keyboardOfAnother reports whether somebody else has the keyboard than the caller, as
+// whichever viewer.
+func (l *live) keyboardOfAnother(by access.Caller) bool {
+	holder := l.viewer(l.keyboard.holder)
+	return holder != nil && holder.by.Name != by.Name
+}
+
 // viewer gives a viewer by its id; nil where it has left.
 func (l *live) viewer(id string) *Viewer {
 	if i := slices.IndexFunc(l.viewers, func(v *Viewer) bool { return v.id == id }); i >= 0 {
@@ -67,15 +74,26 @@ func (l *live) keyboardIdle() {
 	l.publish()
 }
 
-// Input types. TYPING_NOT_ALLOWED of an observer, KEYBOARD_TAKEN while somebody else has
+// mayType is why the viewer does not type; nil where it does. Who may is another one
+// where the policy is, which may have changed since it was attached.
+func (v *Viewer) mayType() error {
+	l := v.live
+	if v.role != session.Writer {
+		return observes(l.name)
+	}
+	return l.set.rights.MayType(v.by, l.set.thing(&l.s))
+}
+
+// Input types. TYPING_NOT_ALLOWED of an observer, or where it may no more, KEYBOARD_TAKEN while somebody else has
 // the keyboard, CONNECTION_LOST while there is no connection. It waits while the programs
 // do not read what was typed before.
 func (v *Viewer) Input(ctx context.Context, data []byte) error {
 	l := v.live
 	return l.enter(ctx, func() (full *wanting, err error) {
+		if err := v.mayType(); err != nil {
+			return nil, err
+		}
 		switch {
-		case v.role != session.Writer:
-			return nil, observes(l.name)
 		case l.viewer(v.id) == nil:
 			return nil, gone(v.id)
 		case l.keyboard.holder != "" && l.keyboard.holder != v.id:
@@ -187,6 +205,8 @@ func (l *live) move(v *Viewer, a KeyboardAction, to string) error {
 		return gone(v.id)
 	case v.role != session.Writer:
 		return observes(l.name)
+	case a != ReleaseKeyboard && v.mayType() != nil:
+		return v.mayType()
 	case a != TakeKeyboard && k.holder != "" && k.holder != v.id:
 		return l.keyboardTaken()
 	}

@@ -2,6 +2,7 @@ package terminal_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/telexec/telexec/internal/audit"
@@ -74,10 +75,36 @@ func TestTheKeyboard(t *testing.T) {
 		}
 		told = append(told, string(e.Kind)+" "+e.Principal+" "+e.Detail)
 	}
-	want := []string{"session.opened ann name web1", "session.typed ann ", "session.keyboard admin taken from ann", "session.typed admin ",
+	want := []string{"session.opened ann name web1, shell bash", "session.typed ann ", "session.keyboard admin taken from ann", "session.typed admin ",
 		"session.keyboard admin handed over to ann", "session.keyboard ann released", "session.keyboard admin taken"}
 	if !slices.Equal(told, want) {
 		t.Errorf("the audit has %q, want %q", told, want)
+	}
+}
+
+// Who has the keyboard may type also by other ways than as that viewer, and nobody else.
+func TestTheKeyboardIsAPersons(t *testing.T) {
+	s := start(t)
+	on := s.open("bash")
+	v := s.attach(ann, on, terminal.AttachOptions{})
+	if err := v.Keyboard(t.Context(), terminal.TakeKeyboard, ""); err != nil {
+		t.Fatal(err)
+	}
+	j := s.begin(on, "read x; read y; echo got $x $y")
+	_, err := j.InputBy(t.Context(), adm, []byte("no\n"), false)
+	wants(t, err, fault.ReasonKeyboardTaken)
+	_, err = j.Input(t.Context(), []byte("no\n"), false)
+	wants(t, err, fault.ReasonKeyboardTaken)
+	if n, err := j.InputBy(t.Context(), ann, []byte("one\n"), false); err != nil || n != 4 {
+		t.Error(n, err)
+	}
+	_, _, err = s.Keys(t.Context(), adm, on.ID, []session.Key{{Text: "no\n"}}, 0, 0)
+	wants(t, err, fault.ReasonKeyboardTaken)
+	if _, _, err := s.Keys(t.Context(), ann, on.ID, []session.Key{{Text: "two\n"}}, 0, 0); err != nil {
+		t.Error(err)
+	}
+	if out := j.ends("0", "MARK"); !strings.HasSuffix(out, "got one two\r\n") {
+		t.Errorf("%q", out)
 	}
 }
 

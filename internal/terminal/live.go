@@ -100,6 +100,9 @@ type live struct {
 	stopped bool  // the service lets go of it
 	openErr error // why it could not be opened
 
+	// Of whoever wants to see the screen: who may ask for little of it, and for much.
+	little, much turnstile
+
 	// Of whoever looks at the screen when the owner is gone.
 	late sync.Mutex
 
@@ -151,7 +154,7 @@ func newLive(t *Terminals, s session.Session, host inventory.Host) *live {
 	l := &live{
 		set: t, id: s.ID, name: s.Spec.Name, createdBy: s.CreatedBy.Principal, host: host,
 		calls: make(chan func()), over: make(chan struct{}), gone: make(chan struct{}), opened: make(chan struct{}),
-		room: make(chan struct{}, 1),
+		room: make(chan struct{}, 1), little: newTurnstile(), much: newTurnstile(),
 		ring: newRing(s.Output), pub: s, s: s, active: s.LastActivity,
 		heard: make(map[string]time.Time),
 	}
@@ -452,13 +455,15 @@ func (l *live) connect(sh Shell, resume bool) {
 	if l.s.State == session.Opening {
 		l.after(openAlarm, openMost)
 	}
-	if resume {
-		l.back(facts)
-	} else {
+	if l.s.Completion == "" {
 		l.s.Completion = command.ByMark
 		if !facts.Marks {
 			l.s.Completion = command.BySilence
 		}
+	}
+	if resume {
+		l.back(facts)
+	} else {
 		l.watchQuiet()
 	}
 	l.publish()
@@ -485,6 +490,9 @@ func (l *live) unprompted() {
 		l.turn.marks = false
 		l.s.Completion = command.BySilence
 		l.watchQuiet()
+	}
+	if !l.turn.tells && !l.turn.printed {
+		l.silent() // a device that greets nobody
 	}
 	l.openNow()
 }
@@ -753,7 +761,7 @@ func (l *live) finishAs(why *command.Failure, exit *int, event session.Event) {
 
 // letGo is called when the service stops: a kept shell is left alone, another one ends.
 func (l *live) letGo() {
-	if l.kept() && (l.closing == nil && l.s.State == session.Open || l.closing != nil && l.link == nil) {
+	if l.recovered && l.link == nil || l.kept() && (l.closing == nil && l.s.State == session.Open || l.closing != nil && l.link == nil) {
 		l.end = &ending{keep: true} // of one that is to be closed, the next run sees to that
 		return
 	}
@@ -779,12 +787,9 @@ func (l *live) kept() bool { return l.s.Keeper != "" && l.s.Keeper != session.Ke
 
 // close is Terminals.Close.
 func (l *live) close(ctx context.Context, by access.Caller, reason string) (session.Session, command.CancelReport, error) {
-	message := "it was closed by " + by.Name
-	if reason != "" {
-		message += ": " + reason
-	}
 	err := l.do(ctx, func() {
-		l.beginClose(&command.Failure{Reason: fault.ReasonSessionClosed, Message: message, Hint: "Open another one"})
+		l.scribe.tell(closing(by, &l.s, reason)) // is stored with what beginClose saves
+		l.beginClose(closedBy(by, reason))
 	})
 	if err != nil && fault.ReasonOf(err) != fault.ReasonSessionEnded {
 		return l.snapshot(), command.CancelReport{}, err

@@ -1,6 +1,7 @@
 package terminal
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -41,6 +42,7 @@ func (l *live) lostLink(err error) {
 	if p := t.typing; p != nil {
 		t.typing = nil
 		l.run(p, l.begunAt())
+		p.doubt = true // it may not have got there
 	}
 	if t.cur != nil {
 		l.missOutput(t.cur)
@@ -101,7 +103,7 @@ func (l *live) back(facts Facts) {
 	l.loss = loss{}
 	// What was on the screen is drawn anew; what was in between is lost.
 	l.append([]byte("\x1bc"))
-	l.append(facts.Redraw)
+	l.append(lastLines(facts.Redraw, redrawMost))
 	l.screen.Answers() // what it asks was answered before
 	l.rec.mark("the recording was interrupted: the connection was lost")
 	t := &l.turn
@@ -118,6 +120,19 @@ func (l *live) back(facts Facts) {
 	}
 	l.askBack()
 	l.save()
+}
+
+// redrawMost is how much of what draws a screen anew is taken: more would push out of the
+// ring what pumps have not read yet.
+const redrawMost = ringMost - pumpMost - 4*pumpRead
+
+// lastLines gives the end of data, of at most so many bytes, from the beginning of a line on.
+func lastLines(data []byte, most int) []byte {
+	if len(data) <= most {
+		return data
+	}
+	data = data[len(data)-most:]
+	return data[bytes.IndexByte(data, '\n')+1:]
 }
 
 // builtin reports whether a shell that has the terminal itself runs one of its own
@@ -143,7 +158,12 @@ func (l *live) askBack() {
 			if l.link == nil || l.link.shell != sh || !t.unsure || t.phase != running {
 				return // it was lost again, or a mark has told
 			}
-			switch {
+			switch reason := fault.ReasonOf(err); {
+			case len(t.levels) > 1 && (reason == fault.ReasonNotRunning || reason == fault.ReasonSessionGone):
+				// A shell that was started in another one has ended meanwhile.
+				t.levels = t.levels[:len(t.levels)-1]
+				l.publish()
+				l.askBack()
 			case err != nil:
 				l.set.log.Warn("a host did not say who has a terminal", "session", l.id, "host", l.host.Name, "error", err)
 				l.after(redialAlarm, redialMost)
@@ -161,11 +181,17 @@ func (l *live) askBack() {
 				if t.cur == nil {
 					p := newProcess(l, Run{})
 					p.missed = true
+					p.doubt = true
 					t.cur = p
 					p.begin(l.now, l.offset())
 					l.missOutput(p)
 					l.publish()
 				}
+				// What is in the group of the shell may be part of its prompt.
+				if fg.Shell || fg.Group != pid {
+					t.cur.doubt = false
+				}
+				l.watchQuiet() // it may be a shell that waits
 			}
 		}
 	})

@@ -230,6 +230,9 @@ func TestARestartAfterACrash(t *testing.T) {
 		t.Errorf("the offsets may be others': %d, then %d", saved.Output, now.Output)
 	}
 	again.run(on, "true").ends("0", command.ByMark)
+	if marks := again.tapeOf(on).marks; len(marks) == 0 || !strings.Contains(marks[0], "interrupted") { // it has a beginning, too
+		t.Errorf("%q", marks)
+	}
 	if now := again.get(plain); now.State != session.Ended || now.End.Reason != fault.ReasonServiceRestarted {
 		t.Errorf("%+v", now)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/telexec/telexec/internal/command"
@@ -51,13 +52,13 @@ func (l *live) foreground(fg Foreground) {
 	t := &l.turn
 	switch {
 	case fg.Nested != "" && slices.Contains(nestable, fg.Nested) && t.nested != "":
-		l.integrate(level{pid: fg.NestedPID, kind: fg.Nested})
+		l.integrateClean(level{pid: fg.NestedPID, kind: fg.Nested})
 	case fg.Nested != "":
 		l.foreignShell(level{pid: fg.NestedPID, kind: fg.Nested})
 	case fg.Shell && t.nested != "" && (t.cur == nil && fg.Raw || t.cur != nil && setsPrompt.MatchString(t.cur.line)):
 		// Another shell has taken its place, perhaps in its login files; or its prompt was
 		// set anew, where the marks are in it.
-		l.integrate(level{pid: t.top().pid})
+		l.integrateClean(level{pid: t.top().pid})
 	}
 }
 
@@ -67,6 +68,24 @@ var setsPrompt = regexp.MustCompile(`(^|[\s;&|({])(exec|eval|source|\.)\s|PS1|PR
 
 // unheard reports whether a shell has been started, and nothing heard of it.
 func (t *turn) unheard() bool { return t.phase == starting && !t.heard }
+
+// integrateClean is integrate where the line begins with what is typed: behind what somebody
+// has typed it would be part of theirs. Elsewhere the next prompt is waited for.
+func (l *live) integrateClean(at level) {
+	t := &l.turn
+	line := strings.TrimSpace(l.screen.LineToCursor())
+	switch {
+	case line == ">": // a line that goes on
+	case t.keyed == 0:
+		l.integrate(at)
+	case l.now.Sub(t.typedAt) < nestedQuiet:
+		t.asked = false
+		l.after(quietAlarm, nestedQuiet)
+	case !strings.ContainsRune("\r\n\x03\x04", rune(t.keyed)): // a line that was begun
+	case at.kind == "fish" || !strings.HasSuffix(line, ">"): // the others end so where a line goes on
+		l.integrate(at)
+	}
+}
 
 // integrate makes a nested shell tell marks.
 func (l *live) integrate(at level) {
@@ -165,7 +184,11 @@ func (l *live) spoken(e completion.Event) {
 	}
 	if e.Kind == completion.ShellInfo {
 		// What was found on the host is surer than what a shell makes of itself.
-		*t.top() = level{pid: e.PID, kind: cmp.Or(t.top().kind, e.Shell), starts: e.Starts}
+		kind := cmp.Or(t.top().kind, e.Shell)
+		if kind == "sh" { // a name that many go by
+			kind = cmp.Or(e.Shell, kind)
+		}
+		*t.top() = level{pid: e.PID, kind: kind, starts: e.Starts}
 	}
 	if len(t.levels) == 1 && t.top().foreign {
 		t.top().foreign = false

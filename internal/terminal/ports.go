@@ -28,7 +28,7 @@ type ShellSpec struct {
 	Shell  string // path or name; empty: the login shell
 	Term   string // never empty
 	Size   session.Size
-	Keeper session.Keeper // empty: the best there is
+	Keeper session.Keeper // empty: the best there is, or, with Resume, the one that has it
 	Nonce  string         // of its marks
 	Resume bool           // it was opened before: find it again
 }
@@ -150,6 +150,9 @@ type Run struct {
 	// Output takes what the command prints, from From on, from one goroutine, all of it
 	// as Stdout: a terminal has one stream. It copies data, and may block.
 	Output func(s command.Stream, data []byte) error
+	// Fits is asked right before it is typed, with what reads then published; an error,
+	// which Start gives, means that it is not typed. nil: nobody asks. It does not block.
+	Fits func() error
 	// Began hears where its output begins in that of the session, once; nil: nobody asks.
 	// It does not block.
 	Began func(offset int64)

@@ -38,6 +38,8 @@ type Process struct {
 	by     access.Caller
 	id     string // empty while what was typed is not a command yet
 	missed bool   // some of its output was not seen
+	doubt  bool   // nobody knows whether it was begun, so that an end that is told may be that of what ran before
+	depth  int    // how many shells were started in each other when it began; 0: not known
 	frame  frame
 	heldAt time.Time
 
@@ -130,7 +132,8 @@ func (l *live) withdraw(ctx context.Context, p *Process) error {
 
 // Resume takes up a command that an earlier run of the service has typed. None of what
 // it prints from now on is given. Where the shell reads again, its end is told without
-// an exit code, for nobody knows when it came, or whether the command was ever typed.
+// an exit code, for nobody knows when it came, or whether the command was ever typed; a
+// code counts once the host has said that something runs.
 func (t *Terminals) Resume(ctx context.Context, r Run) (*Process, error) {
 	l, err := t.of(ctx, r.Spec.SessionID)
 	if err != nil {
@@ -154,7 +157,7 @@ func (l *live) resume(p *Process) *Process {
 	}
 	p.missed = true
 	if t.cur == nil && t.unsure {
-		t.cur, t.phase = p, running
+		t.cur, t.phase, p.doubt = p, running, true
 		p.begin(l.now, l.offset())
 		l.missOutput(p)
 		l.publish()
@@ -325,6 +328,11 @@ func (p *Process) pump() {
 		if !whole {
 			to = l.ring.end
 		}
+		if p.sinkErr == nil && p.at < l.ring.start {
+			// A connection that is lost again and again draws the screen anew each time.
+			p.sinkErr = fault.New(fault.Unavailable, fault.ReasonOutputIncomplete, "it was read too slowly, and is not kept any more")
+			delete(l.holders, p)
+		}
 		n := 0
 		if p.sinkErr == nil {
 			n = l.ring.read(buf, p.at, to)
@@ -433,7 +441,7 @@ func (p *Process) Input(ctx context.Context, data []byte, eof bool) (total int64
 	return p.InputBy(ctx, access.Caller{}, data, eof)
 }
 
-// InputBy types; eof is Ctrl-D. KEYBOARD_TAKEN while somebody has the keyboard. What the
+// InputBy types; eof is Ctrl-D. KEYBOARD_TAKEN while somebody else has the keyboard. What the
 // command does not read is read by the shell, and is a command that the caller has typed.
 func (p *Process) InputBy(ctx context.Context, by access.Caller, data []byte, eof bool) (total int64, err error) {
 	l := p.live
@@ -444,7 +452,7 @@ func (p *Process) InputBy(ctx context.Context, by access.Caller, data []byte, eo
 		switch {
 		case p.ended():
 			return nil, notRunning(l.name)
-		case l.keyboard.holder != "":
+		case l.keyboardOfAnother(by):
 			return nil, l.keyboardTaken()
 		}
 		if full, err = l.key(data); full == nil && err == nil {

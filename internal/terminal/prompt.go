@@ -20,6 +20,8 @@ func (l *live) watchQuiet() {
 		return
 	case t.phase == reading:
 		return
+	case t.phase == starting && !t.printed:
+		return // it may be slow to greet; the time it has for that tells
 	}
 	l.after(quietAlarm, promptQuiet)
 	// What is printed before anything was sent is the greeting of a device.
@@ -66,10 +68,13 @@ func (l *live) silent() {
 	}
 	line := l.screen.LineToCursor()
 	by := command.BySilence
-	if l.prompts.Is(line) {
+	switch {
+	case l.prompts.Is(line):
 		by, t.prompted = command.ByPrompt, true
-	} else if t.prompted && t.phase == running {
+	case t.prompted && t.phase == running:
 		return // its prompt is known, and will come
+	case t.tells && t.phase == starting:
+		return // a shell, whose login files take long; so will its prompt
 	}
 	if p := t.typing; p != nil { // a device that does not show what is typed
 		t.typing = nil

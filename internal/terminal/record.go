@@ -35,14 +35,15 @@ func (r *recorder) begin(l *live) {
 		return
 	}
 	r.live, r.mask, r.until, r.size = l, l.set.redaction.Stream(), l.offset(), l.taped
-	if !l.recovered {
+	if l.taped == 0 {
 		r.buf = asciicast.AppendHeader(r.buf, asciicast.Header{
 			Width: l.s.Size.Columns, Height: l.s.Size.Rows, Time: l.s.CreateTime, Title: l.name, Term: l.s.Spec.Term, Shell: l.s.Spec.Shell,
 		})
 		r.added()
-		return
 	}
-	r.mark("the recording was interrupted: the service was restarted")
+	if l.recovered {
+		r.mark("the recording was interrupted: the service was restarted")
+	}
 }
 
 // at is the time of an event from the beginning on.
@@ -94,11 +95,11 @@ func (r *recorder) flush() {
 		// Whole events that still fit, and why there are no more.
 		fits := r.buf[:max(0, min(int64(len(r.buf)), most-r.size))]
 		r.buf = r.tape.AppendMarker(r.buf[:bytes.LastIndexByte(fits, '\n')+1], r.at(), "the recording has reached its limit")
-		l.scribe.record(r.buf)
+		l.scribe.record(r.buf, r.until)
 		r.cut()
 		return
 	}
-	if !l.scribe.record(r.buf) {
+	if !l.scribe.record(r.buf, l.offset()) {
 		r.cut()
 		return
 	}

@@ -41,6 +41,16 @@ func (s *service) recording(on session.Session) (all tape) {
 	return readTape(s.t, file.String())
 }
 
+// tapeOf is recording where the first of it may not be stored yet.
+func (s *service) tapeOf(on session.Session) tape {
+	s.t.Helper()
+	s.poll("a recording", func() bool {
+		piece, _, err := s.Recording(s.t.Context(), ann, on.ID, 0, 1)
+		return err == nil && len(piece) > 0
+	})
+	return s.recording(on)
+}
+
 func readTape(t testing.TB, file string) (all tape) {
 	t.Helper()
 	r, err := asciicast.NewReader(strings.NewReader(file))

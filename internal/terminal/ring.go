@@ -60,10 +60,11 @@ func (r *ring) piece(at int64) []byte {
 // has reports whether the next byte at an offset is in it, or is yet to come.
 func (r *ring) has(at int64) bool { return r.start <= at && at <= r.end }
 
-// read copies bytes from an offset that it has, up to but not including to.
+// read copies bytes from an offset that it has, up to but not including to; none where the
+// first of them has fallen off.
 func (r *ring) read(p []byte, at, to int64) int {
 	n := 0
-	for to = min(to, r.end); at < to && n < len(p); {
+	for to = min(to, r.end); r.start <= at && at < to && n < len(p); {
 		c := copy(p[n:], r.piece(at)[:min(to-at, int64(len(r.piece(at))))])
 		n += c
 		at += int64(c)

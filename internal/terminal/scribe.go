@@ -17,6 +17,7 @@ const (
 	scribeMost   = 4 << 20 // bytes of recording; beyond that it is cut
 	scribeEvents = 1000    // audit entries
 	scribeRetry  = time.Second
+	endRetry     = 3 * time.Second // for the end of a session without the rest of its recording; longer than scribeRetry
 	saveMost     = 2 * time.Second // who opens a session waits so long at most until that is stored
 )
 
@@ -33,15 +34,18 @@ type scribe struct {
 	session *session.Session // nil: it is stored as it is
 	told    []audit.Entry
 	tape    []byte // of the recording, …
-	tapeAt  int64  // … of which the journal has so much
+	tapeAt  int64  // … of which the journal has so much, …
+	until   int64  // … with all output before this offset, …
+	taped   int64  // … of which the journal has that before this one
 	lost    bool   // the journal does not take the recording
+	through bool   // run stores nothing more
 	wanted  int64  // saves so far, …
 	saved   int64  // … of which so many are done
 	bell    output.Bell
 }
 
 func newScribe(l *live) *scribe {
-	s := &scribe{live: l, tapeAt: l.taped, kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
+	s := &scribe{live: l, tapeAt: l.taped, until: l.s.Output, taped: l.s.Output, kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	l.asides.Go(func() { s.run(l.ctx) })
 	return s
 }
@@ -89,39 +93,59 @@ func (s *scribe) settle(ctx context.Context) {
 	}
 }
 
-// tell has the audit told.
+// tell has the audit told. Where too much waits already, the log is.
 func (s *scribe) tell(e audit.Entry) {
 	s.mu.Lock()
-	if len(s.told) < scribeEvents {
+	full := len(s.told) >= scribeEvents
+	if !full {
 		s.told = append(s.told, e)
 	}
 	s.mu.Unlock()
+	if full {
+		s.untold(e)
+	}
 	s.signal()
 }
 
-// record has more of the recording stored; false where too much of it waits already, or
-// the journal does not take it.
-func (s *scribe) record(data []byte) bool {
+// untold tells the log what the audit was not told.
+func (s *scribe) untold(entries ...audit.Entry) {
+	for _, e := range entries {
+		s.live.set.log.Error("what was done in a session could not be written to the audit", "session", e.Session, "kind", e.Kind, "time", e.Time,
+			"principal", e.Principal, "origin", e.Origin, "address", e.Address, "call", e.Call, "host", e.Host, "reason", e.Reason, "detail", e.Detail)
+	}
+}
+
+// record has more of the recording stored, which then has all output before an offset;
+// false where too much of it waits already, or the journal does not take it.
+func (s *scribe) record(data []byte, until int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lost || len(s.tape)+len(data) > scribeMost {
 		return false
 	}
-	s.tape = append(s.tape, data...)
+	s.tape, s.until = append(s.tape, data...), until
 	s.signal()
 	return true
 }
 
-// run stores what waits until end is called and everything is stored.
+// run stores what waits until end is called and everything is stored. When ctx ends
+// before, the log has what the audit was not told.
 func (s *scribe) run(ctx context.Context) {
 	defer close(s.done)
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.untold(s.told...)
+	}()
 	quit := s.quit
 	for {
 		err := s.write(ctx)
 		kick, again := s.kick, (<-chan time.Time)(nil)
 		switch {
-		case err == nil && quit == nil:
+		case err == nil && quit == nil && s.idle():
 			return
+		case err == nil && quit == nil:
+			continue
 		case err != nil:
 			if ctx.Err() == nil {
 				s.live.set.log.Warn("a session could not be stored for now", "session", s.live.id, "error", err)
@@ -142,7 +166,7 @@ func (s *scribe) run(ctx context.Context) {
 // write stores what waits now.
 func (s *scribe) write(ctx context.Context) error {
 	s.mu.Lock()
-	as, told, tape, at, wanted := s.session, s.told, s.tape, s.tapeAt, s.wanted
+	as, told, tape, at, until, wanted := s.session, s.told, s.tape, s.tapeAt, s.until, s.wanted
 	s.session, s.told = nil, nil
 	s.mu.Unlock()
 	ctx, stop := context.WithTimeout(ctx, storeMost)
@@ -153,8 +177,9 @@ func (s *scribe) write(ctx context.Context) error {
 		tapeErr = l.set.journal.AppendRecording(ctx, l.id, at, tape)
 		s.mu.Lock()
 		switch kind := fault.KindOf(tapeErr); {
+		case s.lost: // it was given up meanwhile
 		case tapeErr == nil:
-			s.tape, s.tapeAt = slices.Clone(s.tape[len(tape):]), at+int64(len(tape))
+			s.tape, s.tapeAt, s.taped = slices.Clone(s.tape[len(tape):]), at+int64(len(tape)), until
 		case kind == fault.Aborted, kind == fault.DataLoss, kind == fault.NotFound:
 			s.lost, s.tape = true, nil
 			l.set.log.Error("a recording cannot go on", "session", l.id, "error", tapeErr)
@@ -162,7 +187,7 @@ func (s *scribe) write(ctx context.Context) error {
 		s.mu.Unlock()
 	}
 	var err error
-	switch {
+	switch as = s.truncated(as); {
 	case as != nil:
 		err = l.set.journal.SaveSession(ctx, *as, told...)
 	case len(told) > 0:
@@ -170,7 +195,10 @@ func (s *scribe) write(ctx context.Context) error {
 	}
 	if fault.KindOf(err) == fault.Aborted && err != nil {
 		l.set.log.Error("another one has stored a later version of a session", "session", l.id, "error", err)
-		err = nil
+		as, err = nil, nil
+		if len(told) > 0 { // rather twice than never
+			err = l.set.journal.Record(ctx, told...)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,6 +217,18 @@ func (s *scribe) write(ctx context.Context) error {
 	return nil
 }
 
+// truncated says in a session that its recording is lost from where the journal has it.
+func (s *scribe) truncated(as *session.Session) *session.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if as == nil || !s.lost || as.Truncated != nil && *as.Truncated <= s.taped {
+		return as
+	}
+	cut, at := *as, s.taped
+	cut.Truncated = &at
+	return &cut
+}
+
 // end stores the session as it is at its end, with what waits, and gives it. over says
 // that it has ended, which the audit is told.
 func (s *scribe) end(as session.Session, over bool) session.Session {
@@ -197,12 +237,56 @@ func (s *scribe) end(as session.Session, over bool) session.Session {
 	}
 	s.save(as)
 	close(s.quit)
-	most := time.NewTimer(storeMost)
-	defer most.Stop()
-	select {
-	case <-s.done:
-	case <-most.C:
+	stored := s.await(storeMost)
+	if s.giveUp(&as) && !stored {
+		stored = s.await(endRetry)
+	}
+	if !stored {
 		s.live.set.log.Error("the end of a session could not be stored", "session", s.live.id)
 	}
 	return as
+}
+
+// await waits until everything is stored, for so long at most.
+func (s *scribe) await(d time.Duration) bool {
+	most := time.NewTimer(d)
+	defer most.Stop()
+	select {
+	case <-s.done:
+		return true
+	case <-most.C:
+		return false
+	}
+}
+
+// giveUp gives up what of the recording is not stored, and reports whether there was such.
+// What is missing must be told, even where there is no room for it: the session, as it is
+// at its end, says so and is saved anew.
+func (s *scribe) giveUp(as *session.Session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.lost && len(s.tape) == 0 {
+		return false
+	}
+	s.lost, s.tape = true, nil
+	if at := s.taped; as.Truncated == nil || *as.Truncated > at {
+		s.live.set.log.Warn("a recording is cut", "session", s.live.id, "offset", at)
+		as.Truncated = &at
+	}
+	if !s.through { // else it is stored so: see truncated
+		as.Version++
+		last := *as
+		s.session = &last
+		s.wanted++
+		s.signal()
+	}
+	return true
+}
+
+// idle reports whether nothing waits: then nothing more is stored.
+func (s *scribe) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.through = s.session == nil && len(s.told) == 0 && len(s.tape) == 0
+	return s.through
 }

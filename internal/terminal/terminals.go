@@ -157,14 +157,15 @@ func (t *Terminals) left(ctx context.Context) ([]session.Session, error) {
 func (t *Terminals) takeUp(ctx context.Context, s session.Session) {
 	// What was told since it was last saved is not known.
 	s.Version += versionGap
-	if s.Connection == command.Connected {
+	if s.Connection == command.Connected || s.Keeper == "" {
 		s.Output += outputGap
 	}
 	host, err := t.hosts.Lookup(s.Spec.Host)
 	why := &command.Failure{Reason: fault.ReasonServiceRestarted, Message: "the service was restarted, and nothing kept the shell meanwhile",
 		Hint: "Open the session again; tmux, screen or dtach on the host would have kept it"}
 	switch {
-	case s.Keeper == "" || s.Keeper == session.KeptByNone:
+	// Where it is not stored what keeps the shell, something may.
+	case s.Keeper == session.KeptByNone, s.Keeper == "" && s.Spec.Keeper == session.KeptByNone:
 	case err != nil:
 		why = failure(err)
 	case s.Nonce == "":
@@ -269,12 +270,32 @@ func (t *Terminals) find(ref string) *live {
 	if l := t.lives[ref]; l != nil && l.stored.Load() {
 		return l
 	}
+	var newest *live // an older one of the name is over, whether or not that is told yet
 	for _, l := range t.lives {
-		if l.name == ref && l.stored.Load() {
-			return l
+		if l.name == ref && l.stored.Load() && (newest == nil || l.id > newest.id) {
+			newest = l
 		}
 	}
-	return nil
+	return newest
+}
+
+// owned waits until a session has an owner whom find gives, or has none and will have
+// none: then it is nil. A session that is just being stored has none yet.
+func (t *Terminals) owned(ctx context.Context, id string) (*live, error) {
+	for {
+		rung := t.bell.Rung()
+		t.mu.Lock()
+		l := t.lives[id]
+		t.mu.Unlock()
+		if l == nil || l.stored.Load() {
+			return l, nil
+		}
+		select {
+		case <-rung:
+		case <-ctx.Done():
+			return nil, fault.From(context.Cause(ctx))
+		}
+	}
 }
 
 // Session gives a session as it is now, also one that has ended; UNKNOWN_SESSION.
@@ -421,6 +442,9 @@ func (t *Terminals) Open(ctx context.Context, by access.Caller, spec session.Spe
 		return s, false, err
 	}
 	spec.Host = host.Name
+	if err := t.mayStart(by, spec); err != nil {
+		return s, false, err
+	}
 	if spec.Size == (session.Size{}) {
 		spec.Size = session.DefaultSize
 	}
@@ -518,11 +542,18 @@ func (t *Terminals) create(ctx context.Context, by access.Caller, spec session.S
 	}
 	told := entry(audit.SessionOpened, by, &s)
 	told.Detail = "name " + spec.Name
-	if err := t.journal.CreateSession(ctx, s, told); err != nil {
+	if spec.Shell != "" {
+		told.Detail += ", shell " + spec.Shell
+	}
+	if spec.Keeper != "" {
+		told.Detail += ", keeper " + string(spec.Keeper)
+	}
+	if err := t.store(ctx, s, told); err != nil {
 		t.unregister(l)
 		return nil, err
 	}
 	l.stored.Store(true)
+	t.bell.Ring()
 	if t.start(l) {
 		return l, nil
 	}
@@ -533,6 +564,32 @@ func (t *Terminals) create(ctx context.Context, by access.Caller, spec session.S
 	return nil, errors.Join(err, t.journal.SaveSession(context.WithoutCancel(ctx), s, ended(&s)))
 }
 
+// store stores a new session. Whoever asked may go away meanwhile: then nobody would know
+// whether it is there. Where it fails, what may have been stored is ended.
+func (t *Terminals) store(ctx context.Context, s session.Session, told audit.Entry) error {
+	if err := ctx.Err(); err != nil {
+		return fault.From(context.Cause(ctx))
+	}
+	ctx = context.WithoutCancel(ctx)
+	storing, stop := context.WithTimeout(ctx, storeMost)
+	defer stop()
+	err := t.journal.CreateSession(storing, s, told)
+	if err == nil || fault.ReasonOf(err) == fault.ReasonSessionExists {
+		return err
+	}
+	ending, stop := context.WithTimeout(ctx, saveMost)
+	defer stop()
+	s.Version, s.State, s.End, s.EndTime = 2, session.Ended, failure(err), time.Now()
+	switch left := t.journal.SaveSession(ending, s, ended(&s)); fault.KindOf(left) {
+	case fault.NotFound: // it was not stored
+	default:
+		if left != nil {
+			t.log.WarnContext(ctx, "a session that could not be stored may have its name until it is closed", "session", s.ID, "name", s.Spec.Name, "error", left)
+		}
+	}
+	return err
+}
+
 // Close ends a session and what runs in it. It gives the session, which has ended, or is
 // CLOSING where its host could not be asked yet. One that has ended is given as it is.
 func (t *Terminals) Close(ctx context.Context, by access.Caller, ref, reason string) (session.Session, command.CancelReport, error) {
@@ -540,10 +597,77 @@ func (t *Terminals) Close(ctx context.Context, by access.Caller, ref, reason str
 	if err != nil {
 		return s, command.CancelReport{}, err
 	}
-	if l == nil {
-		return s, command.CancelReport{Outcome: command.AlreadyEnded, Message: "the session had ended"}, nil
+	if l == nil && !s.Ended() {
+		if l, err = t.owned(ctx, s.ID); err != nil {
+			return s, command.CancelReport{}, err
+		}
 	}
-	return l.close(ctx, by, reason)
+	switch {
+	case l != nil:
+		return l.close(ctx, by, reason)
+	case s.Ended():
+		return s, alreadyEnded, nil
+	}
+	return t.closeUnowned(ctx, by, s, reason)
+}
+
+var alreadyEnded = command.CancelReport{Outcome: command.AlreadyEnded, Message: "the session had ended"}
+
+// closeUnowned ends a session that the journal has as one that goes on, and that nobody
+// has: its beginning or its end could not be stored.
+func (t *Terminals) closeUnowned(ctx context.Context, by access.Caller, s session.Session, reason string) (session.Session, command.CancelReport, error) {
+	if !t.works() { // the next run has it
+		return s, command.CancelReport{}, fault.New(fault.Unavailable, fault.ReasonDraining, "the service is starting or shutting down and cannot end the session %s now", s.Spec.Name).
+			WithHint("Close it again in a moment").WithRetry(time.Second)
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), storeMost)
+	defer stop()
+	asked := closing(by, &s, reason)
+	over := s
+	over.Version++
+	over.State, over.End, over.EndTime, over.Connection = session.Ended, closedBy(by, reason), time.Now(), ""
+	err := t.journal.SaveSession(ctx, over, asked, ended(&over))
+	if fault.KindOf(err) == fault.Aborted { // what was read is not the latest
+		now, err := t.journal.Session(ctx, s.ID)
+		if err == nil && now.Ended() {
+			return now, alreadyEnded, nil
+		}
+		return now, command.CancelReport{}, fault.New(fault.Unavailable, fault.ReasonInternal, "the session %s was changed meanwhile", s.Spec.Name).
+			WithHint("Close it again").WithRetry(time.Second)
+	}
+	if err != nil {
+		return s, command.CancelReport{}, err
+	}
+	t.bell.Ring()
+	return over, command.CancelReport{Outcome: command.Unproven, Message: "nobody had the session any more; it has ended here, and its host was not asked what is left there"}, nil
+}
+
+// works reports whether every session that goes on has an owner.
+func (t *Terminals) works() bool {
+	select {
+	case <-t.ready:
+	default:
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.owning != nil
+}
+
+// closing tells that somebody has asked to close a session.
+func closing(by access.Caller, s *session.Session, reason string) audit.Entry {
+	told := entry(audit.SessionClose, by, s)
+	told.Detail = reason
+	return told
+}
+
+// closedBy is the end of a session that somebody has closed.
+func closedBy(by access.Caller, reason string) *command.Failure {
+	message := "it was closed by " + by.Name
+	if reason != "" {
+		message += ": " + reason
+	}
+	return &command.Failure{Reason: fault.ReasonSessionClosed, Message: message, Hint: "Open another one"}
 }
 
 // Recording gives bytes of a recording, also of a session that has ended; last where

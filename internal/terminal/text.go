@@ -18,7 +18,7 @@ func (t *Terminals) Screen(ctx context.Context, by access.Caller, ref string, sc
 		return Text{}, err
 	}
 	var text Text
-	err = l.do(ctx, func() { text = l.text(scrollback) })
+	err = l.look(ctx, scrollback, func() { text = l.text(scrollback) })
 	return text, err
 }
 
@@ -45,7 +45,7 @@ func (t *Terminals) Keys(ctx context.Context, by access.Caller, ref string, pres
 	}
 	var at int64
 	err = l.enter(ctx, func() (full *wanting, err error) {
-		if holder := l.viewer(l.keyboard.holder); holder != nil && holder.by.Name != by.Name {
+		if l.keyboardOfAnother(by) {
 			return nil, l.keyboardTaken()
 		}
 		var data []byte
@@ -70,7 +70,7 @@ func (t *Terminals) Keys(ctx context.Context, by access.Caller, ref string, pres
 	if err != nil {
 		return text, false, err
 	}
-	err = l.do(ctx, func() { text = l.text(scrollback) })
+	err = l.look(ctx, scrollback, func() { text = l.text(scrollback) })
 	return text, settled, err
 }
 

@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"bytes"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,6 +43,7 @@ type level struct {
 type turn struct {
 	phase  phase
 	marks  bool // the shell tells marks
+	tells  bool // it was made to tell them when it was opened
 	heard  bool // it has told one
 	levels []level
 	known  string   // the kind of the shell that was opened
@@ -61,8 +63,10 @@ type turn struct {
 	echo     echo
 	typist   access.Caller // who typed last
 	typedAt  time.Time
-	dirty    bool // something was typed and not sent
-	answered bool // the terminal has answered a program, which may not have read it
+	keyed    byte      // the last key that came behind the line that was sent last; 0: none
+	sentAt   time.Time // when the service has typed a line
+	dirty    bool      // something was typed and not sent
+	answered bool      // the terminal has answered a program, which may not have read it
 	ahead    typedAhead
 	shown    bool // a prompt was begun, and its end was not told
 	code     *int // of an end that was told before the start
@@ -74,7 +78,8 @@ type turn struct {
 // Times of a turn.
 const (
 	typingMost  = 5 * time.Second        // a line that was begun and not sent is left alone for so long
-	beganMost   = 5 * time.Second        // a line that was sent is taken to run when nothing is heard of it
+	beganMost   = 5 * time.Second        // a line that was sent is taken to run when nothing is heard of it, …
+	unheardMost = 30 * time.Second       // … or after so long where it is not even shown
 	nothingRan  = 500 * time.Millisecond // between a prompt and the mark that says that something runs all the same
 	editorWait  = 30 * time.Millisecond  // some shells show their prompt before they have the terminal to themselves
 	aheadWait   = 300 * time.Millisecond // what was typed ahead begins within
@@ -89,7 +94,7 @@ var starters = []string{"bash", "zsh", "fish"}
 
 // begin takes what is known of a shell that was connected.
 func (t *turn) begin(f Facts) {
-	t.marks, t.heard = f.Marks, false
+	t.marks, t.tells, t.heard = f.Marks, f.Marks, false
 	t.nesting, t.known = nil, f.Kind
 	if len(t.levels) == 0 {
 		// A shell that was found again does not introduce itself anew.
@@ -106,6 +111,10 @@ func (t *turn) guessing() bool { return !t.marks || t.top().foreign }
 // tellsStart reports whether the shell has a mark for the start of a command. Those that
 // have a prompt alone to put marks in do not: there it has begun when its line was sent.
 func (t *turn) tellsStart() bool { return !t.guessing() && t.top().starts }
+
+// onItsWay reports whether nothing was seen of what the service has typed, not even its
+// echo: a prompt that is there, or is drawn anew, is the one from before.
+func (t *turn) onItsWay() bool { return t.echo.active && !t.echo.seen }
 
 // mark takes a mark of the shell.
 func (l *live) mark(e completion.Event) {
@@ -147,7 +156,9 @@ func (l *live) prompted() {
 	switch {
 	case t.typing != nil:
 		// Prompts are shown anew, also before a line runs: what comes next tells.
-		l.sooner(beganAlarm, nothingRan)
+		if !t.onItsWay() {
+			l.sooner(beganAlarm, nothingRan)
+		}
 		return
 	case t.phase == reading: // it was shown anew, and its line erased before
 		l.screen.Mark(strconv.FormatInt(t.number+1, 10))
@@ -190,9 +201,13 @@ func (l *live) read() {
 // commandStart is called when the shell says that a command begins here.
 func (l *live) commandStart(line string) {
 	t := &l.turn
-	if t.cur != nil {
+	if p := t.cur; p != nil {
 		if t.typing == nil {
-			return // more lines of it, or it was taken to run already
+			// More lines of it, or it was taken to run already.
+			if p.doubt && !t.ahead.any && !t.ahead.before && sameLine(line, p.line) {
+				p.doubt = false
+			}
+			return
 		}
 		l.endCommand(t.cur, nil, command.ByPrompt)
 	}
@@ -220,10 +235,13 @@ func sameLine(told, line string) bool {
 // it does not say how.
 func (l *live) commandEnd(code *int) {
 	t := &l.turn
+	if t.outside(t.cur) || t.outside(t.typing) {
+		code = nil
+	}
 	switch {
 	case t.cur != nil:
 		l.endCommand(t.cur, code, command.ByMark)
-	case t.typing != nil && !t.tellsStart() && !t.echo.seen:
+	case t.typing != nil && (t.onItsWay() || !t.tellsStart() && !t.echo.seen):
 		// No line has ended since: the prompt, which tells ends, is drawn anew.
 	case t.typing != nil && !t.tellsStart():
 		// Its echo was not recognised.
@@ -236,18 +254,25 @@ func (l *live) commandEnd(code *int) {
 		t.code = code
 		l.after(beganAlarm, nothingRan)
 	case t.phase == reading && t.ahead.lines > 0 && !t.guessing() && !t.tellsStart():
-		if p := l.typedProcess(t.ahead.line()); p.line != "" {
+		if p := l.typedProcess(l.aheadLine()); p.line != "" {
 			l.run(p, t.readFrom)
 			l.endCommand(p, code, command.ByMark)
 		} else {
 			t.ahead.runs(true)
 		}
-	case t.unsure && t.phase == running && code != nil:
-		t.late = &command.Ending{Exit: command.Exit{Code: code}, Completion: command.ByMark}
 	case t.phase == sent:
 		t.phase = between
 	}
 }
+
+// outside reports whether p was begun in a shell that has ended before it: the code that
+// another shell tells is that of the shell, which is that of p where p has ended it.
+func (t *turn) outside(p *Process) bool {
+	return p != nil && len(t.levels) < p.depth && !endsShell.MatchString(p.line)
+}
+
+// endsShell matches lines that end a shell with their own code.
+var endsShell = regexp.MustCompile(`^\s*(exit|logout|exec)(\s[^;&|]*)?$`)
 
 // run makes p the command that runs, whose output begins at an offset.
 func (l *live) run(p *Process, begin int64) {
@@ -256,7 +281,7 @@ func (l *live) run(p *Process, begin int64) {
 	t.phase, t.cur, t.code, t.late = running, p, nil, nil
 	t.dirty, t.asked, t.unsure, t.echo = false, false, false, echo{}
 	t.ahead.runs(p.typed)
-	p.number, p.frame = t.number, frames[t.top().kind]
+	p.number, p.depth, p.frame = t.number, len(t.levels), frames[t.top().kind]
 	if t.guessing() {
 		p.frame = frame{}
 	}
@@ -277,6 +302,9 @@ func (l *live) endCommand(p *Process, code *int, by command.Completion) {
 	t := &l.turn
 	l.cancelled(p)
 	t.cur, t.phase, t.typedAt = nil, between, time.Time{}
+	if p.doubt && by == command.ByMark {
+		code = nil
+	}
 	end := command.Ending{Completion: by}
 	switch {
 	case by == command.ByMark && code == nil:
@@ -399,7 +427,14 @@ func (l *live) pull() {
 	t.ahead = typedAhead{before: t.ahead.before}
 	p := t.starts[0]
 	t.starts = slices.Delete(t.starts, 0, 1)
-	t.typing = p
+	if p.run.Fits != nil {
+		if err := p.run.Fits(); err != nil {
+			p.refuse(err)
+			l.pull()
+			return
+		}
+	}
+	t.typing, t.sentAt, p.depth = p, l.now, len(t.levels)
 	l.typeLine(p)
 	l.stayActive()
 	l.publish()
@@ -409,19 +444,33 @@ func (l *live) pull() {
 }
 
 // unheardOf is called when nothing was heard of a line that was sent, or a prompt alone.
+// Where the line itself was not shown, the prompt is the one from before, and the line is
+// on its way still: the connection may be slow, or the host.
 func (l *live) unheardOf() {
 	t := &l.turn
 	p := t.typing
 	if p == nil {
 		return
 	}
+	line := l.screen.LineToCursor()
+	back, shown := l.prompts.Is(line), !t.onItsWay()
+	if back && !shown && l.now.Sub(t.sentAt) < unheardMost {
+		l.after(beganAlarm, beganMost)
+		return
+	}
 	t.typing = nil
-	code, at, back := t.code, l.begunAt(), l.prompts.Is(l.screen.LineToCursor())
+	code, at := t.code, l.begunAt()
 	l.run(p, at)
 	switch {
+	case !shown:
+		p.doubt = true
 	case code != nil:
 		l.endCommand(p, code, command.ByMark)
 		l.read()
+	case back && strings.HasSuffix(strings.TrimSpace(line), ">") && !strings.HasSuffix(strings.TrimSpace(t.prompt), ">"):
+		// It goes on, and is called off: there is no more of it.
+		p.doubt = true
+		l.link.keys.put([]byte{interrupt}, true)
 	case back: // nothing ran: a comment, say
 		l.endCommand(p, nil, command.ByPrompt)
 		l.read()

@@ -20,6 +20,18 @@ func (l *live) typed(by access.Caller, data []byte) {
 	t := &l.turn
 	t.typist, t.typedAt = by, l.now
 	l.stayActive()
+	behind := data
+	if t.phase == reading && t.typing == nil {
+		t.keyed = 0
+		i := bytes.IndexAny(data, "\r\n")
+		if i < 0 {
+			i = len(data) - 1
+		}
+		behind = data[i+1:]
+	}
+	if len(behind) > 0 {
+		t.keyed = behind[len(behind)-1]
+	}
 	if bytes.IndexByte(data, interrupt) >= 0 {
 		t.ahead, t.dirty = typedAhead{}, false
 	}
@@ -34,7 +46,7 @@ func (l *live) typed(by access.Caller, data []byte) {
 			l.after(pullAlarm, typingMost)
 		}
 	default:
-		t.ahead.add(data)
+		t.ahead.add(data, l.offset())
 	}
 }
 

@@ -1,6 +1,7 @@
 package terminal
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/telexec/telexec/internal/access"
+	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/fault"
 	"github.com/telexec/telexec/internal/session"
 )
@@ -22,6 +24,9 @@ const (
 	scrollbackUsual = 1000
 	behindAfter     = time.Second            // it is told that a viewer is waited for after so long
 	typedEvery      = 250 * time.Millisecond // it is told that somebody types at most so often
+	sessionEvery    = 100 * time.Millisecond // … and at most so often that the session has changed, but for what cannot wait
+	takenAfter      = time.Minute            // a viewer who takes nothing is told of the end after so long
+	viewersMost     = 100                    // of one session
 	labelMost       = 64
 	notesMost       = 1024
 	namesMost       = 4096
@@ -42,9 +47,12 @@ type Viewer struct {
 	over     bool // EventEnded was given
 	first    *Picture
 	resumed  bool
-	changes  int64 // of the session, told last
-	noted    int64 // notes told
-	typings  int64 // told
+	changes  int64 // of the session, told last, …
+	looks    looks // … as it was, …
+	told     time.Time
+	wait     time.Duration // until then there is something to tell; 0: until the bell rings
+	noted    int64         // notes told
+	typings  int64         // told
 	buf      []byte
 
 	// Guarded by live.mu.
@@ -62,11 +70,23 @@ type Viewer struct {
 	once sync.Once
 }
 
+// looks is what a viewer must be told at once when it changes: what comes next is not
+// understood without it.
+type looks struct {
+	state      session.State
+	connection command.Connection
+	size       session.Size
+	keyboard   string
+}
+
+func looksOf(s *session.Session) looks { return looks{s.State, s.Connection, s.Size, s.Keyboard} }
+
 // note is that a command was begun, or has ended, at an offset.
 type note struct {
 	id     string
 	offset int64
-	over   bool // it has ended
+	over   bool  // it has ended
+	known  int64 // where the output ended when this became known, which may be much later
 }
 
 // note tells viewers of a command.
@@ -78,7 +98,7 @@ func (l *live) note(id string, offset int64, over bool) {
 	if len(l.notes) == notesMost {
 		l.notes = slices.Delete(l.notes, 0, notesMost/2)
 	}
-	l.notes = append(l.notes, note{id, offset, over})
+	l.notes = append(l.notes, note{id, offset, over, l.ring.end})
 	l.noted++
 	l.mu.Unlock()
 	l.bell.Ring()
@@ -106,7 +126,8 @@ func (n *names) name(number int64, id string) {
 }
 
 // Attach makes the caller a viewer of a session. As Writer it must be one who may type:
-// TYPING_NOT_ALLOWED. SESSION_ENDED where there is nothing to see any more.
+// TYPING_NOT_ALLOWED. SESSION_ENDED where there is nothing to see any more,
+// TOO_MANY_STREAMS where too many see it.
 func (t *Terminals) Attach(ctx context.Context, by access.Caller, ref string, o AttachOptions) (*Viewer, error) {
 	l, err := t.open(ctx, by, access.Look, ref)
 	if err != nil {
@@ -128,14 +149,32 @@ func (t *Terminals) Attach(ctx context.Context, by access.Caller, ref string, o 
 	if v.scrollback < 0 {
 		v.scrollback = scrollbackUsual
 	}
-	if err := l.do(ctx, func() { l.admit(v, o) }); err != nil {
+	var full error
+	admit := func() { full = l.admit(v, o) }
+	if l.resumable(o.From) {
+		err = l.do(ctx, admit)
+	} else {
+		err = l.look(ctx, v.scrollback, admit)
+	}
+	if err = cmp.Or(err, full); err != nil {
 		return nil, err
 	}
 	return v, nil
 }
 
+// resumable reports whether a viewer can go on at an offset.
+func (l *live) resumable(from *int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return from != nil && l.ring.has(*from)
+}
+
 // admit lets a viewer in.
-func (l *live) admit(v *Viewer, o AttachOptions) {
+func (l *live) admit(v *Viewer, o AttachOptions) error {
+	if len(l.viewers) >= viewersMost {
+		return fault.New(fault.Exhausted, fault.ReasonTooManyStreams, "%d viewers are attached to the session %s, and no more can be", len(l.viewers), l.name).
+			WithHint("Close some that are not needed any more; ReadScreen shows what is to be seen without attaching").With("session", l.id)
+	}
 	l.visitors++
 	v.id = "v" + strconv.Itoa(l.visitors)
 	v.info = session.Viewer{ID: v.id, Actor: v.by.Actor(), Role: v.role, Label: plainText(o.Label, labelMost), Since: l.now}
@@ -144,8 +183,8 @@ func (l *live) admit(v *Viewer, o AttachOptions) {
 	v.resumed = o.From != nil && l.ring.has(*o.From)
 	if v.resumed {
 		v.at = *o.From
-		// Of the commands in what it has missed it was not told either.
-		if i := slices.IndexFunc(l.notes, func(n note) bool { return n.offset >= v.at }); i >= 0 {
+		// What became known of commands meanwhile it was not told either.
+		if i := slices.IndexFunc(l.notes, func(n note) bool { return n.known >= v.at }); i >= 0 {
 			v.noted -= int64(len(l.notes) - i)
 		}
 	}
@@ -162,8 +201,9 @@ func (l *live) admit(v *Viewer, o AttachOptions) {
 	l.sooner(behindAlarm, behindAfter)
 	l.publish()
 	l.mu.Lock()
-	v.changes = l.changes // EventAttached has it
+	v.changes, v.looks = l.changes, looksOf(&l.pub) // EventAttached has it
 	l.mu.Unlock()
+	return nil
 }
 
 // picture gives the terminal as it is.
@@ -195,21 +235,38 @@ func (v *Viewer) Next(ctx context.Context) (Event, error) {
 		if ok || err != nil {
 			return e, err
 		}
-		select {
-		case <-rung:
-		case <-ctx.Done():
-			return Event{}, context.Cause(ctx)
+		if err := v.rest(ctx, rung); err != nil {
+			return Event{}, err
 		}
 	}
 }
 
-// poll gives what there is to tell now. Changes of the session come before output.
+// rest waits until there may be something to tell.
+func (v *Viewer) rest(ctx context.Context, rung <-chan struct{}) error {
+	var due <-chan time.Time
+	if v.wait > 0 {
+		timer := time.NewTimer(v.wait)
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case <-rung:
+	case <-due:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// poll gives what there is to tell now. Changes of the session come before output, unless
+// there was one just before and they can wait.
 func (v *Viewer) poll(ctx context.Context) (e Event, ok bool, err error) {
 	l := v.live
 	if v.over {
 		return e, false, io.EOF
 	}
 	l.mu.Lock()
+	v.wait = 0
 	switch s := l.told(); {
 	case v.left:
 		err = fault.New(fault.Cancelled, fault.ReasonCallCancelled, "the viewer has left the session %s", l.name)
@@ -219,8 +276,8 @@ func (v *Viewer) poll(ctx context.Context) (e Event, ok bool, err error) {
 	case v.first != nil:
 		e, ok = Event{Kind: EventScreen, Screen: v.first, Offset: v.first.Offset}, true
 		v.first = nil
-	case v.changes != l.changes && !s.Ended():
-		v.changes = l.changes
+	case v.changed(&s):
+		v.changes, v.looks, v.told = l.changes, looksOf(&s), time.Now()
 		e, ok = Event{Kind: EventSession, Session: &s}, true
 	case v.typings != l.typings && l.typist.ID != v.id:
 		v.typings = l.typings
@@ -229,7 +286,7 @@ func (v *Viewer) poll(ctx context.Context) (e Event, ok bool, err error) {
 	default:
 		v.typings = l.typings
 		e, ok = v.output()
-		if ok || v.fell() || v.at < l.ring.end {
+		if ok || !v.through(s.Ended() || l.stopped) {
 			break
 		}
 		switch {
@@ -241,7 +298,7 @@ func (v *Viewer) poll(ctx context.Context) (e Event, ok bool, err error) {
 				WithHint("Attach again in a moment, at the offset that was reached").WithRetry(time.Second)
 		}
 	}
-	anew := !ok && err == nil && v.fell() && v.at-v.acked < v.window
+	anew := !ok && err == nil && v.fell() && v.room() > 0
 	l.mu.Unlock()
 	if anew {
 		return v.redraw(ctx)
@@ -249,8 +306,38 @@ func (v *Viewer) poll(ctx context.Context) (e Event, ok bool, err error) {
 	return e, ok, err
 }
 
+// changed reports whether it is to be told now that the session, which is s, has changed.
+// Its caller holds mu.
+func (v *Viewer) changed(s *session.Session) bool {
+	if v.changes == v.live.changes || s.Ended() {
+		return false
+	}
+	v.wait = max(0, sessionEvery-time.Since(v.told))
+	return v.wait == 0 || v.looks != looksOf(s)
+}
+
+// through reports whether nothing more can be given to it: it has all there is, or, where
+// no more will come, it takes nothing. Its caller holds mu.
+func (v *Viewer) through(over bool) bool {
+	switch {
+	case v.room() > 0:
+		return !v.fell() && v.at == v.live.ring.end
+	case v.at == v.live.ring.end:
+		return true
+	case !over:
+		return false
+	case v.fell(): // it would have to be given the screen
+		return true
+	}
+	v.wait = max(0, takenAfter-time.Since(v.blocked))
+	return v.wait == 0
+}
+
 // fell reports whether the next byte is not kept any more. Its caller holds mu.
 func (v *Viewer) fell() bool { return v.at < v.live.ring.start }
+
+// room is how many bytes it may be given now. Its caller holds mu.
+func (v *Viewer) room() int64 { return v.window - (v.at - v.acked) }
 
 // output gives what comes next of the output and of the notes in it. Its caller holds
 // mu.
@@ -268,7 +355,7 @@ func (v *Viewer) output() (e Event, ok bool) {
 		}
 		until = min(until, n.offset)
 	}
-	room := v.window - (v.at - v.acked)
+	room := v.room()
 	if until > v.at && room <= 0 {
 		if v.blocked.IsZero() {
 			v.blocked = time.Now()
@@ -298,7 +385,7 @@ func (v *Viewer) redraw(ctx context.Context) (Event, bool, error) {
 		v.at, v.acked, v.blocked = p.Offset, p.Offset, time.Time{}
 		l.mu.Unlock()
 	}
-	if err := l.do(ctx, take); err != nil {
+	if err := l.look(ctx, v.scrollback, take); err != nil {
 		if ctx.Err() != nil {
 			return Event{}, false, context.Cause(ctx)
 		}
