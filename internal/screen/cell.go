@@ -96,9 +96,14 @@ func put(code uint32, width int, a attr) cell {
 }
 
 // line is a row of the screen, or a line of the scrollback that is being looked at.
+//
+// What fills a whole line, as a few bytes do to all of a screen, only says so: the cells
+// are written when one of them is asked for.
 type line struct {
 	cells   []cell
-	used    int      // behind it all cells are blank
+	used    int  // behind it all cells are blank
+	even    bool // all cells are tint; what is written in them does not count, see solid
+	tint    cell
 	wrapped bool     // it goes on with what did not fit the line above
 	marks   []string // commands that begin here
 	packed  []byte   // of a line of the scrollback, until its cells are asked for; see history
@@ -109,23 +114,49 @@ func newLine(columns int, fill attr, wrapped bool) *line {
 	for i := range l.cells {
 		l.cells[i] = blank
 	}
-	l.reset(fill, wrapped)
+	if l.wrapped = wrapped; fill != (attr{}) {
+		l.all(put(0, 1, fill))
+	}
 	return l
+}
+
+// solid writes the cells, where that was put off.
+func (l *line) solid() *line {
+	if l.even {
+		l.write()
+	}
+	return l
+}
+
+func (l *line) write() {
+	l.even = false
+	cells := l.cells
+	if l.tint == blank {
+		cells = cells[:l.used]
+	}
+	for i := range cells {
+		cells[i] = l.tint
+	}
+	l.used = len(l.cells)
+	if l.tint == blank {
+		l.used = 0
+	}
+}
+
+// all makes all cells c, which is one wide.
+func (l *line) all(c cell) { l.even, l.tint = true, c }
+
+// cut takes the cells behind so many columns away.
+func (l *line) cut(columns int) {
+	if len(l.cells) > columns {
+		l.cells = l.cells[:columns]
+		l.used = min(l.used, columns)
+	}
 }
 
 // reset makes all cells empty, with an attribute.
 func (l *line) reset(fill attr, wrapped bool) {
-	if fill != (attr{}) {
-		l.used = len(l.cells)
-	}
-	c := put(0, 1, fill)
-	used := l.cells[:l.used]
-	for i := range used {
-		used[i] = c
-	}
-	if fill == (attr{}) {
-		l.used = 0
-	}
+	l.all(put(0, 1, fill))
 	l.wrapped, l.marks = wrapped, nil
 }
 
@@ -150,12 +181,19 @@ func (l *line) widthAt(i int) int {
 // insert moves the cells from pos on to the right, and fills the n that are free then.
 func (l *line) insert(pos, n int, fill attr) {
 	length, c := len(l.cells), put(0, 1, fill)
+	if l.even && l.tint == c {
+		return
+	}
+	l.solid()
 	pos %= length
 	if pos > 0 && l.cells[pos-1].width() == 2 {
 		l.set(pos-1, c)
 	}
+	if pos >= l.used && c == blank {
+		return
+	}
 	n = min(n, length-pos)
-	copy(l.cells[pos+n:], l.cells[pos:])
+	copy(l.cells[pos+n:], l.cells[pos:max(pos, l.used)])
 	for i := pos; i < pos+n; i++ {
 		l.cells[i] = c
 	}
@@ -168,16 +206,24 @@ func (l *line) insert(pos, n int, fill attr) {
 // remove moves the cells behind pos+n to the left, and fills those that are free then.
 func (l *line) remove(pos, n int, fill attr) {
 	length, c := len(l.cells), put(0, 1, fill)
+	if l.even && l.tint == c {
+		return
+	}
+	l.solid()
 	pos %= length
 	n = min(n, length-pos)
-	copy(l.cells[pos:], l.cells[pos+n:])
-	for i := length - n; i < length; i++ {
-		l.cells[i] = c
-	}
 	if c != blank {
 		l.used = length
-	} else {
-		l.used = min(l.used, max(pos, l.used-n))
+	}
+	if pos < l.used { // behind, all is blank and stays so
+		used := l.cells[:l.used]
+		left := pos + copy(used[pos:], used[min(pos+n, l.used):])
+		for i := left; i < l.used; i++ {
+			used[i] = c
+		}
+		if c == blank {
+			l.used = left
+		}
 	}
 	if pos > 0 && l.cells[pos-1].width() == 2 {
 		l.set(pos-1, c)
@@ -190,6 +236,11 @@ func (l *line) remove(pos, n int, fill attr) {
 // replace fills the cells from start up to end; protected ones are spared where keep says so.
 func (l *line) replace(start, end int, fill attr, keep bool) {
 	length, c := len(l.cells), put(0, 1, fill)
+	if start <= 0 && end >= length && !keep || l.even && l.tint == c {
+		l.all(c)
+		return
+	}
+	l.solid()
 	protected := func(i int) bool { return keep && i < length && l.cells[i].bg&flagProtected != 0 }
 	if start > 0 && l.widthAt(start-1) == 2 && !protected(start-1) {
 		l.set(start-1, c)
@@ -228,6 +279,7 @@ func (l *line) fill(a attr, keep bool) {
 
 // trimmed is the length of a line without the empty cells at its end, whatever their color.
 func (l *line) trimmed() int {
+	l.solid()
 	for i := min(l.used, len(l.cells)) - 1; i >= 0; i-- {
 		if l.cells[i].hasContent() {
 			return i + l.cells[i].width()

@@ -1,8 +1,8 @@
 package screen
 
 import (
-	"bytes"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -48,7 +48,7 @@ func (s *Screen) lineFeed() {
 	case b.y >= s.rows:
 		b.y = s.rows - 1
 	default:
-		s.row().wrapped = false
+		b.rows[b.y].wrapped = false
 	}
 	if b.x >= s.columns {
 		b.x--
@@ -86,10 +86,7 @@ func (b *buffer) roll() {
 
 // renew makes a row that was scrolled off a new one.
 func (s *Screen) renew(l *line, fill attr, wrapped bool) {
-	if len(l.cells) > s.columns { // of the alternate screen, see resize.go
-		l.cells = l.cells[:s.columns]
-		l.used = min(l.used, s.columns)
-	}
+	l.cut(s.columns) // of the alternate screen it may have more, see resize.go
 	l.reset(fill, wrapped)
 }
 
@@ -97,20 +94,26 @@ func (s *Screen) renew(l *line, fill attr, wrapped bool) {
 // that are free then. Rows that are pushed out are lost.
 func (s *Screen) shift(first, last, n int, fill attr) {
 	rows := s.buf.rows[first : last+1]
-	up := n < 0
-	for range min(max(n, -n), len(rows)) {
-		if up {
-			out := rows[0]
-			copy(rows, rows[1:])
-			s.renew(out, fill, false)
-			rows[len(rows)-1] = out
-		} else {
-			out := rows[len(rows)-1]
-			copy(rows[1:], rows)
-			s.renew(out, fill, false)
-			rows[0] = out
-		}
+	n = min(max(n, -len(rows)), len(rows))
+	out := rows[len(rows)-max(n, 0):]
+	if n < 0 {
+		out = rows[:-n]
 	}
+	for _, l := range out {
+		s.renew(l, fill, false)
+	}
+	rotate(rows, n)
+}
+
+// rotate moves rows by n, up where n is negative; those that are pushed out come in at the
+// other end.
+func rotate(rows []*line, n int) {
+	if n < 0 {
+		n += len(rows)
+	}
+	slices.Reverse(rows)
+	slices.Reverse(rows[:n])
+	slices.Reverse(rows[n:])
 }
 
 func (s *Screen) backspace() {
@@ -191,6 +194,11 @@ func (s *Screen) moveBy(x, y int) {
 // Tabs.
 
 func (b *buffer) setTab(x int) {
+	b.tabbed = true
+	b.addTab(x)
+}
+
+func (b *buffer) addTab(x int) {
 	for len(b.tabs) <= x {
 		b.tabs = append(b.tabs, false)
 	}
@@ -199,10 +207,10 @@ func (b *buffer) setTab(x int) {
 
 func (b *buffer) hasTab(x int) bool { return x >= 0 && x < len(b.tabs) && b.tabs[x] }
 
-// setTabs sets a tab at every eighth column from first on.
-func (b *buffer) setTabs(columns, first int) {
+// defaultTabs sets a tab at every eighth column from first on.
+func (b *buffer) defaultTabs(columns, first int) {
 	for x := first; x < columns; x += 8 {
-		b.setTab(x)
+		b.addTab(x)
 	}
 }
 
@@ -212,7 +220,8 @@ func (b *buffer) widenTabs(columns int) {
 	if !b.hasTab(first) {
 		first = b.previousTab(first, columns)
 	}
-	b.setTabs(columns, first)
+	b.tabbed = true
+	b.defaultTabs(columns, first)
 }
 
 func (b *buffer) nextTab(x, columns int) int {
@@ -328,10 +337,7 @@ func (s *Screen) alignmentPattern() {
 	}
 	for _, l := range s.buf.rows[first:] {
 		l.reset(a, false)
-		l.used = s.columns
-		for x := range l.cells {
-			l.cells[x] = put('E', 1, a)
-		}
+		l.all(put('E', 1, a))
 	}
 	s.moveTo(0, 0)
 }
@@ -341,10 +347,11 @@ func (s *Screen) reset() {
 	s.attr, s.extended = attr{}, extended{}
 	s.resetBuffers()
 	s.resetCharsets()
+	s.guarding = false
 	keep := s.modes.keep
 	keep.mouse, keep.mouseEncoding = 0, 0
 	s.modes = modes{keep: keep}
-	s.tables = newTables()
+	s.tables.reset()
 }
 
 // softReset is DECSTR.
@@ -400,16 +407,15 @@ func (s *Screen) dispatchCSI(final rune) {
 	case 'H', 'f':
 		s.moveTo(p.get(1, 1)-1, n-1)
 	case 'I':
-		for range min(n, s.columns) {
-			if b.x < s.columns {
-				b.x = b.nextTab(b.x, s.columns)
+		for n = min(n, s.columns); n > 0 && b.x < s.columns; n-- {
+			before := b.x
+			if b.x = b.nextTab(b.x, s.columns); b.x == before {
+				break
 			}
 		}
 	case 'Z':
-		for range min(n, s.columns) {
-			if b.x < s.columns {
-				b.x = b.previousTab(b.x, s.columns)
-			}
+		for n = min(n, s.columns); n > 0 && b.x > 0 && b.x < s.columns; n-- {
+			b.x = b.previousTab(b.x, s.columns)
 		}
 	case 'J':
 		s.eraseDisplay(false)
@@ -443,10 +449,10 @@ func (s *Screen) dispatchCSI(final rune) {
 		switch p.value[0] {
 		case 0:
 			if b.hasTab(b.x) {
-				b.tabs[b.x] = false
+				b.tabs[b.x], b.tabbed = false, true
 			}
 		case 3:
-			b.tabs = nil
+			b.tabs, b.tabbed = b.tabs[:0], true
 		}
 	case 'h', 'l':
 		for _, m := range p.value[:p.n] {
@@ -523,6 +529,7 @@ func (s *Screen) dispatchPrivate(key uint32) {
 		switch p.value[0] {
 		case 1:
 			s.attr.bg |= flagProtected
+			s.guarding = true
 		case 0, 2:
 			s.attr.bg &^= flagProtected
 		}
@@ -566,6 +573,7 @@ func (s *Screen) eraseDisplay(keep bool) {
 	b := s.buf
 	s.restrict(s.columns)
 	fill := s.eraseAttr()
+	keep = keep && s.guarding
 	switch s.params.value[0] {
 	case 0:
 		s.eraseCells(b.x, s.columns, b.x == 0, keep)
@@ -614,7 +622,7 @@ func (s *Screen) eraseLine(keep bool) {
 
 // eraseCells erases in the cursor's row.
 func (s *Screen) eraseCells(start, end int, unwrap, keep bool) {
-	l := s.row()
+	l := s.buf.rows[s.buf.y]
 	l.replace(start, end, s.eraseAttr(), keep)
 	if unwrap {
 		l.wrapped = false
@@ -658,14 +666,32 @@ func (s *Screen) repeat(n int) {
 		return
 	}
 	n = min(n, repeatMost)
-	text := s.appendContent(nil, &row.cells[x])
+	text := s.appendContent(make([]byte, 0, combinedLimit+utf8.UTFMax), &row.cells[x])
 	if text[0] < utf8.RuneSelf && len(text) == 1 {
-		s.printASCII(bytes.Repeat(text, n))
+		var run [128]byte
+		for i := range run {
+			run[i] = text[0]
+		}
+		for ; n > 0; n -= len(run) {
+			s.printASCII(run[:min(n, len(run))])
+		}
 		return
 	}
+	several := string(text)
+	plain := !s.modes.noWrap && !s.modes.insert
+	for i, r := range several {
+		plain = plain && (s.width(s.charset.show(r)) > 0) == (i == 0) // one that others join
+	}
+	if !plain {
+		n = min(n, max(1, repeatMost/utf8.RuneCountInString(several)))
+	}
 	for range n {
-		for _, r := range string(text) {
+		for _, r := range several {
 			s.print(r)
+		}
+		if plain {
+			s.printCopies(n - 1)
+			return
 		}
 	}
 }

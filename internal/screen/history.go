@@ -51,8 +51,20 @@ func (h *history) at(i int) *packed {
 	return &h.slots[i]
 }
 
-// clear forgets all lines.
-func (h *history) clear() { *h = history{limit: h.limit} }
+// clear forgets all lines. A few slots are kept, so that clearing again and again costs
+// nothing.
+func (h *history) clear() {
+	few := h.slots
+	if cap(few) > fewSlots {
+		few = nil
+	}
+	for i := range few {
+		few[i] = packed{data: few[i].data}
+	}
+	*h = history{limit: h.limit, slots: few[:0]}
+}
+
+const fewSlots = 64
 
 // push packs a line behind the others, and forgets the first where there is no room.
 func (h *history) push(s *Screen, l *line) {
@@ -87,7 +99,11 @@ func (h *history) next() *packed {
 			h.slots = append(append(make([]packed, 0, h.n*2), h.slots[h.first:]...), h.slots[:h.first]...)
 			h.first = 0
 		}
-		h.slots = append(h.slots, packed{})
+		if len(h.slots) < cap(h.slots) {
+			h.slots = h.slots[:len(h.slots)+1] // of clear
+		} else {
+			h.slots = append(h.slots, packed{})
+		}
 	}
 	h.n++
 	return h.at(h.n - 1)
@@ -115,19 +131,23 @@ func (h *history) line(s *Screen, i int) *line {
 
 // pack appends a line, packed.
 func (s *Screen) pack(b []byte, l *line) []byte {
-	cells := l.cells[:l.used]
+	var a attr
+	if l.even && l.tint.content == blank.content {
+		if l.tint != blank {
+			b = packStyle(b, l.tint.attr)
+			b = binary.AppendUvarint(append(b, packedEmpty), uint64(len(l.cells)))
+		}
+		return b
+	}
+	cells := l.solid().cells[:l.used]
 	for len(cells) > 0 && cells[len(cells)-1] == blank {
 		cells = cells[:len(cells)-1]
 	}
-	var a attr
 	for i := 0; i < len(cells); i++ {
 		c := &cells[i]
 		if c.attr != a {
 			a = c.attr
-			b = append(b, packedStyle)
-			b = binary.AppendUvarint(b, uint64(a.fg))
-			b = binary.AppendUvarint(b, uint64(a.bg))
-			b = binary.AppendUvarint(b, uint64(a.ext))
+			b = packStyle(b, a)
 		}
 		code := c.content & codeMask
 		switch {
@@ -151,6 +171,13 @@ func (s *Screen) pack(b []byte, l *line) []byte {
 		}
 	}
 	return b
+}
+
+func packStyle(b []byte, a attr) []byte {
+	b = append(b, packedStyle)
+	b = binary.AppendUvarint(b, uint64(a.fg))
+	b = binary.AppendUvarint(b, uint64(a.bg))
+	return binary.AppendUvarint(b, uint64(a.ext))
 }
 
 // unpack appends the cells of a packed line.

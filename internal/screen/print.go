@@ -150,6 +150,26 @@ func (s *Screen) print(r rune) {
 	s.repair(row)
 }
 
+// printCopies prints what was printed just now so many times again. Nothing may be special:
+// the cursor wraps, and nothing is moved.
+func (s *Screen) printCopies(n int) {
+	b, width := s.buf, s.join
+	row := s.row()
+	c := row.cells[b.x-width]
+	for range n {
+		s.unpair(row)
+		if b.x+width > s.columns {
+			row = s.wrap(0, row)
+		}
+		row.set(b.x, c)
+		if width == 2 {
+			row.set(b.x+1, put(0, 0, s.attr))
+		}
+		b.x += width
+		s.repair(row)
+	}
+}
+
 // combine adds a character to a cell.
 func (s *Screen) combine(row *line, at int, r rune, width int) {
 	if at >= len(row.cells) {

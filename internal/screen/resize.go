@@ -16,6 +16,7 @@ func (s *Screen) Resize(columns, rows int) {
 	if columns == s.columns && rows == s.rows {
 		return
 	}
+	s.solid()
 	before := layout{columns: s.columns, rows: s.rows}
 	s.columns, s.rows = columns, rows
 	s.resizeMain(before)
@@ -70,6 +71,7 @@ func (s *Screen) resizeMain(l layout) {
 		l.fit(row)
 	}
 	s.main.y, s.main.saved.y = min(l.y, s.rows-1), l.savedY
+	h.slots = nil // lines have its memory
 	h.clear()
 	for _, line := range l.lines[:l.base] {
 		if !l.surely(line) {
@@ -211,7 +213,9 @@ func (l *layout) widen() {
 				group[to-1].set(columns-1, blank)
 			}
 		}
-		group[to].replace(at, columns, attr{}, false)
+		if to < len(group) { // else all of them are full to the end
+			group[to].replace(at, columns, attr{}, false)
+		}
 		for i := len(group) - 1; i > 0 && (i > to || group[i].trimmed() == 0); i-- {
 			gone[group[i]] = true
 			group[i-1].marks = append(slices.Clip(group[i-1].marks), group[i].marks...)
@@ -384,6 +388,7 @@ func newLengths(group []*line, before, columns int) (lengths []int) {
 func (s *Screen) resizeAlternate(before layout) {
 	b := &s.alt
 	if b.rows == nil {
+		b.spare, b.room = nil, nil
 		return
 	}
 	if s.columns > before.columns {

@@ -18,7 +18,7 @@
 // have all of its state on both sides.
 //
 // What differs from xterm.js, knowingly: a cell keeps at most 128 bytes that combine;
-// REP repeats at most 4,096 times; a title or link longer than 64 KiB is passed over; the
+// REP repeats at most 4,096 times, and what combines fewer where nothing wraps; a title or link longer than 64 KiB is passed over; the
 // scrollback ends also where its lines take more than 1 KiB each on the average. A half of a
 // wide character that was left behind without the other, as inserting in its middle does,
 // comes as a blank in a Snapshot. OSC 52 (clipboard) does nothing here and is in no
@@ -66,6 +66,7 @@ type Screen struct {
 	level    int
 	charset  *charset // the one in use: DECRC may have another than sets[level]
 	modes    modes
+	guarding bool // something may be protected since the last reset
 
 	tables tables // what cells have numbers of
 
@@ -96,10 +97,12 @@ type keptModes struct {
 // buffer is the screen proper, of which there are two: the alternate one has no scrollback.
 type buffer struct {
 	rows        []*line
+	spare       []*line // of the alternate screen while it is away, for its return at the same size
 	room        []*line // rows are a window on it that slides, see roll
 	x, y        int     // x may be columns: the next character wraps
 	top, bottom int     // scroll region, both included
 	tabs        []bool
+	tabbed      bool // tabs are not those that there are at first
 
 	saved savedCursor
 }
@@ -120,6 +123,7 @@ func New(columns, rows, scrollback int) *Screen {
 	s.history.limit = max(scrollback, 0)
 	s.tables = newTables()
 	s.params.reset()
+	s.main.tabbed, s.alt.tabbed = true, true
 	s.resetBuffers()
 	return s
 }
@@ -131,17 +135,25 @@ func clampSize(columns, rows int) (int, int) {
 // resetBuffers makes both buffers empty.
 func (s *Screen) resetBuffers() {
 	s.history.clear()
-	s.main, s.alt = buffer{}, buffer{}
-	s.main.clear(s.columns, s.rows)
-	s.alt.clear(s.columns, s.rows)
+	for _, b := range []*buffer{&s.main, &s.alt} {
+		b.saved = savedCursor{}
+		b.clear(s.columns, s.rows)
+	}
 	s.main.lines(s.columns, s.rows, attr{})
 	s.buf = &s.main
 }
 
-// clear takes everything from b but the saved cursor.
+// clear takes everything from b but the saved cursor. The memory of its lines is for those
+// that it gets next: programs come here by two bytes.
 func (b *buffer) clear(columns, rows int) {
-	*b = buffer{bottom: rows - 1, saved: b.saved}
-	b.setTabs(columns, 0)
+	if b.rows != nil {
+		b.rows, b.spare = nil, b.rows
+	}
+	b.x, b.y, b.top, b.bottom = 0, 0, 0, rows-1
+	if b.tabbed {
+		b.tabs, b.tabbed = b.tabs[:0], false
+		b.defaultTabs(columns, 0)
+	}
 }
 
 // lines gives b empty lines where it has none.
@@ -149,6 +161,15 @@ func (b *buffer) lines(columns, rows int, fill attr) {
 	if b.rows != nil {
 		return
 	}
+	if len(b.spare) == rows {
+		b.rows, b.spare = b.spare, nil
+		for _, l := range b.rows {
+			l.cut(columns)
+			l.reset(fill, false)
+		}
+		return
+	}
+	b.spare, b.room = nil, nil
 	b.rows = make([]*line, rows)
 	for i := range b.rows {
 		b.rows[i] = newLine(columns, fill, false)
@@ -164,7 +185,16 @@ func (s *Screen) base() int {
 }
 
 // row is the cursor's.
-func (s *Screen) row() *line { return s.buf.rows[s.buf.y] }
+func (s *Screen) row() *line { return s.buf.rows[s.buf.y].solid() }
+
+// solid writes the cells of all rows, where that was put off.
+func (s *Screen) solid() {
+	for _, b := range []*buffer{&s.main, &s.alt} {
+		for _, l := range b.rows {
+			l.solid()
+		}
+	}
+}
 
 // eraseAttr is how cells look that are erased.
 func (s *Screen) eraseAttr() attr { return attr{bg: s.attr.bg & colorMask} }
@@ -236,7 +266,7 @@ func (s *Screen) LineToCursor() string {
 		if i < base {
 			return s.history.line(s, i)
 		}
-		return b.rows[i-base]
+		return b.rows[i-base].solid()
 	}
 	last := base + b.y
 	first := last
@@ -258,7 +288,7 @@ func (s *Screen) LineToCursor() string {
 
 // text is the text of the first columns of a line, without spaces at its end.
 func (s *Screen) text(l *line, columns int) string {
-	return strings.TrimRight(s.textTo(l, min(columns, l.used)), " ")
+	return strings.TrimRight(s.textTo(l, min(columns, l.solid().used)), " ")
 }
 
 // textTo is the text of the first columns of a line.

@@ -280,6 +280,19 @@ func TestMarks(t *testing.T) {
 	expect("clear", 0)
 }
 
+// TestWidenFullLines lays wide characters out on columns that they fill to the last cell,
+// after some were cut in two.
+func TestWidenFullLines(t *testing.T) {
+	for scrollback := range 12 {
+		s := screen.New(9, 5, scrollback)
+		fmt.Fprint(s, "漢\x1b[70b\x1b[3Jé")
+		s.Resize(5, 2)
+		fmt.Fprint(s, "\x1b[3;1H\r\nabcdefghijabcdefghijabcd")
+		s.Resize(6, 4)
+		s.Snapshot(scrollback)
+	}
+}
+
 // TestBounds is about output that is there to take memory.
 func TestBounds(t *testing.T) {
 	for name, out := range map[string]func(i int) string{

@@ -16,6 +16,7 @@ import (
 // The terminal must be xterm.js, or do what it does; with others it looks the same, but for
 // what they do not know.
 func (s *Screen) Snapshot(scrollback int) []byte {
+	s.solid()
 	w := writer{s: s}
 	w.out = append(w.out, "\x1b[20l"...) // a reset of xterm.js leaves it
 	scrolled := s.scrolled(scrollback)

@@ -44,6 +44,32 @@ const (
 	entryBytes  = 64
 )
 
+// reset forgets everything.
+func (ts *tables) reset() {
+	ts.extended.reset()
+	ts.combined.reset()
+	ts.links.reset()
+	ts.bytes, ts.limit, ts.asked = 0, tablesStart, 0
+}
+
+// reset leaves number 0. What has grown is not kept: making a large map empty takes as long
+// as it is large.
+func (t *table[T]) reset() {
+	const few = 64
+	var zero T
+	switch n := len(t.values); {
+	case n == 1:
+	case n <= few:
+		for _, v := range t.values[1:] {
+			delete(t.numbers, v)
+		}
+		clear(t.values[1:])
+		t.values = t.values[:1]
+	default:
+		*t = table[T]{[]T{zero}, map[T]uint32{zero: 0}}
+	}
+}
+
 func newTables() tables {
 	return tables{extended: newTable[extended](), combined: newTable[string](), links: newTable[link](), limit: tablesStart}
 }
@@ -114,7 +140,9 @@ func (s *Screen) sweep() {
 	s.rewrite(each)
 	for _, b := range []*buffer{&s.main, &s.alt} {
 		for _, l := range b.rows {
-			each(l.cells[:l.used])
+			if !l.even { // else what is in the cells is of no table any more
+				each(l.cells[:l.used])
+			}
 		}
 	}
 	s.extended = renew(s.extended)

@@ -293,6 +293,8 @@ var cases = [][]string{
 	{strings.Repeat("line\r\n", 9) + "\r\n$ ", "resize 20 3", "resize 20 9", "resize 20 2"},
 	{"a\r\nb\r\nc\x1b[1;1H", "resize 20 2", "resize 30 9"},
 	{"\x1b[?1049h" + strings.Repeat("0123456789", 7), "resize 8 3", "x\r\ny", "resize 30 7"},
+	{"\x1b[?1049h" + strings.Repeat("0123456789", 7), "resize 8 3", "\x1b#8\x1b[44m\x1b[ @", "\x1b#8\x1b[m\x1b['~"},
+	{"main\x1b[?1049halt\x1b[?1049l", "resize 8 3", "\x1b[?1049hx", "resize 30 7", "y\x1bcz\x1b[?1049h", "resize 8 3", "\x1b[?1049l\x1b[44m\x1b[?1049hx"},
 	{strings.Repeat("0123456789", 7) + "\x1b[?1049halt", "resize 8 3", "\x1b[?1049l", "resize 15 5"},
 	{"\x1b[3g", "resize 40 6"},
 	{"\x1b[2;3r\x1b[3;2H\x1b7", "resize 15 9"},
