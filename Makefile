@@ -69,7 +69,7 @@ RACE := -race -gcflags=modernc.org/...=-race=false
 .PHONY: test
 test: setup bin/tools/grpcurl node_modules/.package-lock.json ## all tests, with the race detector
 # The detector has a program with other threads wait for a second before it exits: with each of the many that tests run.
-	GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -p 2 -timeout 10m $(ARGS) $(PKG)
+	GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -p 2 -timeout 15m $(ARGS) $(PKG)
 
 .PHONY: cover
 cover: setup bin/tools/grpcurl node_modules/.package-lock.json ## coverage per room, over unit, integration and transcript tests together
