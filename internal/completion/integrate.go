@@ -99,10 +99,10 @@ func Nested(nonce string) (line, file string) {
 
 // bashForget takes the line of Nested out of the history, where the account does not
 // keep lines that begin with a space out of it by itself.
-const bashForget = `_telexec_n=$(HISTTIMEFORMAT= \builtin history 1 2>/dev/null)
+const bashForget = `_telexec_n=$(HISTTIMEFORMAT= \builtin history 1 2>/dev/null) || \true
 if [[ $_telexec_n == *" . "*/nested\" ]]; then
   _telexec_n=${_telexec_n%%[!0-9 ]*}
-  \builtin history -d "$((_telexec_n))" 2>/dev/null
+  \builtin history -d "$((_telexec_n))" 2>/dev/null || \true
 fi
 \unset _telexec_n
 `

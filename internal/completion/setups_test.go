@@ -31,6 +31,19 @@ set -o vi
 		".bash_login": "f() { PS1=\"$? \\\\$ \"; }\nPROMPT_COMMAND=(f 'echo b')\nset -u\nshopt -u promptvars\n"}},
 	"bash with read-only prompt commands": {kind: "bash", rc: map[string]string{
 		".bash_profile": "PROMPT_COMMAND='history -a'\nreadonly PROMPT_COMMAND\n"}},
+	"bash with a read-only prompt": {kind: "bash", rc: map[string]string{
+		".bash_profile": "PS1='ro> '\nreadonly PS1\n"}},
+	"bash with a read-only prompt, and prompt commands": {kind: "bash", rc: map[string]string{
+		".bash_profile": "PS1='ro> '\nPROMPT_COMMAND='history -a'\nreadonly PS1\nset -u\n"}},
+	"bash with read-only prompt commands that are not there": {kind: "bash", rc: map[string]string{
+		".bash_profile": "readonly PROMPT_COMMAND\nset -u\n"}},
+	"bash that expands no prompt": {kind: "bash", rc: map[string]string{
+		".bash_profile": "PROMPT_COMMAND='shopt -u promptvars'\n"}},
+	"bash 4.2 with a read-only prompt": {kind: "bash", launch: older("402"), rc: map[string]string{
+		".bash_profile": "PS1='ro> '\nreadonly PS1\n"}},
+	"zsh with a read-only prompt": {kind: "zsh", rc: map[string]string{
+		".zshrc": "unsetopt prompt_sp\nPS1='z%# '\nPROMPT_EOL_MARK=\nreadonly PS1 PROMPT_EOL_MARK\n"}},
+	"zsh that expands no percent":  {kind: "zsh", rc: map[string]string{".zshrc": "unsetopt prompt_percent prompt_sp\nPS1='z> '\n"}},
 	"bash that exports everything": {kind: "bash", rc: map[string]string{".bash_profile": "set -a\n"}},
 	"bash without a locale":        {kind: "bash", env: []string{"LANG="}},
 	"bash 5.0": {kind: "bash", launch: older("500"), rc: map[string]string{
@@ -96,6 +109,36 @@ func TestSetups(t *testing.T) {
 			basics(c)
 			c.says("env | grep -c -e '^_*[tT][eE][lL]' -e _telexec_prompt", "0\n", 1)
 			c.says("env | grep -c "+c.nonce[:16], "0\n", 1)
+		})
+	}
+}
+
+// Where a prompt is read-only and there is nothing else to tell marks with, none is told,
+// not even that there will be some, and the shell is as without us.
+func TestNoMarks(t *testing.T) {
+	for name, s := range map[string]setup{
+		"bash": {kind: "bash", rc: map[string]string{".bash_profile": "PS1='ro> ' PS0= PROMPT_COMMAND=:\nreadonly PS1 PS0 PROMPT_COMMAND\n"}},
+		"bash that ends at what fails": {kind: "bash", rc: map[string]string{
+			".bash_profile": "PS1='ro> ' PS0= PROMPT_COMMAND=:\nreadonly PS1 PS0 PROMPT_COMMAND\nset -eu\n"}},
+		"dash": {kind: "dash", rc: map[string]string{".profile": "PS1='ro> '\nreadonly PS1\n"}},
+		"ash":  {kind: "ash", rc: map[string]string{".profile": "PS1='ro> '\nreadonly PS1\nset -e\n"}},
+		"mksh": {kind: "mksh", rc: map[string]string{".profile": "PS1='ro> '\nset -eu\nreadonly PS1\n"}},
+		"ksh":  {kind: "ksh", rc: map[string]string{".profile": "PS1='ro> '\nreadonly PS1\nset -e\n"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s.silent = true
+			c := open(t, s)
+			shown := func() string { return strings.TrimSpace(strings.Join(c.lines(0), "\n")) }
+			c.quiet(func() bool { return strings.HasSuffix("\n"+shown(), "\nro>") })
+			c.write("echo $((6*7))\r")
+			c.quiet(func() bool { return strings.HasSuffix(shown(), "\n42\nro>") })
+			line, _ := completion.Nested(c.nonce)
+			c.write(strings.ReplaceAll(line, "{dir}", c.dir) + "\r")
+			c.quiet(func() bool { return strings.HasSuffix(shown(), "nested\"\nro>") })
+			if raw := c.raw.String(); strings.Contains(raw, "133;P") || strings.Contains(raw, "133;D") {
+				t.Errorf("%q", raw)
+			}
 		})
 	}
 }
@@ -221,6 +264,36 @@ func TestErrexit(t *testing.T) {
 		c.write("sh -c 'exit 9'\r")
 		c.ends(9)
 	}, "bash", "zsh", "dash", "ash", "mksh", "ksh")
+}
+
+// So it is where login files say that, and that what is not set is an error.
+func TestErrexitAtLogin(t *testing.T) {
+	for name, s := range map[string]setup{
+		"bash":                       {kind: "bash", rc: map[string]string{".bash_profile": "set -eu -o pipefail\n"}},
+		"bash with a prompt command": {kind: "bash", rc: map[string]string{".bash_profile": "PROMPT_COMMAND=:\nset -eu\n"}},
+		"bash with a read-only prompt": {kind: "bash", rc: map[string]string{
+			".bash_profile": "PS1='ro> '\nreadonly PS1\nunset PROMPT_COMMAND\nset -eu\n"}},
+		"bash 5.0": {kind: "bash", launch: older("500"), rc: map[string]string{".bash_profile": "set -eu\nunset PS1\n"}},
+		"bash 4.2": {kind: "bash", launch: older("402"), rc: map[string]string{".bash_profile": "set -eu\n"}},
+		"zsh":      {kind: "zsh", rc: map[string]string{".zshrc": "setopt err_exit no_unset pipe_fail\n"}},
+		"zsh early": {kind: "zsh", rc: map[string]string{
+			".zshenv": "set -eu\n", ".zshrc": "unset PROMPT_EOL_MARK\n"}},
+		"dash": {kind: "dash", rc: map[string]string{".profile": "set -eu\nunset PS1 ENV\n"}},
+		"ash":  {kind: "ash", rc: map[string]string{".profile": "set -eu\n"}},
+		"ksh":  {kind: "ksh", rc: map[string]string{".profile": "set -eu\n"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := open(t, s)
+			c.says("true", "", 0)
+			c.says("! true", "", 1)
+			c.says("echo on", "on\n", 0)
+			c.nest()
+			c.says("echo once more", "once more\n", 0)
+			c.write("sh -c 'exit 9'\r")
+			c.ends(9)
+		})
+	}
 }
 
 // A command that prints nothing is left alone, however long that takes, and an empty

@@ -59,6 +59,7 @@ type setup struct {
 	env    []string
 	launch func(completion.Launch) completion.Launch
 	bare   bool   // without integration
+	silent bool   // it will tell no marks
 	under  string // name of the directory of the files
 }
 
@@ -133,7 +134,7 @@ func open(t testing.TB, s setup) *console {
 	}()
 	t.Cleanup(c.close)
 	c.parser = completion.NewParser(c.nonce)
-	if !s.bare {
+	if !s.bare && !s.silent {
 		c.shell = c.await(completion.ShellInfo)
 		c.ready()
 	}
@@ -356,6 +357,8 @@ func (c *console) nest() {
 	c.shell = c.await(completion.ShellInfo)
 	if e, out := c.until(completion.PromptStart, completion.CommandEnd); e.Kind != completion.PromptStart {
 		c.t.Errorf("%s: %+v before the first prompt, %q", c.shell.Shell, e, out)
+	} else {
+		c.queue = slices.Insert(c.queue, 0, completion.Segment{Event: &e})
 	}
 	c.ready()
 }

@@ -22,6 +22,7 @@
 //	shell.go     Shell: reads, types, resizes, tells the end
 //	plain.go     a stream that is the terminal itself, and lines of ours in it
 //	tmux.go      tmux's control mode
+//	hidden.go    what was typed unseen, and is not in the picture of its screen
 //	foreground.go who has the terminal; the ladder; the end
 //
 // The files of a session are in a directory of its own, sessions/ID, in the place that
@@ -45,9 +46,9 @@
 //   - screen draws what it has understood, so that other bytes come than were printed, and
 //     no marks (Facts.Marks is false). After a lost connection it draws the screen anew.
 //
-// Where a keeper does not start (a host without any UTF-8 locale has no tmux), the next one is taken; where
-// there is none, or logind ends everything that a login has started, KeeperReason tells
-// so, and the shell ends with its connection.
+// Where a keeper does not start (a host without any UTF-8 locale has no tmux), or cannot be
+// attached to, the next one is taken; where there is none, or logind ends everything that
+// a login has started, KeeperReason tells so, and the shell ends with its connection.
 //
 // The keeper runs hold.sh, which runs the shell and writes down its exit code, so that it
 // is known also where nobody was there. The shell is found again by pid, start time and

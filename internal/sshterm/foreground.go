@@ -101,13 +101,17 @@ const endGrace = time.Second
 // keeps of it: HUP, as when a terminal goes, then TERM, then KILL. Report and error are
 // as of sshexec's Cancel. It may be called again, and after the shell has ended: what it
 // has left in the background is ended then, and its files go.
-func (s *Shell) End(ctx context.Context) (command.CancelReport, error) {
+func (s *Shell) End(ctx context.Context) (command.CancelReport, error) { return s.end(ctx, false) }
+
+// end is End; with client the keeper's client on the host is ended, too, which else ends
+// when it has told what has become of the shell.
+func (s *Shell) end(ctx context.Context, client bool) (command.CancelReport, error) {
 	if s.bare {
 		s.Close()
 		return command.CancelReport{Outcome: command.Unproven, Message: noShell + "; its channel was closed"}, nil
 	}
 	report, err := s.climb(ctx, endGrace, s.vars(
-		"dir", s.dir, "soft", "HUP", "grace_int", hundredths(endGrace*3/10), "grace_term", hundredths(endGrace*7/10),
+		"dir", s.dir, "client", map[bool]string{true: "yes"}[client], "soft", "HUP", "grace_int", hundredths(endGrace*3/10), "grace_term", hundredths(endGrace*7/10),
 	)+endScript)
 	s.Close()
 	return report, err

@@ -147,7 +147,7 @@ func TestBytes(t *testing.T) {
 }
 
 // What nobody has come for in a month is removed, and nothing else, whatever the home is
-// called.
+// called, and whatever other host has it, too.
 func TestForgotten(t *testing.T) {
 	m := machine(t, sshtest.OpenSSH, sshtest.Account{Name: "anna", Shell: "bash"})
 	home := m.Home("anna") + "/a home"
@@ -159,10 +159,10 @@ func TestForgotten(t *testing.T) {
 	if !strings.HasPrefix(sessions, home) {
 		t.Fatal(sessions)
 	}
-	m.Run("su", "-s", "/bin/sh", "anna", "-c", `cd "`+sessions+`" && mkdir OLD LATE ../../../../../a && echo 999999999 1 1 - - >OLD/state && touch -d '40 days ago' OLD '`+s.dir+`' ../../../../../a`)
+	m.Run("su", "-s", "/bin/sh", "anna", "-c", `cd "`+sessions+`" && mkdir OLD LATE SHARED EARLIER ../../../../../a && echo 999999999 1 1 - - | tee OLD/state >SHARED/state && echo elsewhere >SHARED/host && uname -n >OLD/host && echo $$ 1 1 another-boot 1 >EARLIER/state && uname -n >EARLIER/host && touch -d '40 days ago' OLD SHARED EARLIER '`+s.dir+`' ../../../../../a`)
 	another := open(t, terms, Spec{Host: m.HostOf("web1", "anna"), Keeper: session.KeptByNone})
 	another.prompt(0)
-	if got := strings.Fields(m.Run("ls", sessions)); !slices.Equal(got, []string{"LATE", s.spec.ID, another.spec.ID}) {
+	if got := strings.Fields(m.Run("ls", sessions)); !slices.Equal(got, []string{"LATE", "SHARED", s.spec.ID, another.spec.ID}) {
 		t.Errorf("there are %v", got)
 	}
 	m.Run("ls", "-d", m.Home("anna")+"/a")

@@ -33,7 +33,7 @@ func (t *Terms) openDirect(ctx context.Context, spec Spec, f *facts, reason stri
 	s.dir = place(f, spec.ID)
 	s.tells(l)
 	if err := t.prepare(ctx, spec, s.dir, map[string]string{"start": startFile(spec, s, l, false)}, l.Files); err != nil {
-		return nil, err
+		return nil, s.abandon(ctx, err)
 	}
 	if err := s.connect(ctx, "exec /bin/sh "+hostshell.Word(s.dir+"/start"), true); err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func (t *Terms) openKept(ctx context.Context, spec Spec, f *facts, keeper sessio
 		err = t.prepare(ctx, spec, own, map[string]string{"attach": attachFile(spec, s, keeper, own)}, nil)
 	}
 	if err != nil {
-		return nil, err
+		return nil, s.abandon(ctx, err)
 	}
 	if err := s.connect(ctx, "exec /bin/sh "+hostshell.Word(from+"/attach"), keeper != session.KeptByTmux); err != nil {
 		return nil, err
@@ -93,16 +93,35 @@ func (t *Terms) openKept(ctx context.Context, spec Spec, f *facts, keeper sessio
 		return nil, s.abandon(ctx, err)
 	}
 	if err := s.takeUp(ctx, p, keeper, spec); err != nil {
-		return nil, s.abandon(ctx, err)
+		return nil, s.abandon(ctx, s.passOver(ctx, err))
 	}
 	return s, nil
 }
 
+// passOver makes of an error that came behind the greeting one of the keeper, unless it
+// is of the connection, or was there before: then there is no other one to be taken.
+func (s *Shell) passOver(ctx context.Context, err error) error {
+	f, told := err.(*fault.Error)
+	if s.spec.Resume || ctx.Err() != nil || told && f.Reason != fault.ReasonStartFailed || hostshell.Lost(s.ses) {
+		return err
+	}
+	why := err.Error()
+	if told {
+		why = f.Message
+	}
+	return keeperFailed("it cannot be attached to: " + strings.Map(visible, why))
+}
+
 // takeUp makes sure that the keeper listens, and lets a new shell begin.
 func (s *Shell) takeUp(ctx context.Context, p *plainStream, keeper session.Keeper, spec Spec) error {
-	return s.within(ctx, func() error {
+	limit := s.terms.startTimeout(s.spec.Host)
+	if !spec.Resume {
+		limit = keeperTime(limit)
+	}
+	return s.within(ctx, limit, func() error {
 		if keeper == session.KeptByTmux {
 			c := newControl(s.ses.Channel, p)
+			c.hidden = s.facts.Nested
 			s.stream = c
 			if spec.Resume {
 				redraw, err := c.resume(spec.Size)
@@ -124,6 +143,11 @@ func (s *Shell) takeUp(ctx context.Context, p *plainStream, keeper session.Keepe
 		return err
 	})
 }
+
+// keeperTime is how long a keeper may take to start, and again to be attached to, where
+// the shell may take start: it reads no files of the account, and there is another one
+// to be tried.
+func keeperTime(start time.Duration) time.Duration { return min(start/2, 6*time.Second) }
 
 // What dtach and screen print around what comes of the shell.
 var (
@@ -172,7 +196,15 @@ func (t *Terms) prepare(ctx context.Context, spec Spec, dir string, files, integ
 			quote(name+"_"), quote(name), end, strings.TrimSuffix(all[name], "\n"))
 	}
 	b.WriteString("}\nprepare\n")
-	lines, err := t.ask(ctx, spec.Host, t.startTimeout(spec.Host), b.String())
+	// A script that was sent is carried out: it is waited for a little, so that what it
+	// makes is there to be removed.
+	asking, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(partedIn, stop) })()
+	lines, err := t.ask(asking, spec.Host, t.startTimeout(spec.Host), b.String())
+	if ctx.Err() != nil {
+		return fault.From(context.Cause(ctx))
+	}
 	if err != nil {
 		return err
 	}
@@ -233,8 +265,8 @@ func attachFile(spec Spec, s *Shell, keeper session.Keeper, own string) string {
 	if spec.Resume {
 		mode = "resume"
 	}
-	return fmt.Sprintf("nonce=%s dir=%s keeper=%s mode=%s columns=%d rows=%d own=%s\n", s.nonce, quote(s.dir), keeper, mode,
-		spec.Size.Columns, spec.Size.Rows, quote(own)) + script("attach.sh")
+	return fmt.Sprintf("nonce=%s dir=%s keeper=%s mode=%s columns=%d rows=%d own=%s patience=%s\n", s.nonce, quote(s.dir), keeper, mode,
+		spec.Size.Columns, spec.Size.Rows, quote(own), hundredths(keeperTime(s.terms.startTimeout(spec.Host)))) + script("attach.sh")
 }
 
 // connect opens a channel and has the host run exec on it, or, where that is empty, the
@@ -242,10 +274,10 @@ func attachFile(spec Spec, s *Shell, keeper session.Keeper, own string) string {
 func (s *Shell) connect(ctx context.Context, exec string, pty bool) error {
 	ses, err := s.terms.dialer.Open(ctx, s.spec.Host)
 	if err != nil {
-		return err
+		return s.abandon(ctx, fault.From(err))
 	}
 	s.attachTo(ctx, ses)
-	err = s.within(ctx, func() error {
+	err = s.within(ctx, s.terms.startTimeout(s.spec.Host), func() error {
 		if pty {
 			ok, err := ses.Channel.SendRequest("pty-req", true, ssh.Marshal(ptyRequest{
 				Term: s.spec.Term, Columns: uint32(s.spec.Size.Columns), Rows: uint32(s.spec.Size.Rows), Modes: ptyModes,
@@ -290,10 +322,9 @@ type ptyRequest struct {
 // (IUTF8, RFC 8160), and the speed is not that of a modem.
 var ptyModes = string([]byte{42, 0, 0, 0, 1, 128, 0, 0, 0x96, 0, 129, 0, 0, 0x96, 0, 0})
 
-// within runs f, which speaks with the host, for as long as a start may take, and lets
-// go of the channel where it takes longer, or ctx ends.
-func (s *Shell) within(ctx context.Context, f func() error) error {
-	limit := s.terms.startTimeout(s.spec.Host)
+// within runs f, which speaks with the host, and lets go of the channel where it takes
+// longer than limit, or ctx ends.
+func (s *Shell) within(ctx context.Context, limit time.Duration, f func() error) error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	done := make(chan error, 1) // the one result of f
@@ -333,7 +364,7 @@ func (s *Shell) abandon(ctx context.Context, err error) error {
 		if s.dir != "" && !s.spec.Resume {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sweepTimeout)
 			defer cancel()
-			s.End(ctx) // a host that cannot be asked is left as it is
+			s.end(ctx, true) // a host that cannot be asked is left as it is
 		}
 	}()
 	switch err.(type) {
@@ -369,7 +400,7 @@ func visible(r rune) rune {
 // greet reads until the host has told that the shell is there, and who it is. What
 // stands before is the talk of login files.
 func (s *Shell) greet(ctx context.Context, p *plainStream) error {
-	return s.within(ctx, func() error {
+	return s.within(ctx, s.terms.startTimeout(s.spec.Host), func() error {
 		words, err := p.first(func(talk []byte) {
 			s.said = append(s.said, talk[:min(len(talk), maxSaid-len(s.said))]...)
 		})

@@ -244,7 +244,7 @@ func TestUnread(t *testing.T) {
 		if _, err := s.Write([]byte("\x03")); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "yes is interrupted", func() bool { return !alive(pid) })
+		eventually(t, string(keeper)+" yes is interrupted", func() bool { return !alive(pid) })
 		if took := time.Since(begin); took > 2*time.Second {
 			t.Errorf("%s: yes was interrupted after %v", keeper, took)
 		}

@@ -61,6 +61,9 @@ func (p *plainStream) first(talk func([]byte)) (string, error) {
 func (p *plainStream) await(sign []byte, exact bool) error {
 	got := p.ready
 	for !bytes.Contains(got, sign) {
+		if len(got) > maxTalk {
+			return errors.New("too much was said before")
+		}
 		if exact && !bytes.HasPrefix(sign, got) {
 			break
 		}

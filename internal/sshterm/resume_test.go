@@ -79,6 +79,9 @@ func TestNotGone(t *testing.T) {
 		"its directory is closed": {"chmod 0 ~anna/.local/state", "chmod 700 ~anna/.local/state"},
 		"its files are closed":    {"chmod 600 " + s.dir, "chmod 700 " + s.dir},
 		"its home is not there":   {"mv ~anna ~anna.away", "mv ~anna.away ~anna"},
+		"tmux is another one": {
+			"printf '#!/bin/sh\\necho protocol version mismatch >&2; exit 1\\n' >/usr/local/bin/tmux; chmod 755 /usr/local/bin/tmux", "rm /usr/local/bin/tmux",
+		},
 		"tmux cannot be run": {
 			"printf '#!/bin/sh\\nexit 127\\n' >/usr/local/bin/tmux; chmod 755 /usr/local/bin/tmux", "rm /usr/local/bin/tmux",
 		},

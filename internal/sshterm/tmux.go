@@ -22,6 +22,8 @@ type control struct {
 	src  *source
 	pane string // its id; lines of others are passed over
 
+	hidden string // a line that was typed unseen, and no picture shows; may be empty
+
 	writing sync.Mutex
 	w       io.Writer
 
@@ -62,6 +64,8 @@ const (
 const (
 	maxLine   = 64 << 10 // bytes of a line that is not output, and is kept
 	maxScreen = 8 << 20  // bytes of an answer that are kept
+	perLine   = 256      // bytes that a line of it counts besides its own
+	maxAhead  = 1 << 20  // bytes of output that are kept while an answer is waited for
 )
 
 // newControl goes on with a stream on which attach.sh has greeted.
@@ -125,7 +129,8 @@ func (c *control) resume(size session.Size) ([]byte, error) {
 		return nil, err
 	}
 	c.drop = false
-	return redraw(strings.Fields(got[0].lines[0])[1:], got[1].lines, got[2].lines, strings.Join(got[3].lines, ""))
+	lines, behind := blank(got[1].lines, c.hidden), blank(got[2].lines, c.hidden)
+	return redraw(strings.Fields(got[0].lines[0])[1:], lines, behind, strings.Join(got[3].lines, ""))
 }
 
 // redraw makes the sequences that draw a screen.
@@ -200,7 +205,9 @@ func (c *control) ask(commands ...string) ([]answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.take(b)
+		if c.take(b); len(c.ready) > maxAhead {
+			return nil, errors.New("tmux prints without end and does not answer")
+		}
 	}
 	return c.answers[:len(commands)], nil
 }
@@ -368,7 +375,7 @@ func (c *control) heard(line string) {
 			c.guard, c.answer, c.size = "", nil, 0
 			return
 		}
-		if c.size += len(line) + 1; c.asking && c.size <= maxScreen {
+		if c.size += len(line) + perLine; c.asking && c.size <= maxScreen {
 			c.answer = append(c.answer, line)
 		}
 	case word == "%begin":
@@ -393,7 +400,7 @@ func (c *control) answered(a answer) {
 			return
 		}
 		f := strings.Fields(a.lines[0])
-		if len(f) < 2 || f[0] != asked {
+		if len(f) < 2 || f[0] != asked || !paneForm(f[1]) {
 			return
 		}
 		c.pane = f[1]
@@ -402,6 +409,12 @@ func (c *control) answered(a answer) {
 	if c.drop && len(c.answers) == resumeAnswers {
 		c.drop = false // what comes behind the picture is not in it
 	}
+}
+
+// paneForm reports whether s is the id of a pane: it becomes part of commands.
+func paneForm(s string) bool {
+	digits, ok := strings.CutPrefix(s, "%")
+	return ok && digits != "" && len(digits) <= 10 && strings.Trim(digits, "0123456789") == ""
 }
 
 // resumeAnswers is the number of answers behind which the picture of resume is whole.

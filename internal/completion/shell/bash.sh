@@ -17,6 +17,7 @@ _telexec_post='\[${_telexec_b-}\]'
 _telexec_ps0='${_telexec_c-}'
 _telexec_ps1=
 _telexec_pc=
+_telexec_locked=
 _telexec_ended=_telexec_ended
 _telexec_hook=_telexec_prompt
 # Under set -x these calls are traced to where nobody sees it.
@@ -37,22 +38,37 @@ _telexec_ended() {
 
 # Sees to it that the marks are still where they belong; the last prompt command.
 _telexec_prompt() {
-  \local status="$?"
-  if [[ ${PS1-} != "$_telexec_ps1" || -z $_telexec_ps1 ]]; then
+  \local status="$?" unset= ps0= ps1=$_telexec_locked pc=
+  if ((_telexec_v >= 404)); then
+    if [[ $- == *u* ]]; then
+      unset=u
+      \set +u
+    fi
+    ps0=${PS0@a} ps1=${PS1@a} pc=${PROMPT_COMMAND@a}
+    if [[ -n $unset ]]; then
+      \set -u
+    fi
+  fi
+  \shopt -s promptvars
+  if [[ $ps1 == *r* ]]; then
+    # The end is told here, and where the prompt ends is to be seen.
+    if [[ ${PS1-} != *"$_telexec_pre"* ]]; then
+      \builtin printf %s "$_telexec_d$status$_telexec_a" >&9
+    fi
+  elif [[ ${PS1-} != "$_telexec_ps1" || -z $_telexec_ps1 ]]; then
     _telexec_ps1=${PS1-}
     _telexec_ps1=${_telexec_ps1//"$_telexec_pre"/}
     _telexec_ps1=${_telexec_ps1//"$_telexec_post"/}
     _telexec_ps1=$_telexec_pre$_telexec_ps1$_telexec_post
     PS1=$_telexec_ps1
-    \shopt -s promptvars
   fi
-  if [[ ${PS0-} != *"$_telexec_ps0" ]]; then
+  if [[ $ps0 != *r* && ${PS0-} != *"$_telexec_ps0" ]]; then
     PS0=${PS0-}$_telexec_ps0
   fi
   if ((_telexec_v < 404)); then
     \return 0
   fi
-  case ${PROMPT_COMMAND@a} in
+  case $pc in
   *r*) ;;
   *x*) _telexec_scalar ;;
   *) if ((_telexec_v >= 501)); then _telexec_array; else _telexec_scalar; fi ;;
@@ -107,16 +123,24 @@ $_telexec_last"/}
   PROMPT_COMMAND=$_telexec_pc
 }
 
+# What is read-only cannot be had, and an older bash does not tell that of a variable alone.
+if ((_telexec_v < 404)); then
+  case $(\readonly -p) in *" PS1="*) _telexec_locked=r ;; esac
+fi
 {
   _telexec_prompt
 } 9>/dev/null
-if ((_telexec_v >= 404)); then
-  \builtin printf '@ESC@]133;P;pid=%s;shell=bash;level=%s;starts=1;k=@NONCE@@BEL@' "$$" "${SHLVL-0}" >&2
-else
+_telexec_starts=0
+if ((_telexec_v < 404)); then
   # There is no PS0, and the attributes of a variable cannot be asked for.
   _telexec_scalar 2>/dev/null
-  \builtin printf '@ESC@]133;P;pid=%s;shell=bash;level=%s;starts=0;k=@NONCE@@BEL@' "$$" "${SHLVL-0}" >&2
+elif [[ ${PS0-} == *"$_telexec_ps0" ]]; then
+  _telexec_starts=1
 fi
+if [[ ${PS1-} == *"$_telexec_pre"* || ${PROMPT_COMMAND[*]-} == *"$_telexec_last"* ]]; then
+  \builtin printf '@ESC@]133;P;pid=%s;shell=bash;level=%s;starts=%s;k=@NONCE@@BEL@' "$$" "${SHLVL-0}" "$_telexec_starts" >&2
+fi
+\unset _telexec_starts
 if [[ -n ${_telexec_allexport-} ]]; then
   \unset _telexec_allexport
   \set -a

@@ -25,6 +25,8 @@ case ${KSH_VERSION-} in
   fi
   ;;
 esac
+# What is read-only cannot be had.
+case $(readonly -p) in *" PS1="* | *" PS1") _telexec_kind= ;; esac
 if [ -n "$_telexec_kind" ]; then
   case ${PS1-} in
   *_telexec_b*) _telexec_width=there ;;

@@ -16,24 +16,33 @@ _telexec_precmd() {
     if (( _telexec_fresh )); then
       _telexec_fresh=0
       \builtin print -rn -u9 -- "@ESC@]133;P;pid=$$;shell=zsh;level=${SHLVL:-0};starts=1;k=@NONCE@@BEL@"
-    elif [[ ${PROMPT_EOL_MARK-} != "$_telexec_eol"* || ! -o promptsp || ! -o promptcr ]]; then
+    elif [[ ${PROMPT_EOL_MARK-} != "$_telexec_eol"* || ! -o promptsp || ! -o promptcr || ! -o promptpercent ]]; then
       \builtin print -rn -u9 -- "@ESC@]133;D;$code;p=$$;k=@NONCE@@BEL@"
     fi
-    if (( ! ${+PROMPT_EOL_MARK} )); then
-      \builtin typeset -g PROMPT_EOL_MARK="$_telexec_eol%B%S%#%s%b"
-    elif [[ $PROMPT_EOL_MARK != "$_telexec_eol"* ]]; then
-      \builtin typeset -g +x PROMPT_EOL_MARK="$_telexec_eol$PROMPT_EOL_MARK"
+    if [[ ${(t)PROMPT_EOL_MARK-} != *readonly* ]]; then
+      if [[ ! -o promptpercent ]]; then
+        # It would be seen.
+        PROMPT_EOL_MARK=${${PROMPT_EOL_MARK-}//$_telexec_eol/}
+      elif (( ! ${+PROMPT_EOL_MARK} )); then
+        \builtin typeset -g PROMPT_EOL_MARK="$_telexec_eol%B%S%#%s%b"
+      elif [[ $PROMPT_EOL_MARK != "$_telexec_eol"* ]]; then
+        \builtin typeset -g +x PROMPT_EOL_MARK="$_telexec_eol$PROMPT_EOL_MARK"
+      fi
     fi
-    if [[ $PS1 != *"$_telexec_b" ]]; then
-      PS1="${PS1//$_telexec_b/}$_telexec_b"
+    if [[ ${(t)PS1-} != *readonly* ]]; then
+      if [[ ! -o promptpercent ]]; then
+        PS1=${${PS1-}//$_telexec_b/}
+      elif [[ ${PS1-} != *"$_telexec_b" ]]; then
+        PS1="${${PS1-}//$_telexec_b/}$_telexec_b"
+      fi
+      if [[ ${(t)PS1-} == *export* ]]; then
+        \builtin typeset -g +x PS1
+      fi
     fi
-    if [[ ${(t)PS1} == *export* ]]; then
-      \builtin typeset -g +x PS1
-    fi
-    if [[ ${precmd_functions[-1]-} != _telexec_precmd ]]; then
+    if [[ ${precmd_functions[-1]-} != _telexec_precmd && ${(t)precmd_functions-} != *readonly* ]]; then
       precmd_functions=(${precmd_functions:#_telexec_precmd} _telexec_precmd)
     fi
-    if [[ ${preexec_functions[-1]-} != _telexec_preexec ]]; then
+    if [[ ${preexec_functions[-1]-} != _telexec_preexec && ${(t)preexec_functions-} != *readonly* ]]; then
       preexec_functions=(${preexec_functions:#_telexec_preexec} _telexec_preexec)
     fi
     \builtin print -rn -u9 -- "@ESC@]133;A;p=$$;k=@NONCE@@BEL@"
@@ -60,7 +69,7 @@ _telexec_preexec() {
     if (( ${#line} > 6000 )); then
       line=
     fi
-    if [[ ${precmd_functions[(r)_telexec_precmd]-} != _telexec_precmd ]]; then
+    if [[ ${precmd_functions[(r)_telexec_precmd]-} != _telexec_precmd && ${(t)precmd_functions-} != *readonly* ]]; then
       precmd_functions+=(_telexec_precmd)
     fi
     \builtin print -rn -u9 -- "@ESC@]133;C;line=$line;p=$$;k=@NONCE@@BEL@"

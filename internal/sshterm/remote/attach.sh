@@ -1,7 +1,8 @@
 # attach.sh: starts a keeper with the shell in it, or finds it, and is its client until
 # one of them ends. POSIX sh, a file in the directory of the session, or, where that
 # cannot be written any more, in one of its own, which goes at once. Set in front: nonce,
-# dir, keeper, mode (new, resume), columns, rows, own (empty, or that directory).
+# dir, keeper, mode (new, resume), columns, rows, own (empty, or that directory),
+# patience: hundredths of a second that the keeper may take to start.
 #
 # What it says itself are lines that begin with RS and have the nonce: first "started",
 # or why not ("failed WHY": it may be tried again), and last what has become of the
@@ -56,8 +57,39 @@ create() {
   TMUX) tmux new-session -d -s telexec -x "$columns" -y "$rows" /bin/sh "$dir/hold" ;;
   DTACH) dtach -n "$dir/dtach" -E -z -r winch /bin/sh "$dir/hold" ;;
   # Short names: the path of a socket has 107 bytes at most.
-  SCREEN) (umask 077 && mkdir -p "$dir/s") && screen -c "$dir/screenrc" -U -dmS t /bin/sh "$dir/hold" ;;
+  SCREEN) (umask 077 && mkdir "$dir/s") && screen -c "$dir/screenrc" -U -dmS t /bin/sh "$dir/hold" ;;
   esac </dev/null 2>&1 >/dev/null
+}
+
+# rest rests a moment, and counts in spent; false where the patience is at its end.
+rest() {
+  if sleep 0.02 2>/dev/null; then spent=$((spent + 2)); else sleep 1; spent=$((spent + 100)); fi
+  [ $spent -lt "$patience" ]
+}
+
+# launch has the keeper start the shell, and sets failure where it does not in time: it may
+# hang, or talk without end. What is left of it then bears the mark.
+launch() {
+  spent=0
+  rm -rf state exit client created s
+  # The keeper is not what is in the background: what is there ignores INT.
+  (
+    while rest; do
+      [ ! -s created ] || exit
+    done
+    say failed "it runs nothing"
+  ) &
+  failure=$({ create; echo $? >created; } 2>/dev/null | { dd bs=300 count=1 2>/dev/null; cat >/dev/null; })
+  created=
+  read -r created <created 2>/dev/null
+  if [ "$created" != 0 ]; then
+    failure=${failure:-it has ended with $created}
+    return
+  fi
+  failure=
+  until [ -s state ]; do
+    rest || { failure="it runs nothing"; return; }
+  done
 }
 
 # keeps: is the keeper there, as far as can be told without it? 126 and above: it cannot
@@ -95,6 +127,14 @@ client() {
   esac
 }
 
+# doubt sets failure where tmux says something else than that it is not there: it may be
+# another version by now, or want a locale.
+doubt() {
+  [ "$keeper" = TMUX ] || return
+  failure=$(tmux has-session -t =telexec 2>&1 >/dev/null | dd bs=300 count=1 2>/dev/null)
+  case $failure in "no server"* | "error connecting"* | "can't find"* | "no current"*) failure= ;; esac
+}
+
 # seek looks for a shell that was started before, and sets verdict; failure tells why
 # its keeper cannot be asked.
 seek() {
@@ -105,7 +145,7 @@ seek() {
     [ $? -lt 126 ] || { failure="$keeper cannot be run"; return; }
     # It may just be dying, and its shell with it.
     rests=$((rests + 1))
-    [ $rests -lt 25 ] || { verdict=lost; return; }
+    [ $rests -lt 25 ] || { verdict=lost; doubt; return; }
     sleep 0.02 2>/dev/null || sleep 1
     judge
   done
@@ -117,14 +157,8 @@ attach() {
   export SCREENDIR="$dir/s"
   unset TMUX TMUX_PANE STY
   if [ "$mode" = new ]; then
-    rm -f state exit client
-    failure=$(create) || { say failed "${failure:-$keeper did not start}"; return; }
-    tries=0
-    until [ -s state ]; do
-      tries=$((tries + 1))
-      [ $tries -lt 400 ] || { say failed "$keeper runs nothing"; return; }
-      sleep 0.01 2>/dev/null || sleep 1
-    done
+    launch
+    [ -z "$failure" ] || { say failed "$failure"; return; }
     read -r who <state
   else
     seek

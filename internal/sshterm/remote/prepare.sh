@@ -4,14 +4,20 @@
 say() { printf 'telexec:%s: %s\n' "$nonce" "$*"; }
 
 # forget_old removes the directories of sessions that nobody has come for in a month,
-# and of which nothing lives.
+# and of which nothing lives. Other hosts may have the same home: theirs stay.
 forget_old() {
   cd .. || return
+  here=$(uname -n) now=
+  read -r now </proc/sys/kernel/random/boot_id
   # By names that are ids, in which no blank can make two of one.
   for old in $(find . -maxdepth 1 -type d -name '[0-9A-Za-z]*' ! -name '*[!0-9A-Za-z_-]*' -mtime +30); do
     [ -O "$old" ] || continue
-    pid=
-    { read -r pid rest <"$old/state"; } && kill -s 0 "$pid" || rm -rf "$old"
+    host= pid= boot=
+    read -r host <"$old/host"
+    [ "${host:-$here}" = "$here" ] || continue
+    read -r pid group session boot rest <"$old/state"
+    if [ -n "$pid" ] && { [ -z "$now" ] || [ "$boot" = - ] || [ "$boot" = "$now" ]; } && kill -s 0 "$pid"; then continue; fi
+    rm -rf "$old"
   done
 } 2>/dev/null
 
@@ -28,7 +34,7 @@ prepare() {
   # whoever owns a directory decides what is in it, also by the names of ours.
   base=${dir%/sessions/*}
   enter "$base" && enter "$base/sessions" && enter "$dir" || { say nodir; return; }
-  { mkdir -p shell && files; } || { say nospace; return; }
+  { mkdir -p shell && uname -n >host && files; } || { say nospace; return; }
   say prepared
   forget_old
 } 2>/dev/null

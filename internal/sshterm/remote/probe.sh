@@ -4,6 +4,29 @@
 
 say() { printf 'telexec:%s: %s\n' "$nonce" "$*"; }
 
+# told PROGRAM… prints the beginning of what it says; it may hang, or talk without end.
+told() {
+  {
+    $apart "$@" &
+    one=$!
+    (
+      trap 'kill "$nap"; exit' TERM
+      sleep 3 &
+      nap=$!
+      wait "$nap"
+      kill -s KILL "-$one" || kill -s KILL -- "-$one" || kill -s KILL "$one"
+    ) >/dev/null &
+    guard=$!
+    wait "$one"
+    code=$?
+    kill "$guard"
+    [ $code -eq 0 ] || echo failed
+  } | dd bs=300 count=1
+}
+# So it has a group of its own.
+apart=
+! command -v setsid >/dev/null || apart=setsid
+
 # find_shell tells where the shell is, and what it really is: sh is many shells.
 find_shell() {
   case $want in
@@ -27,7 +50,7 @@ find_shell() {
     # What is not told by its name tells by its variables, but for a program that was
     # asked for and is no shell as far as anybody knows.
     asks || { say shell sh "$path"; return; }
-    kind=$("$path" -c 'echo "${BASH_VERSION:+bash}${ZSH_VERSION:+zsh}${YASH_VERSION:+yash}:$KSH_VERSION:${kind:-}"' </dev/null)
+    kind=$(told "$path" -c 'echo "${BASH_VERSION:+bash}${ZSH_VERSION:+zsh}${YASH_VERSION:+yash}:$KSH_VERSION:${kind:-}"' </dev/null)
     case $kind in
     bash:* | zsh:* | yash:*) kind=${kind%%:*} ;;
     *MIRBSD* | *LEGACY*) kind=mksh ;;
@@ -54,9 +77,9 @@ asks() {
 # leaving tells where the host ends whatever a login has started when it leaves.
 leaving() {
   [ "$(id -u)" != 0 ] || return
-  case $(loginctl show-user -p KillUserProcesses) in *=yes) ;; *) return ;; esac
-  case " $(loginctl show-user -p KillExcludeUsers) " in *[=\ ]"$(id -un)"\ *) return ;; esac
-  case $(loginctl show-user "$(id -un)" -p Linger) in *=yes) return ;; esac
+  case $(told loginctl show-user -p KillUserProcesses) in *=yes) ;; *) return ;; esac
+  case " $(told loginctl show-user -p KillExcludeUsers) " in *[=\ ]"$(id -un)"\ *) return ;; esac
+  case $(told loginctl show-user "$(id -un)" -p Linger) in *=yes) return ;; esac
   say leaving ends
 }
 
@@ -65,9 +88,10 @@ probe() {
   first=
   find_dirs
   find_shell
-  version=$(tmux -V) && say tmux "$version"
+  version=$(told tmux -V)
+  case $version in "" | *failed) ;; *) say tmux "$version" ;; esac
   command -v dtach >/dev/null && say dtach yes
-  case $(screen --version) in Screen\ version\ [4-9]*) say screen yes ;; esac
+  case $(told screen --version) in Screen\ version\ [4-9]*) say screen yes ;; esac
   for tool in awk stty; do
     command -v $tool >/dev/null && say has $tool
   done
