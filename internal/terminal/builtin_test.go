@@ -39,6 +39,7 @@ func TestABuiltinGoesOn(t *testing.T) {
 				return e.Kind == terminal.EventSession && e.Session.Connection == command.Connected
 			})
 			s.poll("that the host was asked twice", func() bool { return m.of(on.ID).looks.Load() >= 2 })
+			s.poll("that its answer was taken", func() bool { _, sure := s.Known(t.Context(), on.ID); return sure })
 			if id, busy := s.Busy(on.ID); id != j.id || !busy {
 				t.Errorf("what runs is %q, %v", id, busy)
 			}

@@ -150,3 +150,21 @@ func TestTheKeyboardIsGivenBackWithTime(t *testing.T) {
 		wants(t, b.Input(t.Context(), []byte("z")), fault.ReasonKeyboardTaken)
 	})
 }
+
+// Windows that are resized without pause give the terminal their last size, and few of
+// those between.
+func TestSizesAreCoalesced(t *testing.T) {
+	bubble(t, usual, func(t *testing.T, s *service) {
+		on := s.openSpec(session.Spec{Host: "web1"})
+		v := s.attach(ann, on, terminal.AttachOptions{})
+		before := s.get(on).Version
+		for i := range 200 {
+			v.Resize(session.Size{Columns: 100 + i, Rows: 30})
+		}
+		<-time.After(time.Second)
+		synctest.Wait()
+		if one := s.get(on); one.Size.Columns != 299 || one.Version-before > 20 {
+			t.Errorf("%+v after %d versions", one.Size, one.Version-before)
+		}
+	})
+}

@@ -132,6 +132,7 @@ type console struct {
 	writes [][]byte
 	held   *[][]byte // what is typed is on its way, and has not got here; nil: it gets here at once
 	climb  func()    // called when a ladder gets here; nil: nothing
+	frozen int       // so many attempts to end it get no answer
 }
 
 var names = map[string]string{"ash": "busybox", "ksh": "ksh93"}
@@ -513,6 +514,13 @@ func (k *localLink) End(ctx context.Context) (command.CancelReport, error) {
 	case <-k.broken:
 		return command.CancelReport{}, fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the link is broken")
 	default:
+	}
+	k.c.mu.Lock()
+	k.c.frozen--
+	frozen := k.c.frozen >= 0
+	k.c.mu.Unlock()
+	if frozen {
+		return command.CancelReport{}, fault.New(fault.Unavailable, fault.ReasonHostUnreachable, "the host does not answer")
 	}
 	report := command.CancelReport{Outcome: command.Gone, Ended: len(k.c.members())}
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGKILL} {

@@ -115,7 +115,7 @@ func (v *Viewer) Input(ctx context.Context, data []byte) error {
 	})
 }
 
-// wanting is what has no room yet.
+// wanting is what has no room yet; without keys it is not noted yet: see behind.go.
 type wanting struct {
 	keys *keys
 	size int
@@ -132,7 +132,9 @@ func (l *live) enter(ctx context.Context, typing func() (full *wanting, err erro
 		if err != nil || full == nil {
 			return err
 		}
-		if err := full.keys.wait(ctx, full.size, l.over); err != nil {
+		if full.keys == nil {
+			l.noteBehind(ctx)
+		} else if err := full.keys.wait(ctx, full.size, l.over); err != nil {
 			return err
 		}
 	}
@@ -151,6 +153,10 @@ func (l *live) key(data []byte) (full *wanting, err error) {
 	switch {
 	case l.link == nil:
 		return nil, l.noLink()
+	case l.typesBehind(data):
+		l.turn.noted = true
+		l.save()
+		return &wanting{}, nil
 	case bytes.IndexByte(data, interrupt) >= 0:
 		// What is on its way is read at full speed, so that the prompt is soon back.
 		l.lift = l.now.Add(liftFor)

@@ -21,9 +21,14 @@ import (
 
 // Times and sizes of an owner's work.
 const (
-	readSize     = 32 << 10 // bytes that are read from a shell at once
-	intakeRate   = 16 << 20 // bytes that are read in a second …
-	intakeBurst  = 2 << 20  // … beyond so many at once
+	readSize     = 32 << 10             // bytes that are read from a shell at once
+	intakeRate   = 16 << 20             // bytes that are read in a second …
+	intakeBurst  = 2 << 20              // … beyond so many at once
+	intakeShare  = 0.5                  // of the owner's time, which they take at most
+	sliceMost    = 5 * time.Millisecond // what is read is worked on for so long, until others come to their turn
+	pieceFirst   = 256                  // bytes that are worked on before that is looked at, of each chunk …
+	pieceMost    = 4 << 10              // … more while they take little time …
+	pieceLeast   = 64                   // … and fewer where they take much
 	liftFor      = 2 * time.Second
 	flushAfter   = 20 * time.Millisecond // what may become a mark is shown after so long
 	markAfter    = time.Second           // … where nothing of it is to be seen
@@ -62,6 +67,8 @@ const (
 	redialAlarm
 	unheldAlarm
 	typingAlarm
+	groupAlarm
+	fitAlarm
 	alarms // how many there are
 )
 
@@ -79,6 +86,7 @@ type live struct {
 	taped     int64         // … and has recorded so many bytes
 	calls     chan func()   // to the owner, which runs them; unbuffered, never closed
 	over      chan struct{} // closed by the owner when it takes no more calls
+	lingers   chan struct{} // closed by the owner when it is over, and the journal does not take its end yet
 	gone      chan struct{} // closed by the owner when it is through
 	opened    chan struct{} // closed by the owner when the session is open, or over
 	room      chan struct{} // has an element when a pump has moved on; capacity 1
@@ -124,6 +132,7 @@ type live struct {
 	stopDial context.CancelFunc
 	tokens   float64
 	refilled time.Time
+	piece    int       // bytes that are worked on at once; what they took is looked at then
 	lift     time.Time // until then the intake is not slowed
 	viewers  []*Viewer
 	visitors int // viewers so far
@@ -140,6 +149,7 @@ type live struct {
 	typing     session.Viewer // who types
 	typingTold time.Time      // when viewers were told last that somebody types
 	sizes      int64          // how often a viewer has told its size
+	fitNext    time.Time      // the terminal gets no other size before
 }
 
 // ending is how a session has ended.
@@ -153,7 +163,7 @@ type ending struct {
 func newLive(t *Terminals, s session.Session, host inventory.Host) *live {
 	l := &live{
 		set: t, id: s.ID, name: s.Spec.Name, createdBy: s.CreatedBy.Principal, host: host,
-		calls: make(chan func()), over: make(chan struct{}), gone: make(chan struct{}), opened: make(chan struct{}),
+		calls: make(chan func()), over: make(chan struct{}), lingers: make(chan struct{}), gone: make(chan struct{}), opened: make(chan struct{}),
 		room: make(chan struct{}, 1), little: newTurnstile(), much: newTurnstile(),
 		ring: newRing(s.Output), pub: s, s: s, active: s.LastActivity,
 		heard: make(map[string]time.Time),
@@ -182,6 +192,10 @@ func (l *live) told() session.Session {
 // overNow tells that the session is over.
 func (l *live) overNow() error {
 	s := l.snapshot()
+	if l.lingering() && !s.Ended() {
+		return fault.New(fault.FailedPrecondition, fault.ReasonSessionEnded, "the session %s has ended, which cannot be stored for now", l.name).
+			WithHint("See to it that the store of the service works; open a new one").With("session", l.id)
+	}
 	if !s.Ended() { // the service stops
 		return fault.New(fault.Unavailable, fault.ReasonDraining, "the service is shutting down and lets go of the session %s", l.name).
 			WithHint("Try again in a moment").WithRetry(time.Second)
@@ -198,10 +212,28 @@ func (l *live) do(ctx context.Context, f func()) error {
 		<-done
 		return nil
 	case <-l.over:
-		<-l.gone
-		return l.overNow()
+		return l.overSoon()
 	case <-ctx.Done():
 		return fault.From(context.Cause(ctx))
+	}
+}
+
+// overSoon is overNow when that can be told.
+func (l *live) overSoon() error {
+	select {
+	case <-l.gone:
+	case <-l.lingers:
+	}
+	return l.overNow()
+}
+
+// lingering reports whether it is over, and the journal does not take its end yet.
+func (l *live) lingering() bool {
+	select {
+	case <-l.lingers:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -271,7 +303,7 @@ func (l *live) begin() {
 	l.rec.begin(l)
 	if l.recovered {
 		l.loss.since = l.now
-		l.turn.unsure = true
+		l.turn.unsure, l.turn.unseen = true, l.s.Completion != command.ByMark
 		switch l.s.State {
 		case session.Open:
 			close(l.opened)
@@ -286,8 +318,9 @@ func (l *live) begin() {
 // step waits for one thing and does it.
 func (l *live) step() {
 	var intake <-chan chunk
+	var rest <-chan struct{}
 	if l.link != nil && !l.stalled() {
-		intake = l.link.intake
+		intake, rest = l.link.ready()
 	}
 	l.arm()
 	select {
@@ -297,6 +330,9 @@ func (l *live) step() {
 	case c := <-intake:
 		l.now = time.Now()
 		l.take(c)
+	case <-rest:
+		l.now = time.Now()
+		l.takeRest()
 	case <-l.room:
 		l.now = time.Now()
 	case <-l.timer.C:
@@ -386,6 +422,10 @@ func (l *live) rouse(a alarm) {
 		l.dropUnheld()
 	case typingAlarm:
 		l.tellTypist()
+	case fitAlarm:
+		l.fit()
+	case groupAlarm:
+		l.lookGroup()
 	}
 }
 
@@ -485,7 +525,7 @@ func (l *live) openNow() {
 
 // unprompted opens a session whose shell has shown no prompt for long.
 func (l *live) unprompted() {
-	if l.turn.marks && !l.turn.heard {
+	if l.turn.marks && (!l.turn.heard || l.turn.phase == starting) {
 		// Whatever runs there does not tell marks.
 		l.turn.marks = false
 		l.s.Completion = command.BySilence
@@ -530,6 +570,7 @@ type link struct {
 	answers bool // the keeper answers what programs ask their terminal
 	keys    *keys
 	intake  chan chunk    // from the reader, unbuffered; its last chunk has an error
+	rest    []byte        // of the last chunk, which the owner goes on with before the next
 	quit    chan struct{} // closed by cut
 	once    sync.Once
 }
@@ -576,14 +617,49 @@ func (k *link) cut() {
 	})
 }
 
-// take works on what was read.
+// atOnce is always ready.
+var atOnce = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// ready gives what is to be taken next: a chunk, or the rest of the last one.
+func (k *link) ready() (intake <-chan chunk, rest <-chan struct{}) {
+	if len(k.rest) > 0 {
+		return nil, atOnce
+	}
+	return k.intake, nil
+}
+
+// take works on what was read. There is no rest of what was read before.
 func (l *live) take(c chunk) {
 	if c.err != nil {
 		l.readEnd(c.err)
 		return
 	}
-	l.spend(len(c.data))
-	l.parser.Write(c.data, l.segment)
+	l.link.rest, l.piece = c.data, pieceFirst
+	l.takeRest()
+}
+
+// takeRest works on what was read for a moment, piece by piece: some output takes far
+// longer than it is long, and callers and alarms do not wait for the end of it.
+func (l *live) takeRest() {
+	k, began, size := l.link, time.Now(), len(l.link.rest)
+	for from := began; len(k.rest) > 0 && from.Sub(began) < sliceMost; {
+		piece := k.rest[:min(l.piece, len(k.rest))]
+		k.rest = k.rest[len(piece):]
+		l.parser.Write(piece, l.segment)
+		to := time.Now()
+		switch took := to.Sub(from); {
+		case took > sliceMost/2:
+			l.piece = max(l.piece/8, pieceLeast)
+		case took < sliceMost/32:
+			l.piece = min(l.piece*2, pieceMost)
+		}
+		from = to
+	}
+	l.spend(size-len(k.rest), time.Since(began))
 	wait := flushAfter
 	if l.parser.Marking() {
 		wait = markAfter
@@ -600,6 +676,9 @@ func (l *live) flush() {
 		return
 	case l.link != nil && l.stalled():
 		l.after(flushAlarm, flushAfter)
+		return
+	case l.link != nil && len(l.link.rest) > 0:
+		l.takeRest()
 		return
 	case l.link != nil:
 		select {
@@ -659,10 +738,11 @@ func (l *live) say(format string, args ...any) {
 // offset is where the stream ends. The owner alone writes it, so it needs no lock.
 func (l *live) offset() int64 { return l.ring.end }
 
-// spend takes bytes from what may be read in a second.
-func (l *live) spend(n int) {
+// spend takes bytes from what may be read in a second: so many, or what could be read in
+// the time that they took. Where nothing slows the intake, not more than a second is owed.
+func (l *live) spend(n int, took time.Duration) {
 	l.refill()
-	l.tokens -= float64(n)
+	l.tokens = max(l.tokens-max(float64(n), took.Seconds()*intakeRate/intakeShare), -intakeRate)
 }
 
 func (l *live) refill() {
@@ -745,6 +825,7 @@ func (l *live) save() {
 	l.pub.Version = l.s.Version
 	s := l.told()
 	l.mu.Unlock()
+	s.Completion = l.nextCompletion()
 	l.scribe.save(s)
 }
 
@@ -777,6 +858,10 @@ func (l *live) letGo() {
 		defer stop()
 		if _, err := l.link.shell.End(ctx); err != nil {
 			l.set.log.Warn("a shell could not be ended while the service stops", "session", l.id, "host", l.host.Name, "error", err)
+			if l.kept() {
+				l.end = &ending{keep: true} // the next run ends it
+				return
+			}
 		}
 	}
 	l.finish(why, nil)
@@ -803,11 +888,17 @@ func (l *live) close(ctx context.Context, by access.Caller, reason string) (sess
 		return l.snapshot(), command.CancelReport{}, fault.From(context.Cause(ctx))
 	}
 	s := l.snapshot()
+	if !s.Ended() && l.lingering() {
+		return s, command.CancelReport{Outcome: command.Pending, Message: "the shell is gone, and the end of the session cannot be stored for now; it is tried again"}, nil
+	}
 	if !s.Ended() {
 		return s, command.CancelReport{Outcome: command.Pending, Message: "the host does not answer for now; the shell is ended as soon as it does"}, nil
 	}
 	l.late.Lock()
 	defer l.late.Unlock()
+	if l.report == nil && s.End != nil && s.End.Reason == fault.ReasonConnectionLost {
+		return s, command.CancelReport{Outcome: command.Unproven, Message: s.End.Message}, nil
+	}
 	if l.report == nil {
 		return s, command.CancelReport{Outcome: command.AlreadyEnded, Message: "the shell was gone already"}, nil
 	}
@@ -845,12 +936,22 @@ func (l *live) endShell() {
 				l.drain()
 				l.finish(l.closing, nil)
 			case l.kept() && l.link == nil: // the connection is lost: dialled comes back to it
+			case l.kept() && l.link.shell != sh: // the same, and it is back
+			case l.kept(): // it is there until the host says otherwise
+				l.loss.ends++
+				l.lostLink(err)
 			default:
 				l.set.log.Warn("a shell could not be ended; its connection is", "session", l.id, "host", l.host.Name, "error", err)
+				l.report = unproven(err)
 				l.finish(l.closing, nil)
 			}
 		}
 	})
+}
+
+// unproven is the report on a shell that could not be ended, perhaps.
+func unproven(err error) *command.CancelReport {
+	return &command.CancelReport{Outcome: command.Unproven, Message: "whether the shell has ended is not known: " + fault.From(err).Message}
 }
 
 // drain takes what has been read before the shell ended, for a moment.
@@ -861,12 +962,15 @@ func (l *live) drain() {
 	most := time.NewTimer(drainMost)
 	defer most.Stop()
 	for l.lag() <= pumpMost {
+		intake, rest := l.link.ready()
 		select {
-		case c := <-l.link.intake:
+		case c := <-intake:
 			if c.err != nil {
 				return
 			}
 			l.take(c)
+		case <-rest:
+			l.takeRest()
 		case <-most.C:
 			return
 		}
@@ -922,7 +1026,8 @@ func (l *live) hangUp() {
 // conclude does what is to be done at the end. Nothing runs any more when it returns,
 // and the end is stored before anybody is told of it.
 func (l *live) conclude() {
-	defer close(l.over)
+	over := sync.OnceFunc(func() { close(l.over) })
+	defer over()
 	l.now = time.Now()
 	if l.stopDial != nil {
 		l.stopDial()
@@ -932,8 +1037,10 @@ func (l *live) conclude() {
 		l.parser.Flush(l.segment)
 	}
 	l.hangUp()
+	next := l.nextCompletion()
 	l.endCommands(e)
 	if e.keep {
+		l.s.Completion = next
 		l.s.Connection = command.Reconnecting // the offset is the true one: see takeUp
 	} else {
 		l.s.State, _ = session.Next(l.s.State, e.event)
@@ -947,7 +1054,10 @@ func (l *live) conclude() {
 	l.mu.Lock()
 	s.Output, s.LastActivity = l.ring.end, l.active
 	l.mu.Unlock()
-	l.s = l.scribe.end(s, !e.keep)
+	l.s = l.scribe.end(s, !e.keep, func() {
+		close(l.lingers)
+		over()
+	})
 	l.mu.Lock()
 	l.pub, l.busy, l.stopped = l.s, false, e.keep
 	l.changes++

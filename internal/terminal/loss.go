@@ -22,6 +22,7 @@ const (
 type loss struct {
 	since   time.Time // zero: it is there
 	backoff time.Duration
+	ends    int  // how often its end has failed
 	asked   bool // the shell has the terminal again, as the host has said once
 }
 
@@ -51,6 +52,7 @@ func (l *live) lostLink(err error) {
 	if !l.kept() {
 		l.remains = sh
 		if l.closing != nil {
+			l.report = unproven(err)
 			l.finish(l.closing, nil)
 			return
 		}
@@ -64,7 +66,7 @@ func (l *live) lostLink(err error) {
 		p.run.Link(why)
 	}
 	l.notIntegrated()
-	t.unsure = true
+	t.unsure, t.unseen = true, t.unseen || t.followed()
 	l.unset(quietAlarm)
 	l.unset(silenceAlarm)
 	l.unset(openAlarm)
@@ -72,6 +74,10 @@ func (l *live) lostLink(err error) {
 	l.s.Connection = command.Reconnecting
 	l.publish()
 	l.save()
+	if l.loss.ends > 1 { // it is found, and cannot be ended: not again and again at once
+		l.after(redialAlarm, min(redialLeast<<min(l.loss.ends, 10), redialMost))
+		return
+	}
 	l.dial(true)
 }
 
@@ -100,7 +106,7 @@ func (l *live) notBack(err error) {
 
 // back goes on with a shell that was found again.
 func (l *live) back(facts Facts) {
-	l.loss = loss{}
+	l.loss = loss{ends: l.loss.ends}
 	// What was on the screen is drawn anew; what was in between is lost.
 	l.append([]byte("\x1bc"))
 	l.append(lastLines(facts.Redraw, redrawMost))
@@ -178,6 +184,9 @@ func (l *live) askBack() {
 				l.read()
 			default:
 				t.unsure = false
+				if t.group != 0 && t.group == fg.Group {
+					t.unseen = false // it has run all the time
+				}
 				if t.cur == nil {
 					p := newProcess(l, Run{})
 					p.missed = true

@@ -132,8 +132,8 @@ func (l *live) withdraw(ctx context.Context, p *Process) error {
 
 // Resume takes up a command that an earlier run of the service has typed. None of what
 // it prints from now on is given. Where the shell reads again, its end is told without
-// an exit code, for nobody knows when it came, or whether the command was ever typed; a
-// code counts once the host has said that something runs.
+// an exit code, for nobody knows when it came. The code that a mark tells is its own only
+// where the last run has stored that it had begun, and nothing was typed behind it.
 func (t *Terminals) Resume(ctx context.Context, r Run) (*Process, error) {
 	l, err := t.of(ctx, r.Spec.SessionID)
 	if err != nil {
@@ -157,7 +157,7 @@ func (l *live) resume(p *Process) *Process {
 	}
 	p.missed = true
 	if t.cur == nil && t.unsure {
-		t.cur, t.phase, p.doubt = p, running, true
+		t.cur, t.phase, p.doubt = p, running, t.unseen
 		p.begin(l.now, l.offset())
 		l.missOutput(p)
 		l.publish()

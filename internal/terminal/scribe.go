@@ -230,8 +230,10 @@ func (s *scribe) truncated(as *session.Session) *session.Session {
 }
 
 // end stores the session as it is at its end, with what waits, and gives it. over says
-// that it has ended, which the audit is told.
-func (s *scribe) end(as session.Session, over bool) session.Session {
+// that it has ended, which the audit is told: until that is stored, the session must not
+// be taken for one that has, and the next run must not find it open. So it is tried until
+// the service stops; lingers is called when it takes long.
+func (s *scribe) end(as session.Session, over bool, lingers func()) session.Session {
 	if over {
 		s.tell(ended(&as))
 	}
@@ -240,6 +242,16 @@ func (s *scribe) end(as session.Session, over bool) session.Session {
 	stored := s.await(storeMost)
 	if s.giveUp(&as) && !stored {
 		stored = s.await(endRetry)
+	}
+	if !stored && over {
+		s.live.set.log.Error("the end of a session cannot be stored for now", "session", s.live.id)
+		lingers()
+		select {
+		case <-s.done:
+			stored = true
+		case <-s.live.set.stopping:
+			stored = s.await(storeMost)
+		}
 	}
 	if !stored {
 		s.live.set.log.Error("the end of a session could not be stored", "session", s.live.id)

@@ -329,3 +329,43 @@ func TestTheDiskIsFullAtTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// An end that cannot be stored is stored as soon as it can; until then nobody is told that
+// it has ended, and its name is not free.
+func TestAnEndThatCannotBeStored(t *testing.T) {
+	frailBubble(t, func(t *testing.T, s *service, j *frail, log *lines) {
+		on := s.openSpec(session.Spec{Host: "web1", Name: "x"})
+		j.set(func() { j.save = func(session.Session, []audit.Entry) error { return errFull } })
+		one, report, err := s.Close(t.Context(), ann, on.ID, "")
+		if err != nil || one.State != session.Closing || report.Outcome != command.Pending {
+			t.Errorf("%+v, %+v, %v", one, report, err)
+		}
+		<-time.After(time.Minute)
+		_, err = s.Screen(t.Context(), ann, on.ID, 0)
+		wants(t, err, fault.ReasonSessionEnded)
+		if one := s.get(on); one.State != session.Closing {
+			t.Errorf("%+v", one)
+		}
+		j.set(func() { j.save = nil })
+		<-time.After(5 * time.Second)
+		synctest.Wait()
+		if stored, err := s.store.Session(t.Context(), on.ID); err != nil || !stored.Ended() || stored.End.Reason != fault.ReasonSessionClosed {
+			t.Errorf("stored %+v, %v", stored, err)
+		}
+		if again := s.openSpec(session.Spec{Host: "web1", Name: "x"}); again.ID == on.ID {
+			t.Error("it is the old one")
+		}
+	})
+}
+
+// A service that stops does not wait for that.
+func TestAnEndThatIsNeverStored(t *testing.T) {
+	frailBubble(t, func(t *testing.T, s *service, j *frail, log *lines) {
+		on := s.openSpec(session.Spec{Host: "web1"})
+		j.set(func() { j.save = func(session.Session, []audit.Entry) error { return errFull } })
+		_, _, _ = s.Close(t.Context(), ann, on.ID, "")
+		<-time.After(time.Minute)
+		s.stop()
+		j.set(func() { j.save = nil })
+	})
+}

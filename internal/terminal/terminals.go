@@ -60,6 +60,7 @@ type Terminals struct {
 	redaction *output.Redaction
 	entropy   io.Reader // of ids; safe for concurrent use
 	ready     chan struct{}
+	stopping  chan struct{} // closed when the service stops
 	stopped   chan struct{} // closed when nothing more is told
 	bell      output.Bell   // rung when any session has changed
 
@@ -86,6 +87,7 @@ func New(o Options) (*Terminals, error) {
 		redaction: redaction,
 		entropy:   &ulid.LockedMonotonicReader{MonotonicReader: ulid.Monotonic(rand.Reader, 0)},
 		ready:     make(chan struct{}),
+		stopping:  make(chan struct{}),
 		stopped:   make(chan struct{}),
 		lives:     make(map[string]*live),
 		watchers:  make(map[*Watcher]bool),
@@ -127,6 +129,7 @@ func (t *Terminals) Run(ctx context.Context) error {
 	t.mu.Lock()
 	t.owning = nil
 	t.mu.Unlock()
+	close(t.stopping)
 	for _, l := range t.all() {
 		l.post(l.letGo)
 	}

@@ -54,6 +54,9 @@ type turn struct {
 	number int64              // commands so far
 	typed  map[int64]*Process // by number: what people typed, until it was taken up
 	unsure bool               // nobody knows whether something runs
+	unseen bool               // it was not seen whether the shell has gone on to what was typed behind what ran: see behind.go
+	noted  bool               // the store has, or gets, that something is typed behind what runs
+	group  int                // the process group of what runs, known before anything was typed behind it; 0: not known
 	late   *command.Ending    // of what ran when the service began, and was not asked for yet; nil: nothing
 
 	readAt   time.Time // when it began to read, …
@@ -176,7 +179,7 @@ func (l *live) prompted() {
 // read begins to read a line.
 func (l *live) read() {
 	t := &l.turn
-	t.phase, t.unsure = reading, false
+	t.phase, t.unsure, t.unseen = reading, false, false
 	t.prompt = l.screen.LineToCursor()
 	t.echo = echo{active: true, persons: true, prompt: t.prompt}
 	l.screen.Mark(strconv.FormatInt(t.number+1, 10)) // the next command begins here
@@ -279,8 +282,10 @@ func (l *live) run(p *Process, begin int64) {
 	t := &l.turn
 	t.number++
 	t.phase, t.cur, t.code, t.late = running, p, nil, nil
-	t.dirty, t.asked, t.unsure, t.echo = false, false, false, echo{}
+	t.dirty, t.asked, t.unsure, t.unseen, t.echo = false, false, false, false, echo{}
 	t.ahead.runs(p.typed)
+	t.noted, t.group = t.ahead.any || t.keyed != 0, 0
+	l.watchGroup()
 	p.number, p.depth, p.frame = t.number, len(t.levels), frames[t.top().kind]
 	if t.guessing() {
 		p.frame = frame{}
@@ -294,6 +299,9 @@ func (l *live) run(p *Process, begin int64) {
 	l.note(p.id, begin, false)
 	l.rec.mark(p.line)
 	l.publish()
+	if l.kept() {
+		l.save() // the next run is to know that it has begun
+	}
 	l.watchQuiet()
 }
 
@@ -301,8 +309,8 @@ func (l *live) run(p *Process, begin int64) {
 func (l *live) endCommand(p *Process, code *int, by command.Completion) {
 	t := &l.turn
 	l.cancelled(p)
-	t.cur, t.phase, t.typedAt = nil, between, time.Time{}
-	if p.doubt && by == command.ByMark {
+	t.cur, t.phase, t.typedAt, t.group = nil, between, time.Time{}, 0
+	if (p.doubt || t.unseen) && by == command.ByMark {
 		code = nil
 	}
 	end := command.Ending{Completion: by}
@@ -357,17 +365,48 @@ func (l *live) endCommands(e *ending) {
 	l.dropUnheld()
 }
 
-// shellExited ends what runs with the shell.
+// shellExited ends what runs with the shell, with its code. A line of which it is not
+// known whether the shell has come to it is lost.
 func (l *live) shellExited(code *int) {
 	t := &l.turn
-	if p := t.typing; p != nil {
-		t.typing = nil
-		l.run(p, l.begunAt())
+	p := t.typing
+	if p == nil {
+		p = t.cur
 	}
-	if t.cur != nil && code != nil {
-		l.endCommand(t.cur, code, command.ByExitStatus)
+	if p == nil {
+		return
 	}
+	began := t.typing == nil && !p.doubt && !t.unseen && (t.tellsStart() || l.endedShell(p, code))
+	switch {
+	case began && code == nil:
+		return // endCommands
+	case began:
+		l.endCommand(p, code, command.ByExitStatus)
+		return
+	}
+	if t.typing, t.cur = nil, nil; !p.begun() {
+		p.begin(l.now, l.begunAt())
+	}
+	l.cancelled(p)
+	l.loseCommand(p, fault.New(fault.Unavailable, fault.ReasonSessionGone, "the shell of session %s ended when the command had been typed; whether it ran is not known", l.name).
+		WithHint("Look on the host what it has done before you run it again"))
 }
+
+// endedShell reports whether a shell that does not tell when a command starts has ended
+// with this one, not before it: that it was shown is the terminal's doing.
+func (l *live) endedShell(p *Process, code *int) bool {
+	if told := exitsWith.FindStringSubmatch(p.line); told != nil {
+		n, err := strconv.Atoi(told[1])
+		return err == nil && code != nil && n&0xff == *code
+	}
+	if code != nil && *code >= 128 {
+		return false // by a signal
+	}
+	return l.turn.printed || p.missed || endsShell.MatchString(p.line) && code != nil
+}
+
+// exitsWith matches lines that end a shell with a code of their own.
+var exitsWith = regexp.MustCompile(`^\s*(?:exit|logout)\s+([0-9]{1,9})\s*$`)
 
 // answered notes that the terminal has answered a program. What has not read it leaves
 // it to the shell, where it would stand before the next line.
@@ -424,7 +463,7 @@ func (l *live) pull() {
 		l.after(pullAlarm, left)
 		return
 	}
-	t.ahead = typedAhead{before: t.ahead.before}
+	t.ahead, t.keyed, t.noted = typedAhead{before: t.ahead.before}, 0, false
 	p := t.starts[0]
 	t.starts = slices.Delete(t.starts, 0, 1)
 	if p.run.Fits != nil {
@@ -464,6 +503,7 @@ func (l *live) unheardOf() {
 	switch {
 	case !shown:
 		p.doubt = true
+		l.save()
 	case code != nil:
 		l.endCommand(p, code, command.ByMark)
 		l.read()

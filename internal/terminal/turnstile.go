@@ -30,8 +30,7 @@ func (l *live) look(ctx context.Context, scrollback int, f func()) error {
 	select {
 	case turn <- struct{}{}:
 	case <-l.over:
-		<-l.gone
-		return l.overNow()
+		return l.overSoon()
 	case <-ctx.Done():
 		return fault.From(context.Cause(ctx))
 	}

@@ -19,6 +19,7 @@ const (
 func (l *live) typed(by access.Caller, data []byte) {
 	t := &l.turn
 	t.typist, t.typedAt = by, l.now
+	t.unseen = t.unseen || t.unsure && t.phase == running // the shell may read already
 	l.stayActive()
 	behind := data
 	if t.phase == reading && t.typing == nil {

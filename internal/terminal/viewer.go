@@ -467,8 +467,14 @@ func (l *live) resized(v *Viewer, size session.Size) {
 	l.fit()
 }
 
+// How often the terminal gets another size: that is work, and programs draw all anew.
+const (
+	fitEvery = 100 * time.Millisecond
+	fitPause = 10 // times as long as the last one has taken
+)
+
 // fit gives the terminal the size of whoever has the keyboard, else of the writer who
-// told last.
+// told last, or does so soon, as it is then.
 func (l *live) fit() {
 	var of *Viewer
 	for _, v := range l.viewers {
@@ -486,6 +492,12 @@ func (l *live) fit() {
 	if of == nil || *of.size == l.s.Size {
 		return
 	}
+	if left := l.fitNext.Sub(l.now); left > 0 {
+		l.after(fitAlarm, left)
+		return
+	}
+	began := time.Now()
+	defer func() { l.fitNext = time.Now().Add(max(fitEvery, fitPause*time.Since(began))) }()
 	l.s.Size = *of.size
 	l.screen.Resize(l.s.Size.Columns, l.s.Size.Rows)
 	l.rec.resize(l.s.Size)
