@@ -74,7 +74,11 @@ func (l *live) begin(p Process) {
 			runs(c)
 		})
 	}
-	l.flushIn(flushAfter)
+	if l.session == "" {
+		l.flushIn(flushAfter)
+	} else {
+		l.flushIn(0) // the next run of the service knows by nothing else that it was typed
+	}
 }
 
 // blank removes what only the start needs and what may be secret.

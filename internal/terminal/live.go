@@ -440,12 +440,20 @@ func (l *live) dial(resume bool) {
 	}
 	ctx, stop := context.WithCancel(l.ctx)
 	l.stopDial = stop
+	pid := 0
+	if len(l.turn.levels) > 0 {
+		pid = l.turn.top().pid
+	}
 	l.asides.Go(func() {
 		defer stop()
 		sh, err := l.set.shells.Open(ctx, spec)
+		var f *front
+		if resume && err == nil {
+			f = askFront(ctx, sh, pid)
+		}
 		if l.post(func() {
 			l.stopDial = nil
-			l.dialled(sh, err, resume)
+			l.dialled(sh, err, resume, f)
 		}) || err != nil {
 			return
 		}
@@ -462,10 +470,10 @@ func (l *live) dial(resume bool) {
 }
 
 // dialled takes what the opening of the shell has come to.
-func (l *live) dialled(sh Shell, err error, resume bool) {
+func (l *live) dialled(sh Shell, err error, resume bool, f *front) {
 	switch {
 	case err == nil:
-		l.connect(sh, resume)
+		l.connect(sh, resume, f)
 		if l.closing != nil {
 			l.endShell()
 		}
@@ -482,7 +490,7 @@ func (l *live) dialled(sh Shell, err error, resume bool) {
 }
 
 // connect takes a shell that runs.
-func (l *live) connect(sh Shell, resume bool) {
+func (l *live) connect(sh Shell, resume bool, f *front) {
 	facts := sh.Facts()
 	l.link = newLink(sh, &l.asides)
 	l.parser = completion.NewParser(l.s.Nonce)
@@ -502,7 +510,7 @@ func (l *live) connect(sh Shell, resume bool) {
 		}
 	}
 	if resume {
-		l.back(facts)
+		l.back(facts, f)
 	} else {
 		l.watchQuiet()
 	}

@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -104,8 +105,34 @@ func (l *live) notBack(err error) {
 	l.after(redialAlarm, l.loss.backoff)
 }
 
+// front is what the host says of who has the terminal of a shell; nil where it was not
+// asked.
+type front struct {
+	pid int
+	fg  Foreground
+	err error
+}
+
+// frontMost is how long a shell that was found again waits for that before it is told to be
+// connected: what is typed then is typed at what is known.
+const frontMost = 2 * time.Second
+
+// askFront asks who has the terminal of a shell that was just found.
+func askFront(ctx context.Context, sh Shell, pid int) *front {
+	if pid = cmp.Or(pid, sh.Facts().PID); pid == 0 {
+		return nil // prompts tell
+	}
+	ctx, stop := context.WithTimeout(ctx, frontMost)
+	defer stop()
+	fg, err := sh.Foreground(ctx, pid)
+	if err != nil && ctx.Err() != nil {
+		return nil // it is asked again
+	}
+	return &front{pid, fg, err}
+}
+
 // back goes on with a shell that was found again.
-func (l *live) back(facts Facts) {
+func (l *live) back(facts Facts, f *front) {
 	l.loss = loss{ends: l.loss.ends}
 	// What was on the screen is drawn anew; what was in between is lost.
 	l.append([]byte("\x1bc"))
@@ -124,7 +151,11 @@ func (l *live) back(facts Facts) {
 		t.printed = true
 		l.watchQuiet()
 	}
-	l.askBack()
+	if f != nil && f.pid == t.top().pid {
+		l.tookFront(f.fg, f.err)
+	} else {
+		l.askBack()
+	}
 	l.save()
 }
 
@@ -160,48 +191,52 @@ func (l *live) askBack() {
 		defer stop()
 		fg, err := sh.Foreground(ctx, pid)
 		return func() {
-			t := &l.turn
-			if l.link == nil || l.link.shell != sh || !t.unsure || t.phase != running {
-				return // it was lost again, or a mark has told
-			}
-			switch reason := fault.ReasonOf(err); {
-			case len(t.levels) > 1 && (reason == fault.ReasonNotRunning || reason == fault.ReasonSessionGone):
-				// A shell that was started in another one has ended meanwhile.
-				t.levels = t.levels[:len(t.levels)-1]
-				l.publish()
-				l.askBack()
-			case err != nil:
-				l.set.log.Warn("a host did not say who has a terminal", "session", l.id, "host", l.host.Name, "error", err)
-				l.after(redialAlarm, redialMost)
-			case fg.Shell && !l.builtin(fg) && !l.loss.asked:
-				// The mark of its end may be on its way.
-				l.loss.asked = true
-				l.after(redialAlarm, lateMark)
-			case fg.Shell && !l.builtin(fg):
-				if t.cur != nil {
-					l.endCommand(t.cur, nil, command.ByPrompt)
-				}
-				l.read()
-			default:
-				t.unsure = false
-				if t.group != 0 && t.group == fg.Group {
-					t.unseen = false // it has run all the time
-				}
-				if t.cur == nil {
-					p := newProcess(l, Run{})
-					p.missed = true
-					p.doubt = true
-					t.cur = p
-					p.begin(l.now, l.offset())
-					l.missOutput(p)
-					l.publish()
-				}
-				// What is in the group of the shell may be part of its prompt.
-				if fg.Shell || fg.Group != pid {
-					t.cur.doubt = false
-				}
-				l.watchQuiet() // it may be a shell that waits
-			}
+			if t := &l.turn; l.link != nil && l.link.shell == sh && t.unsure && t.phase == running {
+				l.tookFront(fg, err)
+			} // else it was lost again, or a mark has told
 		}
 	})
+}
+
+// tookFront takes who has the terminal of a shell that was found again.
+func (l *live) tookFront(fg Foreground, err error) {
+	t, pid := &l.turn, l.turn.top().pid
+	switch reason := fault.ReasonOf(err); {
+	case len(t.levels) > 1 && (reason == fault.ReasonNotRunning || reason == fault.ReasonSessionGone):
+		// A shell that was started in another one has ended meanwhile.
+		t.levels = t.levels[:len(t.levels)-1]
+		l.publish()
+		l.askBack()
+	case err != nil:
+		l.set.log.Warn("a host did not say who has a terminal", "session", l.id, "host", l.host.Name, "error", err)
+		l.after(redialAlarm, redialMost)
+	case fg.Shell && !l.builtin(fg) && !l.loss.asked:
+		// The mark of its end may be on its way.
+		l.loss.asked = true
+		l.after(redialAlarm, lateMark)
+	case fg.Shell && !l.builtin(fg):
+		if t.cur != nil {
+			l.endCommand(t.cur, nil, command.ByPrompt)
+		}
+		l.read()
+	default:
+		t.unsure = false
+		if t.group != 0 && t.group == fg.Group {
+			t.unseen = false // it has run all the time
+		}
+		if t.cur == nil {
+			p := newProcess(l, Run{})
+			p.missed = true
+			p.doubt = true
+			t.cur = p
+			p.begin(l.now, l.offset())
+			l.missOutput(p)
+			l.publish()
+		}
+		// What is in the group of the shell may be part of its prompt.
+		if fg.Shell || fg.Group != pid {
+			t.cur.doubt = false
+		}
+		l.watchQuiet() // it may be a shell that waits
+	}
 }

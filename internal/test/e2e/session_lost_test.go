@@ -175,6 +175,7 @@ func TestASessionSurvivesACrash(t *testing.T) {
 		// One that is a process of its own, and one that the shell runs itself.
 		line := map[string]string{"restart": waits("go", 6), "kill -9": "echo begun; while [ ! -e ~/go ]; do read -r -t 0.1 y; done; (exit 6)"}[how]
 		long := s.start(line, running)
+		stored(t, st.Env, long.GetId(), running) // what is told a moment before may be lost by kill -9, and says so
 		before := s.get()
 		if how == "restart" {
 			st.Restart()
@@ -197,4 +198,17 @@ func TestASessionSurvivesACrash(t *testing.T) {
 	if got := alone.get(); got.GetEnd().GetReason() != fault.ReasonServiceRestarted {
 		t.Errorf("without a keeper: %v", got)
 	}
+}
+
+// stored waits until the store has a command in a state, which is when events tell of it.
+func stored(t *testing.T, env *testenv.Env, id string, state telexecv1.CommandState) {
+	t.Helper()
+	events, err := telexecv1.NewEventServiceClient(env.Conn()).WatchEvents(t.Context(), &telexecv1.WatchEventsRequest{After: new(int64)})
+	for err == nil {
+		var m *telexecv1.WatchEventsResponse
+		if m, err = events.Recv(); m.GetCommand().GetId() == id && m.GetCommand().GetState() == state {
+			return
+		}
+	}
+	t.Fatal(err)
 }
