@@ -69,7 +69,7 @@ func TestLinesBetweenCommands(t *testing.T) {
 					v.sees(fmt.Sprintf("begin %d\r\n", n))
 				}
 				v.types(fmt.Sprintf("echo mine %d\r", n))
-				one := <-j
+				one := within(t, j, "that it began")
 				if one == nil {
 					return
 				}

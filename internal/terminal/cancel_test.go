@@ -91,7 +91,7 @@ func TestTheLineOfACancel(t *testing.T) {
 	}()
 	a.sees("[CANCELLED]")
 	b.sees("[CANCELLED]")
-	if report := <-asked; report.Outcome != command.Gone {
+	if report := within(t, asked, "the report"); report.Outcome != command.Gone {
 		t.Errorf("%+v", report)
 	}
 	j.ends("4", command.ByMark)

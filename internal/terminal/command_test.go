@@ -40,7 +40,7 @@ func TestStartWaitsForWhatRuns(t *testing.T) {
 		left <- err
 	}()
 	stop()
-	if err := <-left; fault.KindOf(err) != fault.Cancelled {
+	if err := within(t, left, "that it is given up"); fault.KindOf(err) != fault.Cancelled {
 		t.Errorf("called off: %v", err)
 	}
 	select {
@@ -52,7 +52,7 @@ func TestStartWaitsForWhatRuns(t *testing.T) {
 	if out := first.ends("0", command.ByMark); out != "the answer\r\ngot the answer\r\n" {
 		t.Errorf("%q", out)
 	}
-	j := <-began
+	j := within(t, began, "that it began")
 	if out := j.ends("0", command.ByMark); out != "second\r\n" {
 		t.Errorf("%q", out)
 	}

@@ -43,7 +43,7 @@ func TestALineThatIsLostWithTheConnection(t *testing.T) {
 	s.machine.reach(true)
 	s.poll("that it is back", func() bool { return s.get(on).Connection == command.Connected })
 	s.redraws(on)
-	if j := <-began; j != nil {
+	if j := within(t, began, "that it began"); j != nil {
 		j.ends("none", command.ByPrompt)
 	}
 	if _, err := os.Stat(filepath.Join(s.machine.home, "done")); err == nil {
@@ -191,7 +191,7 @@ func TestAPasswordIsNoCommand(t *testing.T) {
 			v.sees("Thanks:\r\n")
 			v.types("sleep 0.4; echo lx\x7fate\r")
 			first := s.typedLine(asks)
-			if j := <-first.taken; j != nil {
+			if j := within(t, first.taken, "that it is taken up"); j != nil {
 				j.ends("0", command.ByMark)
 			}
 			s.typedJob("sleep 0.4; echo late").ends("0", command.ByMark)
@@ -258,7 +258,7 @@ func TestALadderThatComesLate(t *testing.T) {
 		}
 		cancelled <- report
 	}()
-	<-here
+	within(t, here, "the ladder")
 	v.types("\r")
 	j.ends("4", command.ByMark)
 	const line = "sh -c 'echo begun; read x; echo survived'"
@@ -266,7 +266,7 @@ func TestALadderThatComesLate(t *testing.T) {
 	next := s.typedJob(line)
 	s.poll("that the next one runs", func() bool { return strings.Contains(next.out.String(), "begun") })
 	close(on2)
-	if report := <-cancelled; report.Outcome != command.Gone {
+	if report := within(t, cancelled, "the report"); report.Outcome != command.Gone {
 		t.Errorf("%+v", report)
 	}
 	v.types("\r")

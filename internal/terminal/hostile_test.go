@@ -129,7 +129,7 @@ func TestAStopWhileAClosingHostIsAway(t *testing.T) {
 	}()
 	s.poll("that it is being closed", func() bool { return s.get(on).State == session.Closing })
 	stop()
-	<-closed
+	within(t, closed, "the close")
 	s.stop()
 	m.reach(true)
 	again := startWith(t, m, st, usual)

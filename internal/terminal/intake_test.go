@@ -41,7 +41,7 @@ func TestCallersDoNotWaitForSlowOutput(t *testing.T) {
 	s := runSet(t, set, m, st)
 	on := s.openSpec(session.Spec{Host: "web1", Size: session.Size{Columns: columns, Rows: rows}})
 	close(going)
-	<-begun
+	within(t, begun, "that it has printed")
 	began := int64(len(prompt) + len(full))
 	served := map[int64]bool{}
 	for at, from := int64(0), time.Now(); at < began+int64(len(slow)+numbers.Len()); {

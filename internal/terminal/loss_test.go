@@ -65,7 +65,7 @@ func TestAConnectionIsLostAndTheShellGoesOn(t *testing.T) {
 		t.Errorf("%q", j.out)
 	}
 	for len(news) > 0 {
-		if why := <-news; why != nil {
+		if why := within(t, news, "the news"); why != nil {
 			lost++
 		} else {
 			back++
@@ -125,7 +125,7 @@ func TestCloseWhileTheHostIsAway(t *testing.T) {
 	}()
 	s.poll("that it is being closed", func() bool { return s.get(on).State == session.Closing })
 	s.machine.reach(true)
-	if one := <-closed; one.State != session.Ended || one.End.Reason != fault.ReasonSessionClosed {
+	if one := within(t, closed, "the close"); one.State != session.Ended || one.End.Reason != fault.ReasonSessionClosed {
 		t.Errorf("%+v", one)
 	}
 	if left := s.machine.of(on.ID).members(); len(left) > 0 {

@@ -97,7 +97,7 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	s.stop()
 	watcher.Close()
-	if n := <-watched; n != ended {
+	if n := within(t, watched, "the ends"); n != ended {
 		t.Errorf("%d ends were told of, %d sessions ended", n, ended)
 	}
 }

@@ -202,7 +202,7 @@ func TestCloseWhileASessionIsStored(t *testing.T) {
 	if _, _, err := s.Open(t.Context(), ann, named, false); err != nil && fault.ReasonOf(err) != fault.ReasonSessionEnded && fault.ReasonOf(err) != fault.ReasonSessionClosed {
 		t.Error(err)
 	}
-	if err := <-closed; err != nil {
+	if err := within(t, closed, "the close"); err != nil {
 		t.Error(err)
 	}
 	if c := s.machine.of(id); c != nil && len(c.members()) > 0 {
@@ -252,7 +252,7 @@ func TestTheSuccessorHasTheName(t *testing.T) {
 	defer let()
 	old := s.openSpec(session.Spec{Host: "web1", Name: "x", Shell: "bash"})
 	s.begin(old, "printf 'x$ '; sleep 1000")
-	<-slow.asked
+	within(t, slow.asked, "that it is asked who is there")
 	ctx, stop := context.WithCancel(t.Context())
 	go func() { _, _, _ = s.Close(ctx, ann, old.ID, "") }()
 	s.poll("its end", func() bool { one := s.get(old); return one.Ended() })

@@ -181,6 +181,18 @@ func runSet(t testing.TB, set *terminal.Terminals, m *machine, st *sqlite.Store)
 	return s
 }
 
+// within gives what comes of ch.
+func within[T any](t testing.TB, ch <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("in vain: %s", what)
+		panic("unreachable")
+	}
+}
+
 // with is s for a subtest.
 func (s *service) with(t testing.TB) *service {
 	return &service{Terminals: s.Terminals, t: t, machine: s.machine, store: s.store}
@@ -224,7 +236,7 @@ func (s *service) typedJob(line string) *job {
 	}) {
 		s.t.Fatalf("%q is no command; these are: %+v", line, s.lines())
 	}
-	if j := <-last.taken; j != nil {
+	if j := within(s.t, last.taken, "that it is taken up"); j != nil {
 		return j
 	}
 	s.t.Fatalf("%q was not taken up", line)

@@ -312,7 +312,7 @@ func TestAViewerLeaves(t *testing.T) {
 	}()
 	v.Close()
 	v.Close()
-	wants(t, <-waits, fault.ReasonCallCancelled)
+	wants(t, within(t, waits, "the refusal"), fault.ReasonCallCancelled)
 	s.poll("nobody is there", func() bool { return len(s.get(on).Viewers) == 0 })
 	w, err := s.Attach(t.Context(), ann, on.ID, terminal.AttachOptions{})
 	if err != nil {
