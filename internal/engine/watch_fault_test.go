@@ -103,6 +103,8 @@ func TestGapThatIsReadAgain(t *testing.T) {
 	n := start(t, o)
 	id := n.execute("echo 0123456789")
 	n.ended(id)
+	n.stop()
+	n = start(t, o) // nobody has the output any more but the store
 	w, err := n.Watch(t.Context(), ann, id, engine.WatchOptions{})
 	if err != nil {
 		t.Fatal(err)

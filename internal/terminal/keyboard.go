@@ -99,6 +99,7 @@ func (v *Viewer) Input(ctx context.Context, data []byte) error {
 		case l.keyboard.holder != "" && l.keyboard.holder != v.id:
 			return nil, l.keyboardTaken()
 		}
+		l.fitForKeys()
 		if full, err = l.key(data); full != nil || err != nil {
 			return full, err
 		}

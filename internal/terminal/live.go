@@ -150,6 +150,7 @@ type live struct {
 	typingTold time.Time      // when viewers were told last that somebody types
 	sizes      int64          // how often a viewer has told its size
 	fitNext    time.Time      // the terminal gets no other size before
+	fitCheap   bool           // the last one took no time
 }
 
 // ending is how a session has ended.

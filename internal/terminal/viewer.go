@@ -473,6 +473,16 @@ const (
 	fitPause = 10 // times as long as the last one has taken
 )
 
+// fitForKeys gives the terminal the size that it is about to get, before somebody types:
+// who types has seen it. Where that takes long it has its time all the same.
+func (l *live) fitForKeys() {
+	if !l.due[fitAlarm].IsZero() && l.fitCheap {
+		l.unset(fitAlarm)
+		l.fitNext = time.Time{}
+		l.fit()
+	}
+}
+
 // fit gives the terminal the size of whoever has the keyboard, else of the writer who
 // told last, or does so soon, as it is then.
 func (l *live) fit() {
@@ -497,7 +507,11 @@ func (l *live) fit() {
 		return
 	}
 	began := time.Now()
-	defer func() { l.fitNext = time.Now().Add(max(fitEvery, fitPause*time.Since(began))) }()
+	defer func() {
+		now := time.Now()
+		l.fitCheap = fitPause*now.Sub(began) < fitEvery
+		l.fitNext = now.Add(max(fitEvery, fitPause*now.Sub(began)))
+	}()
 	l.s.Size = *of.size
 	l.screen.Resize(l.s.Size.Columns, l.s.Size.Rows)
 	l.rec.resize(l.s.Size)
