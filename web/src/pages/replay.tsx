@@ -163,7 +163,7 @@ function Stage({ cast, header, cut }: { cast: CastReader; header: NonNullable<Ca
   return (
     <div className={cast.marks.length > 0 ? "terminal-grid" : "terminal-grid alone"}>
       <div className="terminal-main">
-        <div className="session-box locked" data-testid="terminal" data-duration={cast.duration} data-position={now.position}>
+        <div className="session-box locked" role="region" aria-label="Recording" tabIndex={0} data-testid="terminal" data-duration={cast.duration} data-position={now.position}>
           <div className="session-place" data-keyless="" ref={place} />
         </div>
         <div className="player" role="group" aria-label="Player">
