@@ -229,6 +229,7 @@ func TestEveryFieldOfASessionIsTold(t *testing.T) {
 	}
 	inside := map[string]string{
 		"Nonce":             "a secret of the service and the shell",
+		"Sole":              "for the next run of the service",
 		"Spec.Shell":        "what was asked for; what it is is told",
 		"Spec.Term":         "no field of the resource",
 		"Spec.Size.Columns": "what was asked for; what it is is told",

@@ -121,7 +121,10 @@ type Session struct {
 	Output int64            // bytes so far
 	End    *command.Failure // nil before the end
 	Exit   *int             // code of the shell, where the host reported one; never filled in
-	Nonce  string           // of its shell's marks; nobody outside is told
+
+	// For the next run of the service; nobody outside is told.
+	Nonce string // of its shell's marks
+	Sole  bool   // something runs for sure and nothing was typed behind it: the next end that a mark tells is its own
 
 	Recorded  bool
 	Truncated *int64 // where the recording ends before the output does; nil: it has all of it

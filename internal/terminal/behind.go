@@ -16,10 +16,10 @@ import (
 // group that has the terminal is the one that had it before anything was. Else the command
 // ends without a code.
 //
-// For the next run of the service it is in the store how it is to recognise the end of
-// what runs, as the session's Completion: that is MARK where a command has begun for sure
-// and nothing was typed behind it, and PROMPT before anything is. Then the code counts
-// whether or not the host has told yet that it still runs.
+// For the next run of the service it is in the store whether a command has begun for sure
+// and nothing was typed behind it, as the session's Sole, which is taken back before
+// anything is typed. Then the code counts whether or not the host has told yet that it
+// still runs.
 
 // Times of what is typed behind what runs.
 const (
@@ -30,14 +30,11 @@ const (
 // followed reports whether the shell may have read something behind what runs.
 func (t *turn) followed() bool { return t.noted || t.ahead.any || t.ahead.before || t.keyed != 0 }
 
-// nextCompletion is how the next run of the service recognises the end of what runs now.
-func (l *live) nextCompletion() command.Completion {
+// sole reports whether the next end that a mark tells is that of what runs now.
+func (l *live) sole() bool {
 	t := &l.turn
 	runs := t.cur != nil && !t.cur.doubt || t.unsure
-	if l.s.Completion == command.ByMark && (!runs || t.unseen || t.followed()) {
-		return command.ByPrompt
-	}
-	return l.s.Completion
+	return l.s.Completion == command.ByMark && runs && !t.unseen && !t.followed()
 }
 
 // typesBehind reports whether data is the first that is typed behind a line which was

@@ -39,7 +39,7 @@ func sessionFixedValues(s *session.Session) []any {
 var sessionChanging = []string{
 	"version", "state", "open_time", "end_time", "last_activity", "expire_time",
 	"shell", "completion", "keeper", "keeper_reason", "connection", "columns", "rows", "title", "output",
-	"end_reason", "end_message", "end_hint", "exit_code", "nonce", "recorded", "truncated",
+	"end_reason", "end_message", "end_hint", "exit_code", "nonce", "sole", "recorded", "truncated",
 }
 
 func sessionChangingValues(s *session.Session, key *seal.Key) []any {
@@ -63,7 +63,7 @@ func sessionChangingValues(s *session.Session, key *seal.Key) []any {
 	} else {
 		v = append(v, nil)
 	}
-	v = append(v, s.Recorded)
+	v = append(v, s.Sole, s.Recorded)
 	if s.Truncated != nil {
 		return append(v, *s.Truncated)
 	}
@@ -96,7 +96,7 @@ func scanSession(scan func(dest ...any) error, key *seal.Key) (session.Session, 
 
 		&s.Version, &s.State, &opened, &ended, &active, &expires,
 		&s.Shell, &s.Completion, &s.Keeper, &s.KeeperReason, &s.Connection, &columns, &rows, &s.Title, &s.Output,
-		&reason, &message, &hint, &exit, &nonce, &s.Recorded, &truncated,
+		&reason, &message, &hint, &exit, &nonce, &s.Sole, &s.Recorded, &truncated,
 	)
 	if err != nil {
 		if !ofDatabase(err) {

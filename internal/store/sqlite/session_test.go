@@ -31,7 +31,7 @@ func newSession() session.Session {
 		ID: ulid.MustNew(ulid.Timestamp(now), rand.Reader).String(), Version: 1, State: session.Open, CreateTime: now, LastActivity: now,
 		Spec:      session.Spec{Host: "web1", Labels: map[string]string{"env": "prod"}},
 		CreatedBy: command.Actor{Principal: "deploy", Origin: command.OriginWeb},
-		Nonce:     "0123456789abcdef0123456789abcdef", Recorded: true,
+		Nonce:     "0123456789abcdef0123456789abcdef", Sole: true, Recorded: true,
 	}
 	s.Spec.Name = "s" + s.ID
 	return s
