@@ -131,19 +131,11 @@ func (s *Store) Approvals(ctx context.Context, f approval.Filter) ([]approval.Ap
 		return nil, err
 	}
 	defer leave()
-	var list []approval.Approval
-	for most := f.Limit; ; f.Limit = most - len(list) {
-		page, last, err := s.approvalPage(ctx, f)
-		if err != nil {
-			return nil, failed(op, err)
-		}
-		list = append(list, page...)
-		// Damaged rows leave gaps, as in List.
-		if most <= 0 || len(list) >= most || last == "" {
-			return list, nil
-		}
-		f.Before = last
-	}
+	list, err := filled(f.Limit, f.Before, func(limit int, before string) ([]approval.Approval, string, error) {
+		f.Limit, f.Before = limit, before
+		return s.approvalPage(ctx, f)
+	})
+	return list, failed(op, err)
 }
 
 // approvalPage also gives the id to go on behind, empty where nothing older is left.

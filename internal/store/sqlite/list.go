@@ -44,18 +44,28 @@ func (s *Store) List(ctx context.Context, f command.Filter) ([]command.Command, 
 		return nil, err
 	}
 	defer leave()
-	var list []command.Command
-	for most := f.Limit; ; f.Limit = most - len(list) {
-		page, last, err := s.page(ctx, f)
+	list, err := filled(f.Limit, f.Before, func(limit int, before string) ([]command.Command, string, error) {
+		f.Limit, f.Before = limit, before
+		return s.page(ctx, f)
+	})
+	return list, failed(op, err)
+}
+
+// filled gives up to most things from behind an id, 0 for all, page by page: damaged rows
+// leave gaps, and who gets less than he asked for takes it for the end. A page comes with
+// the id to go on behind, empty where nothing older is left.
+func filled[T any](most int, before string, page func(limit int, before string) (list []T, last string, err error)) ([]T, error) {
+	var list []T
+	for {
+		some, last, err := page(most-len(list), before)
 		if err != nil {
-			return nil, failed(op, err)
+			return nil, err
 		}
-		list = append(list, page...)
-		// Damaged rows leave gaps; who gets less than he asked for takes it for the end.
+		list = append(list, some...)
 		if most <= 0 || len(list) >= most || last == "" {
 			return list, nil
 		}
-		f.Before = last
+		before = last
 	}
 }
 

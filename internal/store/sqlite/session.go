@@ -242,19 +242,11 @@ func (s *Store) Sessions(ctx context.Context, f session.Filter) ([]session.Sessi
 		return nil, err
 	}
 	defer leave()
-	var list []session.Session
-	for most := f.Limit; ; f.Limit = most - len(list) {
-		page, last, err := s.sessionPage(ctx, f)
-		if err != nil {
-			return nil, failed(op, err)
-		}
-		list = append(list, page...)
-		// Damaged rows leave gaps, as in List.
-		if most <= 0 || len(list) >= most || last == "" {
-			return list, nil
-		}
-		f.Before = last
-	}
+	list, err := filled(f.Limit, f.Before, func(limit int, before string) ([]session.Session, string, error) {
+		f.Limit, f.Before = limit, before
+		return s.sessionPage(ctx, f)
+	})
+	return list, failed(op, err)
 }
 
 // sessionPage also gives the id to go on behind, empty where nothing older is left.
