@@ -10,7 +10,7 @@ import { learn, learnSession, sessionNamed, useCommandsIn, useSessions } from ".
 import { Dialog } from "../parts/dialog.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { randomId } from "../parts/run.tsx";
-import { Elapsed, Exit, Failed, Labels, Line, Skeleton, started, State, TerminalState, Time, useTitle } from "../parts/small.tsx";
+import { Elapsed, Exit, Failed, Labels, Line, Refused, Skeleton, started, State, TerminalState, Time, useTitle } from "../parts/small.tsx";
 import { Link, navigate } from "../router.ts";
 import { lacks, useSession } from "../session.ts";
 import type { Attachment, View } from "../terminal/attachment.ts";
@@ -262,14 +262,9 @@ function Terminal({ tab, close }: { tab: Attachment; close: () => void }) {
         </div>
         {ended && <Over session={session} leave="Close the tab" onClose={close} />}
         {problem !== undefined && !ended && (
-          <div className="problem" role="alert">
-            <p>
-              <Line text={problem.message} />
-              {problem.reason !== "" && <code className="reason">{problem.reason}</code>}
-            </p>
-            {problem.hint !== "" && <p className="hint"><Line text={problem.hint} /></p>}
+          <Refused problem={problem}>
             <button type="button" onClick={() => { closeTab(tab); openTab(session); }}>Attach again</button>
-          </div>
+          </Refused>
         )}
         {!ended && <KeyBar tab={tab} />}
         <p

@@ -2,13 +2,12 @@
 
 import { useId, useRef, useState, type FormEvent } from "react";
 import { client, prefer, problemOf, type Problem } from "../client.ts";
-import { pairsText, toDate } from "../format.ts";
 import { learnSession } from "../live.ts";
 import { navigate } from "../router.ts";
 import { lacks, useSession } from "../session.ts";
-import { usual, useHosts } from "./run.tsx";
 import { Dialog } from "./dialog.tsx";
-import { Line, Time } from "./small.tsx";
+import { HostField, useHosts, usual } from "./host.tsx";
+import { Refused } from "./small.tsx";
 
 /** Letters of a terminal are about so wide and high, in pixels; the terminal itself tells exactly. */
 const LETTER = { width: 7.83, height: 15 };
@@ -34,7 +33,6 @@ function OpenForm({ wanted, onClose }: { wanted: string; onClose: () => void }) 
   const stop = useRef<AbortController>(undefined);
   const id = useId();
   const host = picked === "" ? usual(hosts) : picked;
-  const chosen = hosts?.find((h) => h.name === host);
   const wrong = name !== "" && (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name) || /^[0-7][0-9A-HJKMNP-TV-Z]{25}$/.test(name));
 
   const submit = (event: FormEvent): void => {
@@ -71,30 +69,7 @@ function OpenForm({ wanted, onClose }: { wanted: string; onClose: () => void }) 
   return (
     <form onSubmit={submit} data-testid="open-session-form">
       {barred !== undefined && <p className="note">{barred}</p>}
-      <div className="field">
-        <label htmlFor={`${id}-host`}>Host</label>
-        <select id={`${id}-host`} data-testid="session-host" value={host} disabled={barred !== undefined || busy} aria-describedby={`${id}-host-note`} onChange={(event) => pick(event.target.value)}>
-          {hosts === undefined && <option value={host}>{host === "" ? "…" : host}</option>}
-          {hosts?.map((h) => (
-            <option key={h.name} value={h.name}>
-              {h.name}
-              {Object.keys(h.labels).length > 0 && ` · ${pairsText(h.labels)}`}
-              {h.lastFailure !== undefined && " · failing"}
-            </option>
-          ))}
-          {hosts !== undefined && chosen === undefined && host !== "" && <option value={host}>{host}</option>}
-        </select>
-        <p className="under" id={`${id}-host-note`}>
-          {failed !== undefined && <span className="bad">{failed.message}</span>}
-          {hosts?.length === 0 && "There are no hosts: add one to the configuration of the service."}
-          {chosen?.lastFailure !== undefined && (
-            <span className="bad">
-              Last failure <Time at={toDate(chosen.lastFailureTime)} />: <Line text={chosen.lastFailure.message} />
-            </span>
-          )}
-          {chosen !== undefined && chosen.lastFailure === undefined && <Line text={`${chosen.user}@${chosen.address}`} />}
-        </p>
-      </div>
+      <HostField testid="session-host" hosts={hosts} failed={failed} value={host} disabled={barred !== undefined || busy} pick={pick} />
       <div className="field">
         <label htmlFor={`${id}-name`}>Name</label>
         <input
@@ -106,15 +81,7 @@ function OpenForm({ wanted, onClose }: { wanted: string; onClose: () => void }) 
           {wrong ? "Letters, digits and . _ - only, beginning with a letter or a digit" : "What people and agents call it; its size is that of this window"}
         </p>
       </div>
-      {problem !== undefined && (
-        <div className="problem" role="alert">
-          <p>
-            <Line text={problem.message} />
-            {problem.reason !== "" && <code className="reason">{problem.reason}</code>}
-          </p>
-          {problem.hint !== "" && <p className="hint">{problem.hint}</p>}
-        </div>
-      )}
+      {problem !== undefined && <Refused problem={problem} />}
       <div className="actions">
         <button type="submit" className="primary" data-testid="session-open-button" disabled={busy || barred !== undefined || host === "" || wrong}>
           {busy ? "Connecting…" : "Open"}

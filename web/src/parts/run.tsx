@@ -1,13 +1,14 @@
 // Running a command: host, command line, and what else can be said; what the rules would say shows while one types.
 
 import { useEffect, useId, useRef, useState, type FormEvent, type KeyboardEvent } from "react";
-import { PolicyEffect, type ExplainPolicyResponse, type Host } from "@telexec/client";
-import { aborted, client, prefer, preferred, problemOf, type Problem } from "../client.ts";
-import { pairsText, parseDuration, parsePairs, spoken, toDate, toSeconds } from "../format.ts";
+import { PolicyEffect, type ExplainPolicyResponse } from "@telexec/client";
+import { aborted, client, prefer, problemOf, type Problem } from "../client.ts";
+import { parseDuration, parsePairs, spoken, toSeconds } from "../format.ts";
 import { learn } from "../live.ts";
 import { navigate } from "../router.ts";
 import { lacks, useSession } from "../session.ts";
-import { Time } from "./small.tsx";
+import { HostField, useHosts, usual } from "./host.tsx";
+import { Refused } from "./small.tsx";
 
 // What was typed and not run: the form may be closed by a key, or left for another page.
 let draft = "";
@@ -29,7 +30,6 @@ export function RunForm({ host: wanted, onClose }: { host: string; onClose: () =
   useEffect(() => input.current?.focus(), []);
 
   const host = picked === "" ? usual(hosts) : picked;
-  const chosen = hosts?.find((h) => h.name === host);
   const timeout = more.timeout.trim() === "" ? undefined : parseDuration(more.timeout);
   const env = parsePairs(more.env, /\n/);
   const labels = parsePairs(more.labels, /[,\n]/);
@@ -103,37 +103,7 @@ export function RunForm({ host: wanted, onClose }: { host: string; onClose: () =
         </p>
       )}
       <div className="run-main">
-        <div className="field">
-          <label htmlFor={`${id}-host`}>Host</label>
-          <select
-            id={`${id}-host`}
-            data-testid="host-select"
-            value={host}
-            disabled={barred !== undefined}
-            aria-describedby={`${id}-host-note`}
-            onChange={(event) => pick(event.target.value)}
-          >
-            {hosts === undefined && <option value={host}>{host === "" ? "…" : host}</option>}
-            {hosts?.map((h) => (
-              <option key={h.name} value={h.name}>
-                {h.name}
-                {Object.keys(h.labels).length > 0 && ` · ${pairsText(h.labels)}`}
-                {h.lastFailure !== undefined && " · failing"}
-              </option>
-            ))}
-            {hosts !== undefined && chosen === undefined && host !== "" && <option value={host}>{host}</option>}
-          </select>
-          <p className="under" id={`${id}-host-note`}>
-            {failed !== undefined && <span className="bad">{failed.message}</span>}
-            {hosts?.length === 0 && "There are no hosts: add one to the configuration of the service."}
-            {chosen?.lastFailure !== undefined && (
-              <span className="bad">
-                Last failure <Time at={toDate(chosen.lastFailureTime)} />: {chosen.lastFailure.message}
-              </span>
-            )}
-            {chosen !== undefined && chosen.lastFailure === undefined && `${chosen.user}@${chosen.address}`}
-          </p>
-        </div>
+        <HostField testid="host-select" hosts={hosts} failed={failed} value={host} disabled={barred !== undefined} pick={pick} />
         <div className="field grow">
           <label htmlFor={`${id}-command`}>Command line</label>
           <textarea
@@ -189,15 +159,7 @@ export function RunForm({ host: wanted, onClose }: { host: string; onClose: () =
           </label>
         </div>
       </details>
-      {problem !== undefined && (
-        <div className="problem" role="alert">
-          <p>
-            {problem.message}
-            {problem.reason !== "" && <code className="reason">{problem.reason}</code>}
-          </p>
-          {problem.hint !== "" && <p className="hint">{problem.hint}</p>}
-        </div>
-      )}
+      {problem !== undefined && <Refused problem={problem} />}
       <div className="actions">
         <button type="submit" className="primary" data-testid="run-button" disabled={barred !== undefined || busy || command.trim() === "" || host === "" || wrong !== undefined}>
           {busy ? "Starting…" : "Run"}
@@ -211,12 +173,6 @@ export function RunForm({ host: wanted, onClose }: { host: string; onClose: () =
       </div>
     </form>
   );
-}
-
-/** The host that was used last, or else the first that works. */
-export function usual(hosts: readonly Host[] = []): string {
-  const last = preferred("telexec.host");
-  return (hosts.find((h) => h.name === last) ?? hosts.find((h) => h.lastFailure === undefined) ?? hosts[0])?.name ?? "";
 }
 
 function Field({ id, name, value, set, hint, bad = false, mono = false }: {
@@ -235,25 +191,6 @@ function Field({ id, name, value, set, hint, bad = false, mono = false }: {
 
 export function randomId(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
-}
-
-export function useHosts(): { hosts: Host[] | undefined; failed: Problem | undefined } {
-  const [hosts, setHosts] = useState<Host[]>();
-  const [failed, setFailed] = useState<Problem>();
-  useEffect(() => {
-    let gone = false;
-    (async () => {
-      const all: Host[] = [];
-      for await (const host of client.hosts()) all.push(host);
-      if (!gone) setHosts(all);
-    })().catch((error: unknown) => {
-      if (!gone) setFailed(problemOf(error));
-    });
-    return () => {
-      gone = true;
-    };
-  }, []);
-  return { hosts, failed };
 }
 
 /** What the rules say about a command line: asked when the typing pauses. */

@@ -2,7 +2,7 @@
 
 import { useEffect, useMemo, type ReactNode } from "react";
 import { CommandState, SessionState, type Command, type Progress as ProgressMessage, type Session } from "@telexec/client";
-import { problemOf } from "../client.ts";
+import { problemOf, type Problem } from "../client.ts";
 import { useServiceNow } from "../clock.ts";
 import { spellOut } from "../odd.ts";
 import { completionWord, hasEnded, reconnecting, sessionState, spoken, stateWord, toDate, tone, when } from "../format.ts";
@@ -100,17 +100,30 @@ export function Failed({ error, retry }: { error: unknown; retry?: (() => void) 
   const problem = useMemo(() => (error === undefined ? undefined : problemOf(error)), [error]);
   if (problem === undefined) return null;
   return (
-    <div className="problem" role="alert">
-      <p>
-        <Line text={problem.message} />
-        {problem.reason !== "" && <code className="reason">{problem.reason}</code>}
-      </p>
-      {problem.hint !== "" && <p className="hint">{problem.hint}</p>}
+    <Refused problem={problem}>
       {retry !== undefined && (
         <button type="button" onClick={retry}>
           Try again
         </button>
       )}
+    </Refused>
+  );
+}
+
+/** What did not go, why, and what to do; beneath it what can be done here. */
+export function Refused({ problem, children }: { problem: Problem; children?: ReactNode }) {
+  return (
+    <div className="problem" role="alert">
+      <p>
+        <Line text={problem.message} />
+        {problem.reason !== "" && <code className="reason">{problem.reason}</code>}
+      </p>
+      {problem.hint !== "" && (
+        <p className="hint">
+          <Line text={problem.hint} />
+        </p>
+      )}
+      {children}
     </div>
   );
 }
