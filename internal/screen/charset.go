@@ -63,3 +63,45 @@ var charsets = map[byte]*charset{
 	'7': newCharset('7', "@É[Ä\\Ö]Å^Ü`é{ä|ö}å~ü"),
 	'=': newCharset('=', "#ù@à[é\\ç]ê^î_è`ô{ä|ö}ü~û"),
 }
+
+// selectCharset does what is selected with an intermediate.
+func (s *Screen) selectCharset(final byte) {
+	switch s.collect {
+	case '#':
+		if final == '8' {
+			s.alignmentPattern()
+		}
+		return
+	case '%':
+		if final == '@' || final == 'G' {
+			s.setLevel(0)
+			s.designate(0, nil)
+		}
+		return
+	}
+	set, known := charsets[final]
+	if !known {
+		return
+	}
+	switch s.collect {
+	case '(':
+		s.designate(0, set)
+	case ')', '-':
+		s.designate(1, set)
+	case '*', '.':
+		s.designate(2, set)
+	case '+':
+		s.designate(3, set)
+	}
+}
+
+func (s *Screen) setLevel(level int) { s.level, s.charset = level, s.sets[level] }
+
+func (s *Screen) designate(level int, set *charset) {
+	s.sets[level] = set
+	if s.level == level {
+		s.charset = set
+	}
+}
+
+func (s *Screen) resetCharsets() { s.sets, s.level, s.charset = [4]*charset{}, 0, nil }

@@ -187,3 +187,44 @@ func (s *Screen) combine(row *line, at int, r rune, width int) {
 	c.content = c.content&contentMask | uint32(width)<<widthShift
 	row.used = max(row.used, at+1)
 }
+
+// repeatMost is how often REP repeats at most: more than any program wants, and less than
+// would take long.
+const repeatMost = 4096
+
+// repeat is REP: the last character again.
+func (s *Screen) repeat(n int) {
+	x, row := s.buf.x-s.join, s.row()
+	if s.join == 0 || x < 0 || x >= s.columns || !row.cells[x].hasContent() {
+		return
+	}
+	n = min(n, repeatMost)
+	text := s.appendContent(make([]byte, 0, combinedLimit+utf8.UTFMax), &row.cells[x])
+	if text[0] < utf8.RuneSelf && len(text) == 1 {
+		var run [128]byte
+		for i := range run {
+			run[i] = text[0]
+		}
+		for ; n > 0; n -= len(run) {
+			s.printASCII(run[:min(n, len(run))])
+		}
+		return
+	}
+	several := string(text)
+	plain := !s.modes.noWrap && !s.modes.insert
+	for i, r := range several {
+		plain = plain && (s.width(s.charset.show(r)) > 0) == (i == 0) // one that others join
+	}
+	if !plain {
+		n = min(n, max(1, repeatMost/utf8.RuneCountInString(several)))
+	}
+	for range n {
+		for _, r := range several {
+			s.print(r)
+		}
+		if plain {
+			s.printCopies(n - 1)
+			return
+		}
+	}
+}

@@ -12,8 +12,10 @@
 // xterm.js makes of broken sequences, of widths and of wrapping.
 //
 // Start with Screen. parser.go takes bytes apart, control.go and style.go do what sequences
-// say, print.go writes characters, history.go keeps the scrollback packed, resize.go lays
-// lines out anew, snapshot.go writes it all down. It is longer than most rooms, for a
+// say (with cursor.go, scroll.go, erase.go, mode.go and charset.go), print.go writes
+// characters, history.go keeps the scrollback packed, resize.go lays lines out anew,
+// snapshot.go writes it all down: redraw.go what is to be seen, restyle.go how it looks,
+// resume.go where it goes on. It is longer than most rooms, for a
 // terminal has that many sequences, and there is no line to cut it along that would not
 // have all of its state on both sides.
 //
