@@ -2,12 +2,8 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"fmt"
-	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -120,82 +116,5 @@ func TestRemarksAtATerminal(t *testing.T) {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
 		})
-	}
-}
-
-// TestOutbox: what is typed comes out in order, and who types too much waits.
-func TestOutbox(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := newOutbox()
-		ctx := t.Context()
-		typed := []byte("a")
-		o.put(ctx, parcel{keys: typed})
-		typed[0] = 'x' // it was taken
-		o.put(ctx, parcel{keys: []byte("b")})
-		o.add(parcel{action: telexecv1.KeyboardAction_KEYBOARD_ACTION_TAKE})
-		o.put(ctx, parcel{keys: make([]byte, mostKeys+1)})
-		full := true
-		go func() {
-			o.put(ctx, parcel{keys: []byte("c")})
-			full = false
-		}()
-		synctest.Wait()
-		if !full {
-			t.Error("it takes more than it should")
-		}
-		var got []string
-		for range 3 {
-			p, ok := o.take(ctx)
-			got = append(got, fmt.Sprintf("%q %v %v", p.keys[:min(len(p.keys), 2)], p.action, ok))
-		}
-		synctest.Wait()
-		p, _ := o.take(ctx)
-		want := []string{`"ab" KEYBOARD_ACTION_UNSPECIFIED true`, `"" KEYBOARD_ACTION_TAKE true`, `"\x00\x00" KEYBOARD_ACTION_UNSPECIFIED true`}
-		if !slices.Equal(got, want) || full || string(p.keys) != "c" {
-			t.Errorf("%q, then %q", got, p.keys)
-		}
-		over, stop := context.WithCancel(ctx)
-		stop()
-		if _, ok := o.take(over); ok {
-			t.Error("it gives what nobody typed")
-		}
-	})
-}
-
-func TestEscapes(t *testing.T) {
-	for _, test := range []struct{ in, keys, wants string }{
-		{"ls\r", "ls\r", ""},
-		{"~.", "", "."},
-		{"x~.", "x~.", ""},
-		{"x\r~k~r", "x\r", "kr"},
-		{"\r~~~.", "\r~~.", ""},
-		{"\r~x~.", "\r~x~.", ""},
-		{"\r~\r~?", "\r~\r", "?"},
-		{"\x03~.", "\x03", "."},
-		{"\r~w~.", "\r", "w."},
-		{"\r~kls\r~r", "\rls\r", "kr"},
-		{"\r\x1b[200~a\r~.\r~~\x1b[201~~.\r~.", "\r\x1b[200~a\r~.\r~~\x1b[201~~.\r", "."},
-		{"\x1b\x1b[200~\r~.\x1b[20\x1b[201~\r~k", "\x1b\x1b[200~\r~.\x1b[20\x1b[201~\r", "k"},
-		{"\x1b[3~\r~.", "\x1b[3~\r", "."},
-	} {
-		for _, size := range []int{1, len(test.in)} {
-			var e escapes
-			keys, wants := "", ""
-			for p := []byte(test.in); len(p) > 0; {
-				n := min(size, len(p))
-				for rest := p[:n]; len(rest) > 0; {
-					var k []byte
-					var w byte
-					k, w, rest = e.scan(rest)
-					if keys += string(k); w != 0 {
-						wants += string(w)
-					}
-				}
-				p = p[n:]
-			}
-			if keys != test.keys || wants != test.wants {
-				t.Errorf("%q, %d at a time: %q and %q", test.in, size, keys, wants)
-			}
-		}
 	}
 }
