@@ -25,7 +25,8 @@
 //	                  the service is stopped or killed
 //
 // A command in a session runs in a shell that others share, and is otherwise a command
-// like any other; what is special about it is in session.go.
+// like any other; what is special about it is in session.go, shell.go (the rules),
+// busy.go, typed.go and, of its owner, inside.go.
 //
 // How a command is accepted is accept.go's, who may do what admission.go's, what
 // waits for people decide.go's, and what the audit is told of it all tell.go's. The
