@@ -20,11 +20,12 @@ func TestNewSpec(t *testing.T) {
 		reason string // empty: accepted
 		line   string
 	}{
-		"a line":          {command.Spec{Line: "echo $HOME"}, "", "echo $HOME"},
-		"arguments":       {command.Spec{Argv: []string{"echo", "$HOME"}}, "", "echo '$HOME'"},
-		"nothing":         {command.Spec{Host: "web1"}, fault.ReasonEmptyCommand, ""},
-		"as long as may":  {command.Spec{Line: strings.Repeat("x", command.MaxLine)}, "", strings.Repeat("x", command.MaxLine)},
-		"a byte too long": {command.Spec{Line: strings.Repeat("x", command.MaxLine+1)}, fault.ReasonCommandTooLong, ""},
+		"a line":            {command.Spec{Line: "echo $HOME"}, "", "echo $HOME"},
+		"arguments":         {command.Spec{Argv: []string{"echo", "$HOME"}}, "", "echo '$HOME'"},
+		"nothing":           {command.Spec{Host: "web1"}, fault.ReasonEmptyCommand, ""},
+		"nothing but space": {command.Spec{Host: "web1", Line: " \t\n"}, fault.ReasonEmptyCommand, ""},
+		"as long as may":    {command.Spec{Line: strings.Repeat("x", command.MaxLine)}, "", strings.Repeat("x", command.MaxLine)},
+		"a byte too long":   {command.Spec{Line: strings.Repeat("x", command.MaxLine+1)}, fault.ReasonCommandTooLong, ""},
 		"long once quoted": {command.Spec{Argv: []string{strings.Repeat("'", command.MaxLine/3)}},
 			fault.ReasonCommandTooLong, ""},
 		"long with its environment": {command.Spec{Line: "x", Env: map[string]string{"A": strings.Repeat("x", command.MaxLine)}},

@@ -15,7 +15,7 @@ const MaxLine = 120_000
 // than one field. What concerns one field is checked at the door by the rules
 // in the proto.
 func NewSpec(s Spec) (Spec, error) {
-	if s.Line == "" && len(s.Argv) == 0 {
+	if strings.TrimSpace(s.Line) == "" && len(s.Argv) == 0 {
 		return Spec{}, fault.New(fault.Invalid, fault.ReasonEmptyCommand, "there is no command to run").
 			WithHint("Give command (a shell command line) or argv (a list of arguments)")
 	}
