@@ -121,3 +121,26 @@ func (s *service) leaves(on session.Session, killed bool) *sqlite.Store {
 	}
 	return st
 }
+
+// A shell that waits at its prompt is known by its marks when the service is back, and so
+// is its kind, before anything has run there.
+func TestAPromptIsKnownAgain(t *testing.T) {
+	for name, killed := range map[string]bool{"stopped": false, "killed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m, st := newMachine(t), openStore(t, t.TempDir())
+			s := startWith(t, m, st, usual)
+			on := s.openSpec(kept)
+			s.run(on, "true").ends("0", command.ByMark)
+			s.poll("that it is stored", func() bool {
+				one, err := st.Session(t.Context(), on.ID)
+				return err == nil && one.Completion == command.ByMark && one.Shell == "bash"
+			})
+			s = startWith(t, m, s.leaves(on, killed), usual)
+			s.poll("that it is known by its marks", func() bool {
+				one := s.get(on)
+				return one.Connection == command.Connected && one.Completion == command.ByMark && one.Shell == "bash"
+			})
+		})
+	}
+}

@@ -68,6 +68,7 @@ type live struct {
 	host      inventory.Host
 	recovered bool          // an earlier run of the service opened it, …
 	taped     int64         // … and has recorded so many bytes
+	marked    string        // the kind of the shell whose marks told ends then; empty: none told any
 	calls     chan func()   // to the owner, which runs them; unbuffered, never closed
 	over      chan struct{} // closed by the owner when it takes no more calls
 	lingers   chan struct{} // closed by the owner when it is over, and the journal does not take its end yet

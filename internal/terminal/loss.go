@@ -218,6 +218,9 @@ func (l *live) tookFront(fg Foreground, err error) {
 		if t.cur != nil {
 			l.endCommand(t.cur, nil, command.ByPrompt)
 		}
+		if l.marked != "" && l.marked == t.top().kind && !t.guessing() {
+			l.complete(command.ByMark)
+		}
 		l.read()
 	default:
 		t.unsure = false

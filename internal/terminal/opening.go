@@ -22,8 +22,8 @@ func (l *live) begin() {
 	if l.recovered {
 		l.loss.since = l.now
 		l.turn.unsure, l.turn.unseen = true, !l.s.Sole
-		if l.s.Completion == command.ByMark && !l.s.Sole {
-			l.s.Completion = command.ByPrompt // until the shell has told a mark
+		if l.marked != "" && !l.s.Sole {
+			l.s.Completion = command.ByPrompt // until the shell is known to be at its prompt, or has told a mark
 		}
 		switch l.s.State {
 		case session.Open:

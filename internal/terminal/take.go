@@ -48,6 +48,9 @@ func (t *Terminals) takeUp(ctx context.Context, s session.Session) {
 		s.Connection = command.Reconnecting
 		l := newLive(t, s, host)
 		l.recovered = true
+		if s.Completion == command.ByMark {
+			l.marked = s.Shell
+		}
 		l.stored.Store(true)
 		if s.Recorded && s.Truncated == nil {
 			if l.taped, err = recorded(ctx, t.journal, s.ID); err != nil {
