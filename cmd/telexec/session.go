@@ -375,7 +375,6 @@ func (a *app) showSession(s *telexecv1.Session) error {
 		}
 		f.add(key, viewerText(v, s.GetKeyboard()))
 	}
-	f.add("Output", size(s.GetOutputBytes()))
 	if s.GetRecorded() {
 		recording := "telexec session replay " + s.GetName()
 		if s.RecordingTruncatedOffset != nil {

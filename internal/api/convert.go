@@ -432,7 +432,7 @@ func sessionToProto(s session.Session, mayType bool) *telexecv1.Session {
 		End:              failureToProto(s.End),
 		Keyboard:         s.Keyboard,
 		CurrentCommand:   s.Current,
-		OutputBytes:      s.Output,
+		OutputOffset:     s.Output,
 		Recorded:         s.Recorded,
 		IdleTimeout:      durationToProto(s.Spec.IdleTimeout),
 		ExpireTime:       timeToProto(s.ExpireTime),

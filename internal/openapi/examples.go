@@ -264,7 +264,7 @@ func exampleSession() *pb.Session {
 		Completion: pb.Completion_COMPLETION_MARK, Keeper: pb.Keeper_KEEPER_TMUX, Connection: pb.Connection_CONNECTION_CONNECTED,
 		Columns: 120, Rows: 40, Title: "deploy@web1: ~", CreatedBy: by,
 		CreateTime: timestamppb.New(exampleStart), OpenTime: timestamppb.New(exampleStart.Add(120 * time.Millisecond)),
-		LastActivityTime: timestamppb.New(exampleStart.Add(4 * time.Second)), OutputBytes: 1840, Recorded: true,
+		LastActivityTime: timestamppb.New(exampleStart.Add(4 * time.Second)), OutputOffset: 1840, Recorded: true,
 		Viewers: []*pb.Viewer{{
 			Id: "v1", Actor: by, Role: pb.ViewerRole_VIEWER_ROLE_WRITER, Label: "Firefox",
 			Since: timestamppb.New(exampleStart.Add(time.Second)), LastInputTime: timestamppb.New(exampleStart.Add(4 * time.Second)),

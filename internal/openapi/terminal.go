@@ -130,7 +130,7 @@ func terminalExamples() map[string][]proto.Message {
 		"telexec.v1.AttachRequest": {
 			&pb.AttachRequest{Request: &pb.AttachRequest_Start{Start: &pb.AttachStart{Size: &pb.TerminalSize{Columns: 120, Rows: 40}, Label: "Firefox"}}},
 			&pb.AttachRequest{Request: &pb.AttachRequest_Input{Input: []byte("ls -l\r")}},
-			&pb.AttachRequest{Request: &pb.AttachRequest_Acknowledged{Acknowledged: session.GetOutputBytes()}},
+			&pb.AttachRequest{Request: &pb.AttachRequest_Acknowledged{Acknowledged: session.GetOutputOffset()}},
 			&pb.AttachRequest{Request: &pb.AttachRequest_Resize{Resize: &pb.TerminalSize{Columns: 100, Rows: 30}}},
 			&pb.AttachRequest{Request: &pb.AttachRequest_Keyboard{Keyboard: &pb.KeyboardRequest{Action: pb.KeyboardAction_KEYBOARD_ACTION_TAKE}}},
 		},

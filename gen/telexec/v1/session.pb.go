@@ -207,7 +207,7 @@ type Session struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// ULID: 26 characters, unique for ever.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// Grows with every change of this resource, but for output_bytes and
+	// Grows with every change of this resource, but for output_offset and
 	// last_activity_time, which are told as they are.
 	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// Where it is in its life.
@@ -258,8 +258,10 @@ type Session struct {
 	// Id of the command that runs in it; empty where none does. GetStatus with the
 	// session has more.
 	CurrentCommand string `protobuf:"bytes,23,opt,name=current_command,json=currentCommand,proto3" json:"current_command,omitempty"`
-	// Bytes of output so far. Every byte has its offset, which never changes.
-	OutputBytes int64 `protobuf:"varint,24,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
+	// Where its output ends: the offset behind the last byte, as TerminalOutput.offset counts.
+	// Offsets never change and none is given twice; so they skip 256 MiB where the service
+	// was killed, and are then more than the bytes that were printed.
+	OutputOffset int64 `protobuf:"varint,24,opt,name=output_offset,json=outputOffset,proto3" json:"output_offset,omitempty"`
 	// Whether its output is recorded; ReadRecording gives the recording.
 	Recorded bool `protobuf:"varint,25,opt,name=recorded,proto3" json:"recorded,omitempty"`
 	// The recording ends at this offset, because it has reached its limit or could
@@ -468,9 +470,9 @@ func (x *Session) GetCurrentCommand() string {
 	return ""
 }
 
-func (x *Session) GetOutputBytes() int64 {
+func (x *Session) GetOutputOffset() int64 {
 	if x != nil {
-		return x.OutputBytes
+		return x.OutputOffset
 	}
 	return 0
 }
@@ -622,7 +624,7 @@ var File_telexec_v1_session_proto protoreflect.FileDescriptor
 const file_telexec_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"\x18telexec/v1/session.proto\x12\n" +
-	"telexec.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\xc4\n" +
+	"telexec.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\xc6\n" +
 	"\n" +
 	"\aSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
@@ -654,8 +656,8 @@ const file_telexec_v1_session_proto_rawDesc = "" +
 	"\texit_code\x18\x14 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12,\n" +
 	"\aviewers\x18\x15 \x03(\v2\x12.telexec.v1.ViewerR\aviewers\x12\x1a\n" +
 	"\bkeyboard\x18\x16 \x01(\tR\bkeyboard\x12'\n" +
-	"\x0fcurrent_command\x18\x17 \x01(\tR\x0ecurrentCommand\x12!\n" +
-	"\foutput_bytes\x18\x18 \x01(\x03R\voutputBytes\x12\x1a\n" +
+	"\x0fcurrent_command\x18\x17 \x01(\tR\x0ecurrentCommand\x12#\n" +
+	"\routput_offset\x18\x18 \x01(\x03R\foutputOffset\x12\x1a\n" +
 	"\brecorded\x18\x19 \x01(\bR\brecorded\x12A\n" +
 	"\x1arecording_truncated_offset\x18\x1a \x01(\x03H\x01R\x18recordingTruncatedOffset\x88\x01\x01\x12<\n" +
 	"\fidle_timeout\x18\x1b \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12;\n" +

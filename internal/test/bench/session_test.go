@@ -402,7 +402,7 @@ func flood(t *testing.T, env *testenv.Env, name string, keeper telexecv1.Keeper)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return r.GetSession().GetOutputBytes()
+		return r.GetSession().GetOutputOffset()
 	}
 	runs := func() (all, reader float64) {
 		t.Helper()

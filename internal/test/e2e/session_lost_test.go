@@ -185,7 +185,7 @@ func TestASessionSurvivesACrash(t *testing.T) {
 		}
 		again := s.attach(st.Conn(), telexecv1.ViewerRole_VIEWER_ROLE_WRITER)
 		again.connected()
-		if got := s.get(); got.GetId() != before.GetId() || got.GetState() != telexecv1.SessionState_SESSION_STATE_OPEN || got.GetVersion() <= before.GetVersion() || got.GetOutputBytes() < before.GetOutputBytes() {
+		if got := s.get(); got.GetId() != before.GetId() || got.GetState() != telexecv1.SessionState_SESSION_STATE_OPEN || got.GetVersion() <= before.GetVersion() || got.GetOutputOffset() < before.GetOutputOffset() {
 			t.Errorf("%s: %v, it was %v", how, got, before)
 		}
 		write(t, st.machine.Path("tmux", "~/go"), "")
