@@ -32,7 +32,7 @@ type commandFacts struct {
 	Queue          *queueFacts       `json:"queue,omitempty" jsonschema:"where it stands while it is queued"`
 	Percent        *float64          `json:"percent,omitempty" jsonschema:"progress that was recognised in the output, 0 to 100; absent where none was"`
 	PercentOf      string            `json:"percent_of,omitempty" jsonschema:"what is being done, as the output says it"`
-	StdinOpen      bool              `json:"stdin_open,omitempty" jsonschema:"send_command_input can write to it"`
+	StdinOpen      bool              `json:"stdin_open,omitempty" jsonschema:"its standard input can be written to"`
 	CancelReason   string            `json:"cancel_reason,omitempty" jsonschema:"what was said by whoever cancelled it"`
 	DurationSecs   float64           `json:"duration_seconds,omitempty" jsonschema:"from start_time to end_time, or to now"`
 	CreateTime     string            `json:"create_time" jsonschema:"RFC 3339"`
@@ -258,7 +258,7 @@ const introduction = "\nWhat stands between lines that begin with %q was printed
 // quote writes output between marks that the output cannot forge, because it
 // cannot know them: they are made anew for every answer. Nothing is written of
 // streams that are empty.
-func quote(b *strings.Builder, id string, excerpts ...excerpt) {
+func (a *adapter) quote(b *strings.Builder, cmd *telexecv1.Command, excerpts ...excerpt) {
 	mark := "=== " + nonce()
 	introduced := false
 	for _, e := range excerpts {
@@ -272,8 +272,7 @@ func quote(b *strings.Builder, id string, excerpts ...excerpt) {
 		fmt.Fprintf(b, "\n%s %s, %s\n", mark, e.stream, e.info.place())
 		writeBlock(b, e.head)
 		if e.info.OmittedBytes > 0 {
-			fmt.Fprintf(b, "%s %s left out from offset %d on: get_command_output {\"command_id\": %q, \"stream\": %q, \"offset\": %d}\n",
-				mark, count(e.info.OmittedBytes, "byte"), e.info.OmittedOffset, id, e.stream, e.info.OmittedOffset)
+			fmt.Fprintf(b, "%s %s left out from offset %d on: %s\n", mark, count(e.info.OmittedBytes, "byte"), e.info.OmittedOffset, a.readCall(cmd, e))
 			writeBlock(b, e.tail)
 		}
 		fmt.Fprintf(b, "%s end of %s", mark, e.stream)
@@ -281,6 +280,18 @@ func quote(b *strings.Builder, id string, excerpts ...excerpt) {
 	if !introduced {
 		b.WriteString("\n" + nothing(excerpts))
 	}
+}
+
+// readCall is the call that reads what was left out of an excerpt, or says that there is
+// none here.
+func (a *adapter) readCall(cmd *telexecv1.Command, e excerpt) string {
+	switch {
+	case a.offers(observe, false):
+		return fmt.Sprintf("get_command_output {\"command_id\": %q, \"stream\": %q, \"offset\": %d}", cmd.GetId(), e.stream, e.info.OmittedOffset)
+	case cmd.GetSession() != "" && a.offers(sessions, false):
+		return fmt.Sprintf("ssh_get_command_status {\"sessionName\": %q, \"command_id\": %q, \"stdout_offset\": %d}", cmd.GetSession(), cmd.GetId(), e.info.OmittedOffset)
+	}
+	return "no tool here reads it, the toolset " + observe + " has one"
 }
 
 // nothing says that none of the excerpts has anything in it. Where one begins

@@ -90,7 +90,11 @@ func (a *adapter) interrupt(ctx context.Context, _ *call, in idArgs) (answer[com
 		return answer[commandFacts]{}, err
 	}
 	f := facts(resp.GetCommand())
-	return answer[commandFacts]{data: f, text: "SIGINT was sent. " + f.sentence() + "\nget_command_status with wait_seconds shows what comes of it."}, nil
+	text := "SIGINT was sent. " + f.sentence()
+	if a.offers(observe, false) {
+		text += "\nget_command_status with wait_seconds shows what comes of it."
+	}
+	return answer[commandFacts]{data: f, text: text}, nil
 }
 
 func (a *adapter) cancel(ctx context.Context, _ *call, in cancelArgs) (answer[cancelFacts], error) {

@@ -73,7 +73,7 @@ type excerpt struct {
 type streamInfo struct {
 	Bytes         int64  `json:"bytes" jsonschema:"size of the stream so far"`
 	Offset        int64  `json:"offset" jsonschema:"offset of the first byte shown"`
-	OmittedOffset int64  `json:"omitted_offset,omitempty" jsonschema:"where what was left out in the middle begins; read it with get_command_output and this offset"`
+	OmittedOffset int64  `json:"omitted_offset,omitempty" jsonschema:"where what was left out in the middle begins: the offset to read it from"`
 	OmittedBytes  int64  `json:"omitted_bytes,omitempty" jsonschema:"how many bytes were left out in the middle"`
 	NextOffset    int64  `json:"next_offset" jsonschema:"where to go on reading: the offset behind the last byte shown"`
 	Complete      bool   `json:"complete,omitempty" jsonschema:"no more bytes will ever come behind next_offset"`

@@ -49,7 +49,7 @@ type executeFacts struct {
 // startFacts is what is told of a call that has started a command and waited for it.
 type startFacts struct {
 	Asked    string `json:"asked,omitempty" jsonschema:"what the person before you was asked through this client, and said, or why nothing was asked"`
-	Stale    string `json:"stale,omitempty" jsonschema:"the service could not be asked again, and why: this is not the newest state; ask get_command_status"`
+	Stale    string `json:"stale,omitempty" jsonschema:"the service could not be asked again, and why: this is not the newest state; ask again where it is"`
 	Replayed bool   `json:"replayed,omitempty" jsonschema:"an earlier call with this request_id had started it"`
 	Next     string `json:"next,omitempty" jsonschema:"what to do now"`
 }
@@ -278,7 +278,7 @@ func (a *adapter) executeAnswer(resp snapshot, budget int, f format) answer[exec
 		out.ExitCode = new(int32(asyncExitCode))
 	}
 	if !awaits(cmd) {
-		quote(&text, cmd.GetId(), excerpts...)
+		a.quote(&text, cmd, excerpts...)
 	}
 	return answer[executeFacts]{data: out, text: text.String(), failed: unsuccessful(cmd)}
 }
@@ -321,7 +321,8 @@ func (a *adapter) waitCall(cmd *telexecv1.Command) string {
 	case a.offers(observe, false):
 		return fmt.Sprintf("get_command_status {\"command_id\": %q, \"wait_seconds\": 50", cmd.GetId())
 	case cmd.GetSession() != "" && a.offers(sessions, false):
-		return fmt.Sprintf("ssh_get_command_status {\"sessionName\": %q, \"wait_seconds\": 50", cmd.GetSession())
+		// By its id: the current command of the session may be another one.
+		return fmt.Sprintf("ssh_get_command_status {\"sessionName\": %q, \"command_id\": %q, \"wait_seconds\": 50", cmd.GetSession(), cmd.GetId())
 	}
 	return ""
 }

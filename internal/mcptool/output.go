@@ -84,7 +84,7 @@ func (a *adapter) getOutput(ctx context.Context, _ *call, in outputArgs) (answer
 	}
 	var text strings.Builder
 	text.WriteString(facts(cmd).sentence())
-	quote(&text, cmd.GetId(), shown...)
+	a.quote(&text, cmd, shown...)
 	return answer[pageFacts]{data: out, text: text.String()}, nil
 }
 

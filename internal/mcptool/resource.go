@@ -99,7 +99,7 @@ func (a *adapter) readResource(ctx context.Context, req *mcp.ReadResourceRequest
 	e := page(in.Stream, content, content.GetData(), resourceBudget, formatText)
 	var text strings.Builder
 	text.WriteString(facts(resp.GetCommand()).sentence())
-	quote(&text, in.CommandID, e)
+	a.quote(&text, resp.GetCommand(), e)
 	if e.more() {
 		fmt.Fprintf(&text, "\nThere is more: %s?offset=%d", resourceURI(in.CommandID, in.Stream), e.info.NextOffset)
 	}

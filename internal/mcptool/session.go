@@ -20,7 +20,7 @@ type sessionArgs struct {
 }
 
 type openArgs struct {
-	Host        string `json:"host" jsonschema:"name of the host, as list_hosts gives it"`
+	Host        string `json:"host" jsonschema:"name of the host, as the service knows it"`
 	SessionName string `json:"sessionName,omitempty" jsonschema:"how to call it: letters, digits and . _ -; give one to find the session again. Default: a new one after the host"`
 	Reuse       *bool  `json:"reuse,omitempty" jsonschema:"where a session of this name is open on this host, take that; default true"`
 	Shell       string `json:"shell,omitempty" jsonschema:"the shell to start, by path or name; default: the login shell"`
@@ -96,11 +96,17 @@ func (a *adapter) sessionTools() []tool {
 	ends := nature{acts: true, destructive: true, idempotent: true}
 	types := nature{acts: true, destructive: true}
 	looks := nature{closedWorld: true}
+	where := func(offered bool, said string) string {
+		if !offered {
+			return ""
+		}
+		return said
+	}
 	return []tool{
 		declare(a, declaration{
 			name: "ssh_open_session", title: "Open a session", toolset: sessions, nature: nature{acts: true, destructive: true}, limit: longest,
 			description: "Open a session: a shell on a terminal of a host, which stays and which people can watch and type in. Directory, variables, sudo -i and virtual environments last from one ssh_run to the next. " +
-				"Use one where commands belong together, a person shall see them, or a program needs a terminal; for single commands use execute_command. " +
+				"Use one where commands belong together, a person shall see them, or a program needs a terminal" + where(a.offers(execute, true), "; for single commands use execute_command") + ". " +
 				"Give sessionName: with reuse (default) you get your open session of that name back, as it was left. The answer says whether exit codes are known there. Close it when you are done.",
 		}, a.openSession),
 		declare(a, declaration{
@@ -116,13 +122,13 @@ func (a *adapter) sessionTools() []tool {
 			description: "Run a command in the shell of a session and wait for it up to wait_seconds (default 30, at most 50). Done: status, exit_code, output. " +
 				"Not done: status running, a command_id, the output so far; it goes on: do not start it again, wait with ssh_get_command_status. " +
 				"One command at a time: if another runs, also a person's, this one waits its turn (state queued), or with if_busy refuse is refused with SESSION_BUSY, which says who runs what. " +
-				"completion says how the end was recognised: mark: exit_code is true; prompt, silence: exit code unknown, check the effect. " +
+				"completion says how the end was recognised: mark: exit_code is true; prompt, silence: exit code unknown, check the effect, and the prompt that follows is part of the output. " +
 				"For a program that asks something use ssh_send_keys. cd and export stay; exit ends the session.",
 		}, a.runInSession),
 		declare(a, declaration{
 			name: "ssh_get_command_status", title: "Where the command of a session is", toolset: sessions, nature: looks, limit: longest,
-			description: "Where the current or last command of a session is, by sessionName, whoever started it: running, completed, failed or cancelled, with exit code and output; " +
-				"no_task where nothing ran in it, or no session has this name. With wait_seconds (at most 50) the call waits for the end of what runs.",
+			description: "Where the current or last command of a session is, by sessionName, whoever started it, or with command_id where that one is: running, completed, failed or cancelled, with exit code and output; " +
+				"no_task where nothing ran in it, or no session has this name. With wait_seconds (at most 50) the call waits for its end. stdout_offset reads on from there.",
 		}, a.sessionStatus),
 		declare(a, declaration{
 			name: "ssh_cancel_running_command", title: "Cancel what runs in a session", toolset: sessions, nature: ends, limit: longest,
@@ -132,7 +138,7 @@ func (a *adapter) sessionTools() []tool {
 		declare(a, declaration{
 			name: "ssh_read_screen", title: "Read the screen of a session", toolset: sessions, nature: looks,
 			description: "What the terminal of a session shows now, as text, with the cursor: what a person there sees, also of full-screen programs such as vim or top. " +
-				"The output of a command is better read with ssh_get_command_status or get_command_output, which lose no line.",
+				"The output of a command is better read with ssh_get_command_status" + where(a.offers(observe, false), " or get_command_output") + ", which loses no line.",
 		}, a.readScreen),
 		declare(a, declaration{
 			name: "ssh_send_keys", title: "Type in a session", toolset: sessions, nature: types, limit: longest,

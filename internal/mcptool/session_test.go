@@ -3,6 +3,7 @@ package mcptool
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -187,8 +188,11 @@ func TestRunGoesOn(t *testing.T) {
 		without  string
 	}{
 		{"all", nil, goesOn, []string{"do not start it again", `get_command_status {"command_id": "` + testID + `", "wait_seconds": 50`, `ssh_cancel_running_command {"sessionName": "work"}`, "ssh_send_keys"}, "cancel_command."},
-		{"sessions alone", []string{"sessions"}, goesOn, []string{`ssh_get_command_status {"sessionName": "work", "wait_seconds": 50`}, " get_command_status"},
+		{"sessions alone", []string{"sessions"}, goesOn, []string{`To wait for it: ssh_get_command_status {"sessionName": "work", "command_id": "` + testID + `", "wait_seconds": 50`}, " get_command_status"},
 		{"its turn", nil, telexecv1.CommandState_COMMAND_STATE_QUEUED, []string{"waiting for the session", "It is typed when what runs in its session has ended", `ssh_get_command_status {"sessionName": "work"}`, "To end it: cancel_command"}, "ssh_cancel"},
+		{"its turn, sessions alone", []string{"sessions"}, telexecv1.CommandState_COMMAND_STATE_QUEUED, []string{
+			`To wait for it: ssh_get_command_status {"sessionName": "work", "command_id": "` + testID + `", "wait_seconds": 50`, `What runs there: ssh_get_command_status {"sessionName": "work"}`,
+		}, "cancel_command"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			cmd := inWork(tt.state)
@@ -238,6 +242,29 @@ func TestStatusWaits(t *testing.T) {
 			t.Errorf("%+v after %s", got, d)
 		}
 	})
+}
+
+// TestStatusOfOneInSession: by its id a command of the session is told that is not the
+// current one, and none of another session.
+func TestStatusOfOneInSession(t *testing.T) {
+	for _, name := range []string{"work", testID} { // its name, its id
+		s := &service{command: inWork(telexecv1.CommandState_COMMAND_STATE_QUEUED)}
+		got := data[sessionStatusFacts](t, s.serve(t, Options{Toolsets: []string{"sessions"}}), "ssh_get_command_status", `{"sessionName":"`+name+`","command_id":"`+testID+`"}`)
+		if got.SessionName != name || got.Status != "running" || got.Task.State != "queued" {
+			t.Errorf("%+v", got)
+		}
+		if r := asked[*telexecv1.GetStatusRequest](t, s); r.GetCommandId() != testID || r.GetSession() != "" {
+			t.Errorf("%v", r)
+		}
+	}
+	elsewhere := &service{command: inWork(goesOn)}
+	if text, isError := use(t, elsewhere.serve(t, Options{}), "ssh_get_command_status", `{"sessionName":"play","command_id":"`+testID+`"}`); !isError || !strings.HasPrefix(text, `UNKNOWN_COMMAND: there is no command "`+testID+`" in the session "play"`) {
+		t.Error(text)
+	}
+	hidden := &service{command: inWork(goesOn)}
+	if text, isError := use(t, hidden.serve(t, Options{Hosts: []string{"db*"}}), "ssh_get_command_status", `{"sessionName":"work","command_id":"`+testID+`"}`); !isError || !strings.HasPrefix(text, "UNKNOWN_COMMAND") {
+		t.Error(text)
+	}
 }
 
 // TestSessionRefusals: each is told with what to do about it by tools, and never by
@@ -292,6 +319,63 @@ func TestHintsNameToolsThatThereAre(t *testing.T) {
 	session := (&service{busy: func() error { return serviceError(codes.NotFound, "UNKNOWN_SESSION") }}).serve(t, Options{Toolsets: []string{"execute"}})
 	if text, isError := use(t, session, "execute_command", `{"sessionName":"work","command":"c"}`); !isError || strings.Contains(text, "ssh_") || !strings.Contains(text, "Give host") {
 		t.Error(text)
+	}
+}
+
+// TestLeftOutIsReadByToolsThatThereAre: where the output is too long, what reads the rest
+// is a tool that is offered, or else the toolset that has one.
+func TestLeftOutIsReadByToolsThatThereAre(t *testing.T) {
+	for _, tt := range []struct {
+		toolsets  []string
+		tool      string
+		arguments string
+		want      string
+	}{
+		{nil, "ssh_run", `{"sessionName":"work","command":"c"}`, `get_command_output {"command_id": "` + testID + `", "stream": "stdout", "offset": `},
+		{[]string{"sessions"}, "ssh_run", `{"sessionName":"work","command":"c"}`, `ssh_get_command_status {"sessionName": "work", "command_id": "` + testID + `", "stdout_offset": `},
+		{[]string{"sessions"}, "ssh_get_command_status", `{"sessionName":"work"}`, `ssh_get_command_status {"sessionName": "work", "command_id": "` + testID + `", "stdout_offset": `},
+		{[]string{"execute", "sessions"}, "execute_command", `{"sessionName":"work","command":"c"}`, `ssh_get_command_status {"sessionName": "work", "command_id": "` + testID + `", "stdout_offset": `},
+		{[]string{"execute"}, "execute_command", `{"host":"web1","command":"c"}`, "no tool here reads it, the toolset observe has one"},
+	} {
+		s := &service{stdout: strings.Repeat("a line of output\n", 10_000)}
+		if s.command = inWork(done); tt.tool == "execute_command" && !strings.Contains(tt.arguments, "sessionName") {
+			s.command.Session, s.command.SessionId = "", ""
+		}
+		session := s.serve(t, Options{Toolsets: tt.toolsets})
+		text, _ := use(t, session, tt.tool, tt.arguments)
+		if !strings.Contains(text, " left out from offset ") || !strings.Contains(text, tt.want) {
+			t.Errorf("%v %s: without %q: %s", tt.toolsets, tt.tool, tt.want, text)
+		}
+		namesOffered(t, session, text)
+	}
+}
+
+// namesOffered checks that a text names no tool that is not offered.
+func namesOffered(t *testing.T, session *mcp.ClientSession, text string) {
+	t.Helper()
+	names := offered(t, session)
+	for _, name := range toolName.FindAllString(text, -1) {
+		if _, isTool := all[name]; isTool && !slices.Contains(names, name) {
+			t.Errorf("%s is named, and not offered: %s", name, text)
+		}
+	}
+}
+
+// TestSessionsAlone: where there is nothing but sessions, no description leads to what is
+// not there.
+func TestSessionsAlone(t *testing.T) {
+	session := (&service{}).serve(t, Options{Toolsets: []string{"sessions"}})
+	namesOffered(t, session, session.InitializeResult().Instructions)
+	list, err := session.ListTools(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tool := range list.Tools {
+		arguments, err := json.Marshal(tool.InputSchema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		namesOffered(t, session, tool.Description+string(arguments))
 	}
 }
 

@@ -43,7 +43,8 @@ type runFacts struct {
 
 type sessionStatusArgs struct {
 	sessionArgs
-	WaitSeconds  *float64 `json:"wait_seconds,omitempty" jsonschema:"wait so long for the end of what runs, or a change of its state, 0 to 50 (more is 50); default 0"`
+	CommandID    string   `json:"command_id,omitempty" jsonschema:"this command of the session, such as one that waits its turn; default: the current or last one"`
+	WaitSeconds  *float64 `json:"wait_seconds,omitempty" jsonschema:"wait so long for the end of the command, or a change of its state, 0 to 50 (more is 50); default 0"`
 	StdoutOffset *int64   `json:"stdout_offset,omitempty" jsonschema:"show the output from here on, as next_offset of the answer before; default: beginning and end"`
 	MaxBytes     int      `json:"max_bytes,omitempty" jsonschema:"show at most so many bytes of output, 256 to 262144; default 2048"`
 	Format       format   `json:"format,omitempty" jsonschema:"text (default): without terminal control sequences; terminal: with them; base64: the exact bytes"`
@@ -57,9 +58,9 @@ type cancelSessionArgs struct {
 // sessionStatusFacts is where the command of a session is.
 type sessionStatusFacts struct {
 	SessionName string       `json:"sessionName"`
-	Status      string       `json:"status" jsonschema:"of the current or last command: running (it has not ended; task.state says whether it waits), completed, failed (also timed out, rejected, expired and lost) or cancelled; no_task where nothing ran in the session or there is none of this name"`
+	Status      string       `json:"status" jsonschema:"of the command: running (it has not ended; task.state says whether it waits), completed, failed (also timed out, rejected, expired and lost) or cancelled; no_task where nothing ran in the session or there is none of this name"`
 	Message     string       `json:"message,omitempty"`
-	Task        *statusFacts `json:"task,omitempty" jsonschema:"the command, as get_command_status tells it"`
+	Task        *statusFacts `json:"task,omitempty" jsonschema:"the command, and what it printed"`
 }
 
 // sessionCancelFacts is what a cancel in a session came to.
@@ -67,7 +68,7 @@ type sessionCancelFacts struct {
 	SessionName string       `json:"sessionName"`
 	Status      string       `json:"status" jsonschema:"no_task where nothing runs in the session or there is none of this name, else as in ssh_get_command_status"`
 	Message     string       `json:"message,omitempty"`
-	Cancel      *cancelFacts `json:"cancel,omitempty" jsonschema:"as cancel_command tells it"`
+	Cancel      *cancelFacts `json:"cancel,omitempty" jsonschema:"what was done, and what proves it"`
 }
 
 // noTask is the status of a session in which there is nothing to tell of.
@@ -131,7 +132,7 @@ func (a *adapter) runAnswer(resp snapshot, budget int, f format) answer[runFacts
 		text.WriteString("\n" + out.Next)
 	}
 	if !awaits(cmd) {
-		quote(&text, cmd.GetId(), excerpts...)
+		a.quote(&text, cmd, excerpts...)
 	}
 	return answer[runFacts]{data: out, text: text.String(), failed: unsuccessful(cmd)}
 }
@@ -158,13 +159,7 @@ func (a *adapter) sessionStatus(ctx context.Context, c *call, in sessionStatusAr
 		out := sessionStatusFacts{SessionName: in.SessionName, Status: noTask, Message: said}
 		return answer[sessionStatusFacts]{data: out, text: noTask + ": " + said}, nil
 	}
-	ref, err := a.mayUse(ctx, in.SessionName)
-	var resp *telexecv1.GetStatusResponse
-	if err == nil {
-		options := outputFor(budgetOr(in.MaxBytes, statusBudget))
-		options.StdoutOffset = in.StdoutOffset
-		resp, err = a.client.GetStatus(ctx, &telexecv1.GetStatusRequest{Session: ref, Output: options})
-	}
+	resp, err := a.statusInSession(ctx, &in)
 	if said, ok := nothingThere(in.SessionName, resp.GetNoTask(), err); ok {
 		return nothing(said)
 	}
@@ -180,6 +175,32 @@ func (a *adapter) sessionStatus(ctx context.Context, c *call, in sessionStatusAr
 	}
 	out := sessionStatusFacts{SessionName: in.SessionName, Status: status.data.status, Task: &status.data}
 	return answer[sessionStatusFacts]{data: out, text: out.Status + ": " + status.text}, nil
+}
+
+// statusInSession asks for a command of a session: the one that is named, else its
+// current or last one.
+func (a *adapter) statusInSession(ctx context.Context, in *sessionStatusArgs) (*telexecv1.GetStatusResponse, error) {
+	options := outputFor(budgetOr(in.MaxBytes, statusBudget))
+	options.StdoutOffset = in.StdoutOffset
+	if in.CommandID == "" {
+		ref, err := a.mayUse(ctx, in.SessionName)
+		if err != nil {
+			return nil, err
+		}
+		return a.client.GetStatus(ctx, &telexecv1.GetStatusRequest{Session: ref, Output: options})
+	}
+	unknown := refuse(reasonUnknownCommand, "Leave out command_id for the current or last one", "there is no command %q in the session %q", in.CommandID, in.SessionName)
+	resp, err := a.status(ctx, &telexecv1.GetStatusRequest{CommandId: in.CommandID, Output: options})
+	if err != nil {
+		if reason := tellError(err).Error.Reason; reason == reasonUnknownCommand || reason == reasonAccessDenied {
+			return nil, unknown // of the session that says nothing, see nothingThere
+		}
+		return nil, err
+	}
+	if cmd := resp.GetCommand(); in.SessionName == "" || in.SessionName != cmd.GetSession() && in.SessionName != cmd.GetSessionId() {
+		return nil, unknown
+	}
+	return resp, nil
 }
 
 func (a *adapter) cancelSession(ctx context.Context, _ *call, in cancelSessionArgs) (answer[sessionCancelFacts], error) {

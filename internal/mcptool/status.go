@@ -29,7 +29,7 @@ type statusFacts struct {
 	outputFacts
 	Why   string      `json:"why" jsonschema:"why the answer came now: at_once (no wait was asked for), ended, state (it changed), pattern, silence, new_bytes, or time (wait_seconds were over)"`
 	Match *matchFacts `json:"match,omitempty" jsonschema:"the line that matched until_pattern"`
-	More  bool        `json:"more,omitempty" jsonschema:"from the offsets that were given there is more than was shown: ask get_command_output with next_offset"`
+	More  bool        `json:"more,omitempty" jsonschema:"from the offsets that were given there is more than was shown: go on from next_offset"`
 	Next  string      `json:"next,omitempty" jsonschema:"what to do now"`
 
 	status string // see statusOf
@@ -180,7 +180,7 @@ func (a *adapter) statusAnswer(resp *telexecv1.GetStatusResponse, seen outcome, 
 	if m := seen.match; m != nil && !visibleIn(excerpts, m.Line) {
 		quoteText(&text, fmt.Sprintf("the line of %s at offset %d", m.Stream, m.Offset), m.Line)
 	}
-	quote(&text, cmd.GetId(), excerpts...)
+	a.quote(&text, cmd, excerpts...)
 	return answer[statusFacts]{data: out, text: text.String()} // to learn of a failure is no failure
 }
 
