@@ -2,7 +2,7 @@
 
 import { CancelOutcome, CommandState, Completion, Connection, Durability, Keeper, Origin, SessionState, ViewerRole, type Command, type Session } from "@telexec/client";
 
-export { dateOf, parseDuration, parsePairs, spoken } from "./words.ts";
+export { dateOf, parseDuration, parsePairs, spelled, spoken } from "./words.ts";
 
 interface Stamp {
   seconds: bigint;

@@ -13,6 +13,14 @@ export function spoken(seconds: number): string {
   return `${Math.floor(whole / 86_400)} d ${Math.floor(whole / 3600) % 24} h`;
 }
 
+/** The same in words: "4.2 s", "3 min 7 s", "2 h 41 min", "3 d 4 h". */
+export function spelled(seconds: number): string {
+  const whole = Math.floor(seconds);
+  if (whole < 60 || whole >= 86_400) return spoken(seconds);
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor(whole / 60) % 60} min`;
+}
+
 /** "1 min", "90s", "2h" → seconds; undefined where it is none of these. */
 export function parseDuration(text: string): number | undefined {
   const parts = [...text.trim().toLowerCase().matchAll(/(\d+(?:\.\d+)?)\s*(ms|min|sec|s|m|h|d)?\s*/gy)];

@@ -1,11 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { dateOf, parseDuration, parsePairs, spoken } from "../src/words.ts";
+import { dateOf, parseDuration, parsePairs, spelled, spoken } from "../src/words.ts";
 
 test("spans as people read them", () => {
   for (const [seconds, words] of [
     [-1, "0 ms"], [0.004, "4 ms"], [0.5, "0.5 s"], [9.99, "9 s"], [59.9, "59 s"], [60, "1:00"], [187, "3:07"], [9669, "2:41:09"], [273_600, "3 d 4 h"],
   ] as const) assert.equal(spoken(seconds), words);
+});
+
+test("times in words", () => {
+  for (const [seconds, words] of [[1.23, "1.2 s"], [59.9, "59 s"], [60, "1 min 0 s"], [78, "1 min 18 s"], [9672, "2 h 41 min"], [90_000, "1 d 1 h"]] as const) assert.equal(spelled(seconds), words);
 });
 
 test("spans as people write them", () => {

@@ -83,7 +83,11 @@ export default function ReplayPage({ name }: { name: string }) {
           )}
         </span>
       </header>
-      {error !== undefined && <Failed error={error} retry={() => setAttempt(attempt + 1)} />}
+      {error !== undefined && (
+        <Failed error={error} retry={() => setAttempt(attempt + 1)}>
+          <Link className="button" to="/sessions">All terminals</Link>
+        </Failed>
+      )}
       {error === undefined && cast === undefined && (
         <>
           <p className="faint" role="status">{read > 0 ? `Reading the recording: ${bytes(read)}` : "Asking for the recording…"}</p>

@@ -10,7 +10,7 @@ import { learn, learnSession, sessionNamed, useCommandsIn, useSessions } from ".
 import { Dialog } from "../parts/dialog.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { randomId } from "../parts/run.tsx";
-import { Elapsed, Exit, Failed, Labels, Line, Refused, Skeleton, started, State, TerminalState, Time, useTitle } from "../parts/small.tsx";
+import { Exit, Failed, Labels, Line, Refused, Skeleton, State, TerminalState, Time, Took, useTitle } from "../parts/small.tsx";
 import { Link, navigate } from "../router.ts";
 import { lacks, useSession } from "../session.ts";
 import type { Attachment, View } from "../terminal/attachment.ts";
@@ -91,7 +91,13 @@ export default function TerminalPage({ name }: { name: string }) {
       {tab === undefined && gone === undefined && (
         <>
           <h1 className="mono">{name}</h1>
-          {error === undefined ? <Skeleton rows={5} /> : <Failed error={error} retry={() => setAttempt(attempt + 1)} />}
+          {error === undefined ? (
+            <Skeleton rows={5} />
+          ) : (
+            <Failed error={error} retry={() => setAttempt(attempt + 1)}>
+              <Link className="button" to="/sessions">All terminals</Link>
+            </Failed>
+          )}
         </>
       )}
       {tab === undefined && gone !== undefined && <Gone session={gone} />}
@@ -612,7 +618,11 @@ function Commands({ tab, session, barred, jump }: { tab: Attachment; session: Se
         ))}
         {commands.length === 0 && <li className="faint empty-note">What is run here, typed by a person or sent by an agent, is listed as a command.</li>}
       </ul>
-      <RunBox tab={tab} session={session} barred={barred} />
+      {session.state === SessionState.ENDED ? (
+        <p className="run-box faint" data-testid="session-run-over">The session has ended: nothing can be run in it any more.</p>
+      ) : (
+        <RunBox tab={tab} session={session} barred={barred} />
+      )}
     </aside>
   );
 }
@@ -643,9 +653,7 @@ function CommandRow({ command, barred, jump }: { command: Command; barred?: stri
       <span className="session-command-top">
         <State command={command} />
         <Exit command={command} />
-        <span className="tabular faint session-command-took">
-          <Elapsed from={started(command)} to={toDate(command.endTime)} />
-        </span>
+        <Took command={command} />
       </span>
       {jump === undefined ? (
         <code className="line"><Line text={line} /></code>
@@ -670,6 +678,12 @@ function CommandRow({ command, barred, jump }: { command: Command; barred?: stri
   );
 }
 
+/** Why nothing can be run in a session that is not open. */
+const notYet: Partial<Record<SessionState, string>> = {
+  [SessionState.OPENING]: "The session is being opened.",
+  [SessionState.CLOSING]: "The session is being closed.",
+};
+
 /** Runs a command in the session without the keyboard: when it is its turn. */
 function RunBox({ tab, session, barred }: { tab: Attachment; session: Session; barred: string | undefined }) {
   const id = useId();
@@ -679,7 +693,9 @@ function RunBox({ tab, session, barred }: { tab: Attachment; session: Session; b
   const [problem, setProblem] = useState<Problem>();
   // The same line keeps its id until it is answered: a repeat after a lost answer types nothing twice.
   const request = useRef({ key: "", id: "" });
-  const off = session.state !== SessionState.OPEN || barred !== undefined || !session.mayType;
+  // Rules judge what is run: who may not type may run commands all the same.
+  const reason = barred ?? notYet[session.state];
+  const off = reason !== undefined;
   const run = async (): Promise<void> => {
     if (busy || off || line.trim() === "") return;
     const key = `${wait}\n${line}`;
@@ -708,7 +724,7 @@ function RunBox({ tab, session, barred }: { tab: Attachment; session: Session; b
     <form className="run-box" onSubmit={submit} data-testid="session-run">
       <label htmlFor={`${id}-line`}>Run in this session</label>
       <textarea
-        id={`${id}-line`} className="mono" rows={Math.min(6, Math.max(1, line.split("\n").length))} value={line} disabled={off} title={barred} spellCheck={false}
+        id={`${id}-line`} className="mono" rows={Math.min(6, Math.max(1, line.split("\n").length))} value={line} disabled={off} aria-describedby={off ? `${id}-reason` : undefined} spellCheck={false}
         autoCapitalize="none" autoComplete="off" data-testid="session-line" placeholder={off ? "" : "make test"}
         onChange={(event) => setLine(event.target.value)}
         onKeyDown={(event) => {
@@ -717,6 +733,7 @@ function RunBox({ tab, session, barred }: { tab: Attachment; session: Session; b
           void run();
         }}
       />
+      {off && <p className="faint" id={`${id}-reason`} data-testid="session-run-reason"><Line text={reason} /></p>}
       {problem !== undefined && (
         <p className="bad" role="alert">
           <Line text={problem.message} /> <span className="hint"><Line text={problem.hint} /></span>

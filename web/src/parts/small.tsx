@@ -5,7 +5,7 @@ import { CommandState, SessionState, type Command, type Progress as ProgressMess
 import { problemOf, type Problem } from "../client.ts";
 import { useServiceNow } from "../clock.ts";
 import { spellOut } from "../odd.ts";
-import { completionWord, hasEnded, reconnecting, sessionState, spoken, stateWord, toDate, tone, when } from "../format.ts";
+import { completionWord, hasEnded, reconnecting, sessionState, spelled, spoken, stateWord, toDate, tone, when } from "../format.ts";
 
 export function Time({ at }: { at: Date | undefined }) {
   if (at === undefined) return null;
@@ -22,6 +22,26 @@ export function Elapsed({ from, to }: { from: Date | undefined; to?: Date | unde
   const at = useServiceNow(from !== undefined && to === undefined);
   if (from === undefined) return null;
   return <span className="tabular">{spoken(((to?.getTime() ?? at) - from.getTime()) / 1000)}</span>;
+}
+
+/** How long a command took, or takes, where no head of a column says so; from when to when is in its title, and in words for who cannot see. */
+export function Took({ command }: { command: Command }) {
+  const ran = toDate(command.startTime);
+  const from = ran ?? toDate(command.createTime);
+  const to = toDate(command.endTime);
+  const now = useServiceNow(from !== undefined && to === undefined);
+  if (from === undefined) return null;
+  const seconds = ((to?.getTime() ?? now) - from.getTime()) / 1000;
+  const [word, times] =
+    to === undefined
+      ? [ran === undefined ? "waits" : "for", `${ran === undefined ? "asked for" : "started"} ${when(from)}`]
+      : [ran === undefined ? "waited" : "took", `${when(from)} to ${when(to)}`];
+  return (
+    <span className="tabular faint took" data-testid="took" title={`${word} ${spelled(seconds)}: ${times}`}>
+      <span aria-hidden="true">{word} {spoken(seconds)}</span>
+      <span className="unseen">{word} {spelled(seconds)}, {times}</span>
+    </span>
+  );
 }
 
 /** How long until then. */
@@ -96,16 +116,19 @@ export function ProgressBar({ progress, quiet = false }: { progress: ProgressMes
 }
 
 /** A failure: what it is, what to do, and another try. */
-export function Failed({ error, retry }: { error: unknown; retry?: (() => void) | undefined }) {
+export function Failed({ error, retry, children }: { error: unknown; retry?: (() => void) | undefined; children?: ReactNode }) {
   const problem = useMemo(() => (error === undefined ? undefined : problemOf(error)), [error]);
   if (problem === undefined) return null;
   return (
     <Refused problem={problem}>
-      {retry !== undefined && (
-        <button type="button" onClick={retry}>
-          Try again
-        </button>
-      )}
+      <div className="actions">
+        {retry !== undefined && (
+          <button type="button" onClick={retry}>
+            Try again
+          </button>
+        )}
+        {children}
+      </div>
     </Refused>
   );
 }

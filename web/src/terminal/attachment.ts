@@ -132,6 +132,11 @@ export class Attachment {
   /** Tells the session how large this window is, and shows the terminal in the size that it has. */
   resize(): void {
     if (!this.#shown) return;
+    if (this.ended) {
+      const { columns, rows } = this.#view.session;
+      this.emulator.fitEnded(columns, rows);
+      return;
+    }
     const room = this.emulator.room;
     if (room !== undefined && this.#view.role !== ViewerRole.OBSERVER) this.#terminal.resize(room);
     this.emulator.fitLetters();
@@ -282,7 +287,8 @@ export class Attachment {
     const { term } = this.emulator;
     if (columns < 1 || rows < 1 || (term.cols === columns && term.rows === rows)) return;
     term.resize(columns, rows);
-    this.emulator.fitLetters();
+    if (this.ended) this.resize();
+    else this.emulator.fitLetters();
   }
 
   #write(data: Uint8Array): void {

@@ -14,6 +14,8 @@ import { onColours, themeOf } from "./theme.ts";
 
 /** The size of the letters that is wished for, and the least that can be read, in pixels. */
 export const LETTERS = { wished: 13, least: 9 };
+/** What cannot be whole can as well be read. */
+const READABLE = Math.max(LETTERS.least, LETTERS.wished - 2);
 
 /** A terminal and its place, which may be put into another part of the page and keeps all that it shows. */
 export class Emulator {
@@ -23,6 +25,7 @@ export class Emulator {
   readonly #fit = new FitAddon();
   readonly #undo: (() => void)[] = [];
   #opened = false;
+  #letters: number | undefined; // their size when the session was over
 
   constructor(o: { columns: number; rows: number; scrollback: number }) {
     this.element = document.createElement("div");
@@ -93,6 +96,33 @@ export class Emulator {
     return { columns: Math.min(1000, Math.max(2, room.cols)), rows: Math.min(500, Math.max(2, room.rows)) };
   }
 
+  /**
+   * Fits a session that is over into its place, which has less room than before: the letters stay as they are, as far as the
+   * columns fit, and of so many rows what has no room is above.
+   */
+  fitEnded(columns: number, rows: number): void {
+    this.#letters ??= this.term.options.fontSize ?? LETTERS.wished;
+    let size = this.#letters;
+    const room = (): { cols: number; rows: number } | undefined => {
+      this.term.options.fontSize = size;
+      return this.#fit.proposeDimensions();
+    };
+    let found = room();
+    while (size > LETTERS.least && found !== undefined && found.cols < columns) {
+      size--;
+      found = room();
+    }
+    if (found !== undefined && found.cols < columns) {
+      size = Math.min(this.#letters, READABLE);
+      found = room();
+    }
+    if (found === undefined || !Number.isFinite(found.rows)) return;
+    // A program's own screen has nothing above: it scrolls in its place.
+    this.term.resize(columns, this.term.buffer.active.type === "alternate" ? rows : Math.max(2, Math.min(rows, found.rows)));
+    // It stands where the cursor was, perhaps below the last row, and would make the place scroll.
+    if (this.term.textarea !== undefined) this.term.textarea.style.top = "0";
+  }
+
   /** Makes the letters as large as they may be for its own size to fit; where even small ones do not, its place scrolls. */
   fitLetters(): void {
     for (let size = LETTERS.wished; size >= LETTERS.least; size--) {
@@ -100,8 +130,7 @@ export class Emulator {
       const room = this.#fit.proposeDimensions();
       if (room === undefined || (room.cols >= this.term.cols && room.rows >= this.term.rows)) return;
     }
-    // It cannot be whole: then it can as well be read.
-    this.term.options.fontSize = Math.max(LETTERS.least, LETTERS.wished - 2);
+    this.term.options.fontSize = READABLE;
   }
 
   dispose(): void {

@@ -170,11 +170,22 @@ test("commands are beside it: jumps, a run that waits, a cancel, links", async (
   const { page } = await visit(t, { excused: /status of 400/ }); // where it is busy
   const session = await openSession({ name: "beside" });
   await attach(page, "beside");
+  // Blanks are no command.
+  await page.getByTestId("session-line").fill("  \n ");
+  assert.equal(await page.getByTestId("session-run-button").isDisabled(), true);
+  await page.getByTestId("session-line").press("Enter");
+  assert.equal(await page.getByTestId("session-line").inputValue(), "  \n ");
   await page.getByTestId("session-line").fill("seq 3000 | sed 's/^/first /'");
   await page.getByTestId("session-line").press("Enter");
   const first = page.getByTestId("session-command").filter({ hasText: "seq 3000" });
   await first.and(page.locator("[data-state=COMPLETED]")).waitFor();
   await shows(page, /^first 3000$/);
+  assert.equal(await page.getByTestId("session-command").count(), 1);
+  // How long it took is told as that, also to who cannot see.
+  const took = first.getByTestId("took");
+  assert.match(String(await took.locator("[aria-hidden]").textContent()), /^took [\d.]+ m?s$/);
+  assert.match(String(await took.locator(".unseen").textContent()), /^took [\d.]+ m?s, [\d:]+ to [\d:]+$/);
+  assert.match(String(await took.getAttribute("title")), /^took [\d.]+ m?s: [\d:]+ to [\d:]+$/);
   await type(page, "sleep 600\n");
   const sleeps = page.getByTestId("session-command").filter({ hasText: "sleep 600" });
   await sleeps.and(page.locator("[data-state=RUNNING]")).waitFor();
@@ -219,6 +230,58 @@ test("commands are beside it: jumps, a run that waits, a cancel, links", async (
   await page.locator(`[data-host="${facts.host}"]`).getByTestId("host-terminal").click();
   await page.getByTestId("open-session-dialog").waitFor();
   assert.equal(await page.getByTestId("session-host").inputValue(), facts.host);
+  await closeSession(session.id);
+});
+
+test("a session that has ended stays as it was, and takes no commands", async (t) => {
+  const { page } = await visit(t);
+  const session = await openSession({ name: "ends" });
+  await attach(page, "ends");
+  await type(page, "seq 200; echo the last line\n");
+  await shows(page, /^the last line$/);
+  const letters = () => page.evaluate(() => /** @type {any} */ (document.querySelector("[data-testid=terminal] .terminal")).terminal.options.fontSize);
+  const before = await letters();
+  const { rows } = await picture(page);
+  await closeSession(session.id);
+  await page.getByTestId("session-over").waitFor();
+  await page.getByTestId("session-run-over").waitFor();
+  assert.equal(await page.getByTestId("session-run").count(), 0);
+  // What tells of the end takes room: rows are fewer then, and not the letters smaller.
+  await page.waitForFunction((rows) => /** @type {any} */ (document.querySelector("[data-testid=terminal] .terminal")).terminal.rows < rows, rows);
+  assert.equal(await letters(), before);
+  const { lines, scrollback } = await picture(page);
+  assert.ok(lines.some((line) => line === "the last line"), lines.join("\n"));
+  assert.ok(scrollback.some((line) => line === "1"), "what was above is kept");
+  const box = page.getByTestId("terminal");
+  assert.ok(await box.evaluate((e) => e.scrollHeight <= e.clientHeight), "it does not scroll in its place");
+});
+
+test("an unknown session leads to those there are", async (t) => {
+  const { page } = await visit(t, { excused: /status of 404/ });
+  for (const path of ["/sessions/nowhere", "/sessions/nowhere/replay"]) {
+    await page.goto(path);
+    await page.getByRole("alert").getByRole("link", { name: "All terminals" }).click();
+    await page.waitForURL("/sessions");
+  }
+});
+
+test("the entries of a terminal's menu are alike", async (t) => {
+  const { page } = await visit(t);
+  const session = await openSession({ name: "menu" });
+  for (const width of [1280, 400]) {
+    await page.setViewportSize({ width, height: 800 });
+    await attach(page, "menu");
+    await page.getByTestId("session-menu").click();
+    await page.getByTestId("replay-link").waitFor();
+    const looks = await page.locator(".terminal-acts .menu").last().locator("> button, > .button").evaluateAll((all) =>
+      all.map((e) => {
+        const { fontSize, paddingLeft, height, justifyContent } = getComputedStyle(e);
+        return [fontSize, paddingLeft, height, justifyContent, e.getBoundingClientRect().left].join(" ");
+      }),
+    );
+    assert.ok(looks.length >= 4);
+    assert.deepEqual(looks, looks.map(() => looks[0]));
+  }
   await closeSession(session.id);
 });
 
