@@ -150,11 +150,18 @@ func (s *Sessions) Attach(stream grpc.BidiStreamingServer[telexecv1.AttachReques
 		}
 	}()
 	err = v.tellAll(ctx)
-	if cause := context.Cause(ctx); cause != nil && stream.Context().Err() == nil {
-		return cause // why the other one has ended it
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil || stream.Context().Err() != nil:
+		return err
+	case cause == errLeft:
+		return nil
 	}
-	return err
+	return cause // why the other one has ended it
 }
+
+// errLeft is the end of a call whose viewer has said all that it had to say.
+var errLeft = errors.New("the viewer has left")
 
 // awaitStart waits for the first request, but not for ever. When it gives up, the end of
 // the call ends the wait, too.
@@ -231,17 +238,25 @@ func (v *viewing) fallSilent() {
 	v.silent = true
 }
 
-// listen does what the viewer asks for. It returns nil when the viewer has nothing
-// more to say, which does not end the call, else why the call is over.
+// listen does what the viewer asks for. When the viewer has nothing more to say, and has
+// typed or asked for something before, the call is over (errLeft): so who leaves knows
+// that all of it was done, which who only cancels the call does not. One that has asked
+// for nothing goes on looking (nil): what calls with a single request, such as grpcurl,
+// closes its side at once. Else it returns why the call is over.
 func (v *viewing) listen(ctx context.Context) error {
-	for {
+	for asked := false; ; {
 		r, err := v.stream.Recv()
+		if errors.Is(err, io.EOF) && asked {
+			return errLeft
+		}
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		_, acknowledges := r.GetRequest().(*telexecv1.AttachRequest_Acknowledged)
+		asked = asked || !acknowledges
 		switch said := r.GetRequest().(type) {
 		case *telexecv1.AttachRequest_Start:
 			return invalid("start", "must come first, and once", "there was a start already").

@@ -108,6 +108,32 @@ func TestAttachListens(t *testing.T) {
 	})
 }
 
+// Who says that it has said all, and has asked for something, has left when that is done.
+func TestAttachIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, svc := newStage(open())
+		st.refuse = fault.New(fault.FailedPrecondition, fault.ReasonKeyboardTaken, "bob has it")
+		st.events = []any{TerminalEvent{Kind: TerminalAttached, Session: new(open())}, time.Hour}
+		l := newLine(asAnn(t), starts("deploy"), types("a"), types("b"))
+		close(l.says)
+		if err := svc.Attach(l); err != nil {
+			t.Error(err)
+		}
+		if got := st.asked(); !slices.Equal(got, []string{"attach to " + aSession + " by ann", `input "a"`, `input "b"`, "left"}) {
+			t.Errorf("%q", got)
+		}
+		refused := 0
+		for _, text := range l.told() {
+			if text == "refused KEYBOARD_TAKEN" {
+				refused++
+			}
+		}
+		if refused != 2 {
+			t.Errorf("%q", l.told())
+		}
+	})
+}
+
 func TestAttachIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		says  []*telexecv1.AttachRequest

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +34,7 @@ type sessionPeer struct {
 }
 
 func (p *sessionPeer) session() *telexecv1.Session {
-	return &telexecv1.Session{Name: "deploy", Id: testID, OutputBytes: 3}
+	return &telexecv1.Session{Name: "deploy", Id: testID, OutputOffset: 3}
 }
 
 func (p *sessionPeer) OpenSession(context.Context, *telexecv1.OpenSessionRequest) (*telexecv1.OpenSessionResponse, error) {
@@ -394,6 +395,124 @@ func TestTerminalSendsWhatIsSaid(t *testing.T) {
 		want := []string{"input of 3", "input of 65536", "input of 3", "keyboard v2", "resize", "acknowledged 20000"}
 		if err != nil || !slices.Equal(heard, want) {
 			t.Errorf("%q, %v", heard, err)
+		}
+	})
+}
+
+// Who leaves has typed what it has typed before, or knows that nobody knows.
+func TestTerminalIsLeft(t *testing.T) {
+	type stream = grpc.BidiStreamingServer[telexecv1.AttachRequest, telexecv1.AttachResponse]
+	var heard atomic.Int64
+	hears := func(s stream) error {
+		for {
+			r, err := s.Recv()
+			if err != nil {
+				return err
+			}
+			heard.Add(int64(len(r.GetInput())))
+		}
+	}
+	for name, c := range map[string]struct {
+		attach func(s stream) error
+		typed  int
+		takes  time.Duration
+		err    error
+		reason string
+	}{
+		"when all was typed": {func(s stream) error {
+			<-time.After(300 * time.Millisecond)
+			if err := hears(s); !errors.Is(err, io.EOF) {
+				t.Errorf("the client has not said that it has said all: %v", err)
+			}
+			<-time.After(300 * time.Millisecond)
+			return s.Send(&telexecv1.AttachResponse{Response: &telexecv1.AttachResponse_Refused{Refused: &telexecv1.Failure{}}})
+		}, 3*maxInput + 1, 600 * time.Millisecond, nil, ""},
+		"when nothing was": {func(s stream) error {
+			<-s.Context().Done()
+			return nil
+		}, 0, 0, nil, ""},
+		"a service that does not know": {func(s stream) error {
+			_ = hears(s)
+			<-s.Context().Done()
+			return nil
+		}, 3, time.Second, context.DeadlineExceeded, ""},
+		"a service that goes away": {func(s stream) error {
+			_ = hears(s)
+			return dropped
+		}, 3, 0, nil, ReasonUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t)
+				heard.Store(0)
+				p.attach = func(_ int, _ *telexecv1.AttachStart, s stream) error {
+					_ = s.Send(attached(0, false))
+					return c.attach(s)
+				}
+				term := p.dial(t, Options{}).Attach(&telexecv1.AttachStart{Session: "deploy"})
+				left, refused := make(chan error), 0
+				for event, err := range term.Events(t.Context()) {
+					switch {
+					case err != nil:
+						t.Error(err)
+					case event.GetRefused() != nil:
+						refused++
+					case event.GetAttached() != nil:
+						go func() {
+							if err := term.Input(t.Context(), make([]byte, c.typed)); err != nil {
+								t.Error(err)
+							}
+							began := time.Now()
+							ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+							defer cancel()
+							err := term.Leave(ctx)
+							if took := time.Since(began); took.Round(100*time.Millisecond) != c.takes {
+								t.Errorf("left after %v, want %v", took, c.takes)
+							}
+							left <- err
+						}()
+					}
+				}
+				err := <-left
+				e, _ := asError(err)
+				switch {
+				case c.reason != "":
+					if e == nil || e.Reason != c.reason {
+						t.Errorf("left with %v", err)
+					}
+				case !errors.Is(err, c.err) || c.err == nil && err != nil:
+					t.Errorf("left with %v", err)
+				}
+				if heard.Load() != int64(c.typed) || c.takes == 600*time.Millisecond && refused != 1 || p.count("Attach") != 1 {
+					t.Errorf("%d bytes of %d got there, %d refused, %d calls", heard.Load(), c.typed, refused, p.count("Attach"))
+				}
+				if e, ok := asError(term.Input(t.Context(), []byte("late"))); !ok || e.Reason != ReasonUnreachable {
+					t.Errorf("typed when it was left: %v", e)
+				}
+			})
+		})
+	}
+}
+
+// While the service is away there is nothing to wait for.
+func TestTerminalIsLeftWhileAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t)
+		p.attach = func(int, *telexecv1.AttachStart, grpc.BidiStreamingServer[telexecv1.AttachRequest, telexecv1.AttachResponse]) error {
+			return dropped
+		}
+		var term *Terminal
+		left := false
+		term = p.dial(t, Options{OnRetry: func(*Error, time.Duration) {
+			if !left {
+				left = true
+				if e, ok := asError(term.Leave(t.Context())); !ok || e.Reason != ReasonUnreachable {
+					t.Errorf("%v", e)
+				}
+			}
+		}}).Attach(&telexecv1.AttachStart{Session: "deploy"})
+		if told, err := look(t, term, nil); told != "" || err != nil || p.count("Attach") != 1 {
+			t.Errorf("%q, %v, %d calls", told, err, p.count("Attach"))
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -37,6 +38,8 @@ type Terminal struct {
 	mu   sync.Mutex
 	size *telexecv1.TerminalSize // as told last
 	line *line                   // to the service; nil: not connected
+	left bool                    // by Leave
+	end  context.CancelFunc      // of Events; nil: it was not ranged over
 }
 
 // Attach gives the terminal of a session; start says which, and how. Nothing happens
@@ -49,7 +52,10 @@ func (c *Client) Attach(start *telexecv1.AttachStart) *Terminal {
 // line is one connection of a terminal: what goes out over it.
 type line struct {
 	requests chan *telexecv1.AttachRequest // to send; nobody closes it, and it holds nothing, so that who types waits for the service
-	over     <-chan struct{}               // closed when the connection is
+	last     chan struct{}                 // closed by Leave: nothing is to be sent behind what was
+	done     chan struct{}                 // closed by finished
+	doneOnce sync.Once
+	over     <-chan struct{} // closed when the connection is
 
 	mu    sync.Mutex
 	taken int64         // output that was taken, to be acknowledged
@@ -63,11 +69,21 @@ type line struct {
 // counts as a lost connection.
 //
 // The sequence ends behind "ended", or with an error: the service refused, the context
-// ended, or nothing came for Options.ResumeFor. Leaving the loop detaches. It may be
-// ranged over once.
+// ended, or nothing came for Options.ResumeFor. Leaving the loop detaches, and what was
+// typed just before may be lost: see Leave. It may be ranged over once.
 func (t *Terminal) Events(ctx context.Context) iter.Seq2[*telexecv1.AttachResponse, error] {
 	return func(yield func(*telexecv1.AttachResponse, error) bool) {
-		if err := t.client.resuming(ctx, func(p *pause) *Error { return t.attachOnce(ctx, p, yield) }); err != nil {
+		ctx, end := context.WithCancel(ctx)
+		defer end()
+		t.mu.Lock()
+		t.end = end
+		left := t.left
+		t.mu.Unlock()
+		if left {
+			return
+		}
+		err := t.client.resuming(ctx, func(p *pause) *Error { return t.attachOnce(ctx, p, yield) })
+		if err != nil && !t.hasLeft() {
 			err.set("session", t.name)
 			yield(nil, err)
 		}
@@ -90,9 +106,12 @@ func (t *Terminal) attachOnce(ctx context.Context, p *pause, yield func(*telexec
 	if err := stream.Send(&telexecv1.AttachRequest{Request: &telexecv1.AttachRequest_Start{Start: proto.CloneOf(t.start)}}); err != nil && !errors.Is(err, io.EOF) {
 		return c.decode(ctx, err) // io.EOF: Recv tells why
 	}
-	l := &line{requests: make(chan *telexecv1.AttachRequest), over: streamCtx.Done(), bell: make(chan struct{}, 1)}
+	l := &line{
+		requests: make(chan *telexecv1.AttachRequest), last: make(chan struct{}), done: make(chan struct{}),
+		over: streamCtx.Done(), bell: make(chan struct{}, 1),
+	}
 	var sending sync.WaitGroup
-	sending.Go(func() { l.send(stream.Send) })
+	sending.Go(func() { l.send(stream) })
 	defer sending.Wait()
 	defer cancel()
 	defer t.connected(nil)
@@ -110,6 +129,10 @@ func (t *Terminal) attachOnce(ctx context.Context, p *pause, yield func(*telexec
 		event, err := stream.Recv()
 		silence.Stop()
 		if errors.Is(err, io.EOF) {
+			if t.hasLeft() {
+				l.finished()
+				return nil
+			}
 			return newError(codes.Unavailable, ReasonUnreachable, "the service at %s ended the terminal too early", c.server)
 		}
 		if err != nil {
@@ -163,10 +186,19 @@ func (t *Terminal) follow(event *telexecv1.AttachResponse) (int64, *Error) {
 }
 
 // connected notes the connection over which the terminal can be typed at; nil: none.
+// Who has left types no more.
 func (t *Terminal) connected(l *line) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.line = l
+	if t.line = l; t.left {
+		t.line = nil
+	}
+}
+
+func (t *Terminal) hasLeft() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.left
 }
 
 // acknowledge has it sent that all output before the offset was taken.
@@ -180,21 +212,33 @@ func (l *line) acknowledge(offset int64) {
 	}
 }
 
-// send sends what is to be sent until the connection is over. A send that fails is
-// told by the receiving side.
-func (l *line) send(send func(*telexecv1.AttachRequest) error) {
-	for {
+// finished notes that the service has done all that it was asked for.
+func (l *line) finished() { l.doneOnce.Do(func() { close(l.done) }) }
+
+// send sends what is to be sent until the connection is over, or left. A send that
+// fails is told by the receiving side.
+func (l *line) send(stream grpc.BidiStreamingClient[telexecv1.AttachRequest, telexecv1.AttachResponse]) {
+	for asked := false; ; {
 		var r *telexecv1.AttachRequest
 		select {
 		case r = <-l.requests:
+			asked = true
 		case <-l.bell:
 			l.mu.Lock()
 			r = &telexecv1.AttachRequest{Request: &telexecv1.AttachRequest_Acknowledged{Acknowledged: l.taken}}
 			l.mu.Unlock()
+		case <-l.last:
+			if asked {
+				// The service ends the call when it has done what came before.
+				_ = stream.CloseSend()
+			} else {
+				l.finished()
+			}
+			return
 		case <-l.over:
 			return
 		}
-		if send(r) != nil {
+		if stream.Send(r) != nil {
 			<-l.over
 			return
 		}
@@ -212,10 +256,47 @@ func (t *Terminal) say(ctx context.Context, r *telexecv1.AttachRequest) error {
 	select {
 	case l.requests <- r:
 		return nil
+	case <-l.last:
+		return notAttached(t.name)
 	case <-l.over:
 		return notAttached(t.name)
 	case <-ctx.Done():
 		return t.client.decode(ctx, ctx.Err())
+	}
+}
+
+// Leave detaches when the service has done what it was asked for: what was typed by
+// calls that have returned is typed then, or was refused, which Events still tells. It
+// waits for that until ctx ends. Whatever comes of it, Events then ends, without an
+// error, and nothing can be typed any more.
+//
+// An error means that what was typed last may be lost: the error of ctx, or
+// SERVER_UNREACHABLE where the terminal is not connected, or is no more. Leave is not to
+// be called from within the loop over Events, which must go on meanwhile, nor twice.
+func (t *Terminal) Leave(ctx context.Context) error {
+	t.mu.Lock()
+	l, end := t.line, t.end
+	t.line, t.left = nil, true
+	t.mu.Unlock()
+	if end != nil {
+		defer end()
+	}
+	if l == nil {
+		return notAttached(t.name)
+	}
+	close(l.last)
+	select {
+	case <-l.done:
+		return nil
+	case <-ctx.Done():
+		return t.client.decode(ctx, ctx.Err())
+	case <-l.over:
+	}
+	select {
+	case <-l.done: // which is why it is over
+		return nil
+	default:
+		return notAttached(t.name)
 	}
 }
 

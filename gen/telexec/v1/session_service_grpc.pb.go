@@ -64,7 +64,9 @@ type SessionServiceClient interface {
 	// Attach is the terminal: its output from now on, behind the screen as it is, and
 	// what the caller types. The first request is start, within 15 s, and no other is.
 	// The last response is ended where the session ends; a caller who only leaves does
-	// not touch the session.
+	// not touch the session. A caller who has typed, or asked for something else, and then
+	// closes its side (half-close) has left when all of that is done: the call ends then
+	// with OK. Who cancels it may lose what it sent last.
 	//
 	// The service sends at most so many bytes beyond what was acknowledged
 	// (AttachStart.window_bytes) and then waits; a caller who is left behind by more
@@ -232,7 +234,9 @@ type SessionServiceServer interface {
 	// Attach is the terminal: its output from now on, behind the screen as it is, and
 	// what the caller types. The first request is start, within 15 s, and no other is.
 	// The last response is ended where the session ends; a caller who only leaves does
-	// not touch the session.
+	// not touch the session. A caller who has typed, or asked for something else, and then
+	// closes its side (half-close) has left when all of that is done: the call ends then
+	// with OK. Who cancels it may lose what it sent last.
 	//
 	// The service sends at most so many bytes beyond what was acknowledged
 	// (AttachStart.window_bytes) and then waits; a caller who is left behind by more
