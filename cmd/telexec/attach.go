@@ -29,7 +29,7 @@ func (sessionAttachCmd) Help() string {
 	return `The terminal here becomes that of the session: its screen first, then all as it happens, for everybody who is there.
 Every key goes to it; behind a new line these do not:
 
-    ~.    leave; the session goes on
+    ~.    leave, behind what was typed; the session goes on
     ~k    take the keyboard, ~r give it back
     ~w    who is here
     ~?    this list
@@ -65,10 +65,13 @@ func (c *sessionAttachCmd) Run(ctx context.Context, a *app) error {
 	if err := attachable(a.env); err != nil {
 		return err
 	}
+	if err := named(c.Session); err != nil {
+		return err
+	}
 	if a.opts.JSON {
 		return failure("a terminal is not JSON").withHint("telexec session screen --json shows what is on it")
 	}
-	t := &attachment{app: a, observes: c.Observe, outbox: newOutbox()}
+	t := &attachment{app: a, observes: c.Observe, looks: c.Observe, taking: c.Take, outbox: newOutbox()}
 	a.retrying = t.away
 	cl, err := a.dial(singleCall)
 	if err != nil {
@@ -92,6 +95,8 @@ type attachment struct {
 	session  *telexecv1.Session
 	viewers  []string // the viewer that it is, behind those that it was
 	observes bool
+	looks    bool // by --observe
+	lost     bool // what was typed before "~." may not have got there
 	screen   screenFilter
 	drawn    int      // pieces of screens
 	over     bool     // the terminal is given back
@@ -100,6 +105,7 @@ type attachment struct {
 	gone     bool     // the service is away, which was told
 	unsent   bool     // that keys were not sent was told
 	typed    bool     // keys were sent since the keyboard was somebody else's
+	taking   bool     // the keyboard is to be taken at once
 	asked    byte     // 'k' or 'r': the keyboard was asked for, or given back, and that is not done
 	tight    string   // the size of the session that was told to be too large
 	refusal  string   // as it was told last, …
@@ -108,6 +114,9 @@ type attachment struct {
 
 // errLeft is the end by "~.".
 var errLeft = errors.New("left")
+
+// leaveWithin is how long "~." waits until the service has taken what was typed before.
+const leaveWithin = time.Second
 
 func (t *attachment) run(ctx context.Context, cl *client.Client, c *sessionAttachCmd) error {
 	start := &telexecv1.AttachStart{Session: c.Session, ScrollbackLines: new(int32(0)), Label: "telexec attach"}
@@ -137,6 +146,9 @@ func (t *attachment) run(ctx context.Context, cl *client.Client, c *sessionAttac
 	switch {
 	case ended != nil:
 		return t.endOf(ended)
+	case why == errLeft && t.lost:
+		t.out.tell("left %s, which goes on; what was typed last may not have got there", t.session.GetName())
+		return nil
 	case why == errLeft:
 		t.out.note("left %s, which goes on", t.session.GetName())
 		return nil
@@ -175,6 +187,7 @@ func (t *attachment) follow(ctx context.Context, take bool) (ended *telexecv1.Se
 			return s, nil
 		}
 	}
+	t.leave(errLeft) // by Leave: nothing else ends it without an error
 	return nil, ctx.Err()
 }
 

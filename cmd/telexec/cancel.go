@@ -16,7 +16,7 @@ import (
 )
 
 type cancelCmd struct {
-	Session string         `placeholder:"NAME" help:"What runs in this session, whoever typed it."`
+	Session []string       `sep:"none" placeholder:"NAME" help:"What runs in this session, whoever typed it. May be repeated."`
 	ID      []string       `arg:"" name:"id" optional:"" help:"Ids of the commands, or enough of their ends."`
 	Grace   *time.Duration `placeholder:"TIME" help:"How long it may take to go by itself before it is killed, 0 to 60s (default 0.5s)."`
 	Reason  string         `allowempty:"" placeholder:"TEXT" help:"Why; shown to whoever watches, and kept."`
@@ -46,12 +46,12 @@ const cancelsAtOnce = 16
 
 // Run cancels commands. An id that is wrong is told before anything is cancelled.
 func (c *cancelCmd) Run(ctx context.Context, a *app) error {
-	if (len(c.ID) == 0) == (c.Session == "") {
+	if (len(c.ID) == 0) == (len(c.Session) == 0) {
 		return failure("give the id of a command, or --session").withHint("telexec cancel --help has examples")
 	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		if c.Session != "" {
-			return c.inSession(ctx, a, cl)
+		if len(c.Session) > 0 {
+			return c.inSessions(ctx, a, cl)
 		}
 		ids := make([]string, len(c.ID))
 		for i, arg := range c.ID {
@@ -104,24 +104,37 @@ func (c *cancelCmd) Run(ctx context.Context, a *app) error {
 	})
 }
 
-// inSession cancels what runs in a session.
-func (c *cancelCmd) inSession(ctx context.Context, a *app, cl *client.Client) error {
-	req := &telexecv1.CancelRequest{Session: c.Session, Reason: c.Reason}
-	if c.Grace != nil {
-		req.Grace = durationpb.New(*c.Grace)
+// inSessions cancels what runs in sessions, one after the other.
+func (c *cancelCmd) inSessions(ctx context.Context, a *app, cl *client.Client) error {
+	code := 0
+	several := len(c.Session) > 1
+	for _, name := range c.Session {
+		req := &telexecv1.CancelRequest{Session: name, Reason: c.Reason}
+		if c.Grace != nil {
+			req.Grace = durationpb.New(*c.Grace)
+		}
+		resp, err := cl.Cancel(ctx, req)
+		switch {
+		case err != nil && (!several || ctx.Err() != nil):
+			return err
+		case err != nil:
+			code = a.report(err)
+			continue
+		case resp.GetNoTask() && a.opts.JSON && several:
+			err = a.out.line(resp)
+		case resp.GetNoTask():
+			err = a.noTask(resp, "nothing runs in %s", name)
+		default:
+			if err = a.printCancel(resp, several); err == nil && !cancelDone(resp.GetReport()) && code == 0 {
+				code = exitNo
+			}
+		}
+		if err != nil {
+			return err
+		}
 	}
-	resp, err := cl.Cancel(ctx, req)
-	if err != nil {
-		return err
-	}
-	if resp.GetNoTask() {
-		return a.noTask(resp, "nothing runs in %s", c.Session)
-	}
-	if err := a.printCancel(resp, false); err != nil {
-		return err
-	}
-	if !cancelDone(resp.GetReport()) {
-		return &exitError{code: exitNo}
+	if code != 0 {
+		return &exitError{code: code}
 	}
 	return nil
 }

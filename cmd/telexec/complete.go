@@ -71,7 +71,10 @@ func (a *app) complete(ctx context.Context, words []string) error {
 	switch {
 	case at.value != nil:
 		candidates = choices(at.value)
+	case at.positional > 0 && pathOf(at.node) == "telexec session keys" && !strings.HasPrefix(last, "-"):
+		candidates = keyNames
 	case at.rest:
+	case at.unknown && !strings.HasPrefix(last, "-"): // who knows whether that flag has a value
 	case strings.HasPrefix(last, "-"):
 		for _, group := range takesFlags(at.node).AllFlags(true) {
 			for _, f := range group {
@@ -106,6 +109,7 @@ type place struct {
 	positional int               // how many positional arguments stand before
 	value      *kong.Value       // of a flag that waits for it
 	rest       bool              // the remote command: not our words
+	unknown    bool              // the word before is a flag that there is not
 	flags      map[string]string // values of flags seen
 }
 
@@ -114,6 +118,7 @@ func walk(node *kong.Node, words []string) place {
 	p := place{node: node, flags: map[string]string{}}
 	var waiting *kong.Flag
 	for _, w := range words {
+		p.unknown = false
 		switch {
 		case p.rest:
 		case waiting != nil:
@@ -128,6 +133,7 @@ func walk(node *kong.Node, words []string) place {
 					p.node = p.node.DefaultCmd
 				}
 			}
+			p.unknown = f == nil && !hasValue
 			if f != nil && !f.IsBool() {
 				if hasValue {
 					p.flags[f.Name] = value
@@ -206,6 +212,7 @@ func choices(v *kong.Value) []string {
 var knownValues = map[string][]string{
 	"role":   {"viewer", "operator", "approver", "admin"},
 	"keeper": {"tmux", "screen", "dtach", "none"},
+	"shell":  {"bash", "zsh", "fish", "dash", "ash", "sh", "ksh", "ksh93", "mksh"},
 	"origin": {"grpc", "rest", "websocket", "mcp", "cli", "web"},
 	"state": {
 		"awaiting_approval", "queued", "starting", "running", "completed", "failed", "cancelled", "timed_out", "rejected", "expired", "lost",
@@ -223,7 +230,7 @@ func (a *app) live(ctx context.Context, at place) []string {
 	switch {
 	case at.value != nil:
 		name = at.value.Name
-	case !at.rest && at.positional < len(at.node.Positional):
+	case !at.rest && !at.unknown && at.positional < len(at.node.Positional):
 		name = at.node.Positional[at.positional].Name
 	}
 	if name != "host" && name != "id" && name != "principal" && name != "session" {

@@ -61,10 +61,35 @@ func usageError(err error) *exitError {
 			} else if ok && pathOf(node) == "telexec session ls" {
 				return failure("%v", err).withHint("telexec session show %s tells about one session, telexec session attach %[1]s is at its terminal", word)
 			}
-			return failure("%v", err).withHint("%s --help explains it", pathOf(node))
+			return unread(err.Error()).withHint("%s --help explains it", pathOf(node))
 		}
 	}
 	return failure("%v", err).withHint("telexec --help lists the commands, telexec COMMAND --help explains one")
+}
+
+// What the parser says of values, in its own words.
+var (
+	noValue   = regexp.MustCompile(`^(--[a-z-]+): expected .* value but got "EOL"`)
+	flagValue = regexp.MustCompile(`^(--[a-z-]+): expected .* value but got ("-.*") \((?:short|long) flag\)`)
+	noTime    = regexp.MustCompile(`^(--[a-z-]+): expected duration but got (".*"): `)
+	noNumber  = regexp.MustCompile(`^(--[a-z-]+): expected a valid .* (?:int|uint|float) but got (".*")`)
+)
+
+// unread says what the parser could not read.
+func unread(said string) *exitError {
+	if m := noValue.FindStringSubmatch(said); m != nil {
+		return failure("%s needs a value", m[1])
+	}
+	if m := flagValue.FindStringSubmatch(said); m != nil {
+		return failure("%s needs a value, and %s is another flag; where it is the value, an equals sign goes before it", m[1], m[2])
+	}
+	if m := noTime.FindStringSubmatch(said); m != nil {
+		return failure("%s: %s is no length of time; write it as in 90s, 5m or 1h30m", m[1], m[2])
+	}
+	if m := noNumber.FindStringSubmatch(said); m != nil {
+		return failure("%s: %s is no number that it can be", m[1], m[2])
+	}
+	return failure("%s", said)
 }
 
 // signalled is the end by a signal to telexec itself.
@@ -93,7 +118,7 @@ func (a *app) report(err error) int {
 	if e, ok := errors.AsType[*client.Error](err); ok {
 		p := problem{Code: e.Code.String(), Reason: e.Reason, Message: e.Message, Hint: e.Hint, Metadata: e.Metadata}
 		if hint, ok := hints[e.Reason]; ok && e.Metadata["in_doubt"] == "" {
-			p.Hint = hint
+			p.Hint = firstOf(a.hints[e.Reason], hint)
 		}
 		switch {
 		case e.Reason == "INVALID_REQUEST" && len(e.Fields) > 0:

@@ -48,6 +48,7 @@ func TestLive(t *testing.T) {
 		{"AttachTogether", testAttachTogether},
 		{"AttachWithAWholeScreen", testAttachWithAWholeScreen},
 		{"AttachToASilentService", testAttachToASilentService},
+		{"AttachIsLeftBehindTheKeys", testAttachIsLeftBehindTheKeys},
 		{"SessionRun", testSessionRun},
 		{"Replay", testReplay},
 		{"ServiceIsKilled", testServiceIsKilled},

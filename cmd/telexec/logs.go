@@ -62,6 +62,9 @@ func (c *logsCmd) Run(ctx context.Context, a *app) error {
 			if err != nil {
 				return err
 			}
+			if t := event.GetEnded().GetTruncation(); t != nil && !a.opts.JSON {
+				a.out.tell("some of the output was not kept: %s", t.GetReason())
+			}
 			if end := event.GetEnded(); end != nil && !c.Follow && !ended(end.GetState()) {
 				a.out.note("%s has not ended; -f follows it", id)
 			}

@@ -8,11 +8,14 @@ import (
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 )
 
-// parcel is keys, or something to do with the keyboard.
+// parcel is keys, something to do with the keyboard, or the last thing of all.
 type parcel struct {
 	keys   []byte
 	action telexecv1.KeyboardAction
+	leave  bool
 }
+
+func (p parcel) isKeys() bool { return p.action == 0 && !p.leave }
 
 // mostKeys is how much of what was typed waits to be sent.
 const mostKeys = 1 << 20
@@ -38,7 +41,7 @@ func (o *outbox) add(p parcel) bool {
 		return false
 	}
 	o.size += len(p.keys)
-	if n := len(o.parcels); n > 0 && p.action == 0 && o.parcels[n-1].action == 0 {
+	if n := len(o.parcels); n > 0 && p.isKeys() && o.parcels[n-1].isKeys() {
 		o.parcels[n-1].keys = append(o.parcels[n-1].keys, p.keys...)
 	} else {
 		p.keys = slices.Clone(p.keys)

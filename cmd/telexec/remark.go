@@ -89,8 +89,14 @@ func (t *attachment) attached(at *telexecv1.Attached) {
 	}
 }
 
-// fits tells when the session has more characters than the terminal.
+// fits tells when the session has more characters than the terminal; not while the
+// keyboard is this terminal's, or is asked for: with it the session gets its size, if not
+// at once.
 func (t *attachment) fits() {
+	if t.taking || t.asked == 'k' || t.mine(t.session.GetKeyboard()) {
+		t.tight = ""
+		return
+	}
 	columns, rows, err := terminalSize(t.env, "")
 	s := t.session
 	size := fmt.Sprintf("%dx%d", s.GetColumns(), s.GetRows())
@@ -108,7 +114,6 @@ func (t *attachment) fits() {
 func (t *attachment) changed(s *telexecv1.Session) {
 	before := t.session
 	t.session = s
-	t.fits()
 	had, has := before.GetKeyboard(), s.GetKeyboard()
 	switch who := viewerOf(s, has); {
 	case t.mine(has) && (t.asked == 'k' || !t.mine(had) && !t.typed): // who only types has it without being told
@@ -120,6 +125,7 @@ func (t *attachment) changed(s *telexecv1.Session) {
 	case t.mine(had) && !t.mine(has) && who != nil:
 		t.remark("%s has the keyboard now; Enter ~k takes it", actor(who.GetActor()))
 	}
+	t.fits()
 	if had != has {
 		t.refusal = ""
 		t.typed = t.typed && t.mine(has)
@@ -143,6 +149,7 @@ const refusedAgain = 10 * time.Second
 // isRefused tells that something was not done.
 func (t *attachment) isRefused(f *telexecv1.Failure) {
 	t.typed, t.asked = false, 0
+	t.fits()
 	if t.refusal == f.GetReason() && t.out.now().Sub(t.refused) < refusedAgain {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ type sessionReplayCmd struct {
 	IdleLimit time.Duration `default:"2s" placeholder:"TIME" help:"No pause is longer (default ${default}; 0: as it was)."`
 	At        time.Duration `xor:"from" placeholder:"TIME" help:"Begin so long after its beginning; what is before is shown at once."`
 	ToCommand string        `xor:"from" placeholder:"ID" help:"Begin where this command was begun."`
-	Output    string        `short:"o" placeholder:"FILE" type:"path" help:"Save the recording instead: asciicast v2, for any player."`
+	Output    string        `short:"o" placeholder:"FILE" type:"path" help:"Save the recording instead: asciicast v2, for any player; - for standard output."`
 
 	Session string `arg:"" help:"Name or id of the session; it may have ended."`
 }
@@ -48,9 +49,11 @@ func (c *sessionReplayCmd) Run(ctx context.Context, a *app) error {
 		return failure("--speed is from %v to %v", slowest, fastest)
 	case c.IdleLimit < 0 || c.At < 0:
 		return failure("--idle-limit and --at cannot be below 0")
-	case c.Output != "" && a.opts.JSON:
+	case c.Session == "":
+		return named(c.Session)
+	case c.Output != "" && c.Output != "-" && a.opts.JSON:
 		return failure("--output saves the recording, --json prints it: it is one or the other")
-	case c.Output != "":
+	case c.Output != "" && c.Output != "-":
 		return c.save(ctx, a)
 	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
@@ -63,7 +66,7 @@ func (c *sessionReplayCmd) Run(ctx context.Context, a *app) error {
 		}
 		recording, stop := recordingOf(ctx, cl, c.Session)
 		defer stop()
-		if a.opts.JSON {
+		if a.opts.JSON || c.Output == "-" {
 			_, err := io.Copy(a.out.stdout, recording)
 			return err
 		}
@@ -147,6 +150,9 @@ func recordingOf(ctx context.Context, cl *client.Client, session string) (r io.R
 // save writes the file. None that is there is written over.
 func (c *sessionReplayCmd) save(ctx context.Context, a *app) error {
 	f, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // what it shows is not for everybody
+	if errors.Is(err, fs.ErrExist) {
+		return failure("cannot write the recording: %s exists already", c.Output).withHint("Take another name, or remove it first; - is standard output")
+	}
 	if err != nil {
 		return failure("cannot write the recording: %v", err)
 	}

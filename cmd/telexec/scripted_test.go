@@ -17,6 +17,8 @@ type scripted struct {
 	telexecv1.UnimplementedCommandServiceServer
 	*desk // approvals, policy, keys and audit; nil for none
 
+	house *house // sessions; nil for none
+
 	execute func(n int, req *telexecv1.ExecuteRequest) *telexecv1.Command // n counts from 1
 	stream  func(s grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
 	status  func(n int) (*telexecv1.Command, error) // n counts from 1
@@ -45,6 +47,9 @@ func (s *scripted) start(t *testing.T) *invocation {
 		telexecv1.RegisterApprovalServiceServer(server, s.desk)
 		telexecv1.RegisterPolicyServiceServer(server, s.desk)
 		telexecv1.RegisterAdminServiceServer(server, s.desk)
+	}
+	if s.house != nil {
+		telexecv1.RegisterSessionServiceServer(server, s.house)
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/screen"
 	"github.com/telexec/telexec/internal/test/testenv"
 )
@@ -296,9 +298,11 @@ func testAttachTogether(t *testing.T, service *testenv.Env) {
 	b.sees(t, "\none\n")
 	b.types("echo no\r")
 	b.sees(t, "you only look here")
-	b.types("echo no\r~.")
+	b.types("echo no\r~k")
+	b.sees(t, "attach without --observe")
+	b.types("\r~.")
 	b.leaves(t, 0)
-	if n := strings.Count(b.text(), "you only look here"); n != 1 {
+	if n := strings.Count(b.text(), "nothing that is typed is sent"); n != 1 {
 		t.Errorf("it is told %d times", n)
 	}
 	a.sees(t, "[telexec] admin via cli has left")
@@ -322,12 +326,21 @@ func testAttachTogether(t *testing.T, service *testenv.Env) {
 	if n := strings.Count(b.text(), "Enter ~k takes it"); n != 1 {
 		t.Errorf("the refusal is told %d times", n)
 	}
-	b.types("\r~.")
+	a.prompts(t)
+	b.types("~.") // what stood before it would reach the shell
 	b.leaves(t, 0)
-	// --take takes it.
+	// --take takes it, and with it the size.
+	a.resize(t, 120, 40)
+	a.types("until stty size | grep -q '40 120'; do sleep 0.1; done; echo wi''de\r")
+	a.sees(t, "\nwide\n")
 	b = i.sit(t, "session", "attach", name, "--take")
 	b.sees(t, "[telexec] you have the keyboard")
-	b.types("\r~.")
+	b.types("until stty size | grep -q '33 111'; do sleep 0.1; done; echo nar''row\r")
+	b.sees(t, "\nnarrow\n")
+	if strings.Contains(b.text(), "the session has") {
+		t.Errorf("a size is told that is out of date:\n%s", b.text())
+	}
+	b.types("~.")
 	b.leaves(t, 0)
 	a.types("\r~.")
 	a.leaves(t, 0)
@@ -351,7 +364,8 @@ func testAttachWithAWholeScreen(t *testing.T, service *testenv.Env) {
 	s.types("\r")
 	s.sees(t, "\nafter\n", "is here")
 	q.sees(t, "\nafter\n")
-	s.types("\r~.")
+	q.prompts(t)
+	s.types("~.") // what stood before it would reach the shell
 	s.leaves(t, 0)
 	q.types("echo quie''t\r")
 	q.sees(t, "\nquiet\n")
@@ -397,6 +411,47 @@ func testAttachToASilentService(t *testing.T, service *testenv.Env) {
 	s.leaves(t, 0, "left "+name)
 	if n := strings.Count(s.text(), "the service is waited for"); n != 1 {
 		t.Errorf("it is told %d times", n)
+	}
+}
+
+// What was typed before "~." gets there, also when it came at once with it.
+func testAttachIsLeftBehindTheKeys(t *testing.T, service *testenv.Env) {
+	i, ask := live(t, service)
+	name := session(t, ask, bare...)
+	for n, typed := range []string{"x", strings.Repeat("y", 3000)} {
+		file := fmt.Sprintf("typed%d", n)
+		s := i.sit(t, "session", "attach", name)
+		s.sees(t, "$")
+		s.types("echo " + typed + " > " + file + "\r~.")
+		s.leaves(t, 0, "left "+name+", which goes on")
+		if strings.Contains(s.text(), "may not have got there") {
+			t.Errorf("%d: it is not sure:\n%s", n, s.text())
+		}
+		// Behind what was typed in the shell's order.
+		if out, code := ask("session", "run", name, "cat "+file); code != 0 || strings.TrimSpace(out) != typed {
+			t.Errorf("%d: %d bytes were typed, code %d; the shell has %d", n, len(typed), code, len(out))
+		}
+	}
+}
+
+// Who types for a service that takes nothing can leave all the same, and is told.
+func TestAttachToAServiceThatTakesNothing(t *testing.T) {
+	h := &house{sessions: []*telexecv1.Session{{Name: "deploy", Id: someID}}}
+	i := h.start(t)
+	s := i.sit(t, "session", "attach", "deploy")
+	s.sees(t, "$ ready")
+	began := time.Now()
+	s.types("echo one\r~.and more")
+	s.leaves(t, 0, "left deploy, which goes on; what was typed last may not have got there")
+	if took := time.Since(began); took < leaveWithin || took > leaveWithin+5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	s = i.sit(t, "session", "attach", "deploy")
+	s.sees(t, "$ ready")
+	s.types("~.")
+	s.leaves(t, 0)
+	if strings.Contains(s.text(), "may not have got there") {
+		t.Errorf("nothing was typed:\n%s", s.text())
 	}
 }
 

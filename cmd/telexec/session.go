@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"os"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -173,6 +177,9 @@ func terminalSize(env Env, asked string) (columns, rows int, err error) {
 		}
 		columns, _ = strconv.Atoi(m[1])
 		rows, _ = strconv.Atoi(m[2])
+		if columns < 2 || columns > 1000 || rows < 2 || rows > 500 {
+			return 0, 0, failure("%q is no size of a terminal", asked).withHint("It has 2 to 1000 columns and 2 to 500 rows")
+		}
 		return columns, rows, nil
 	}
 	if fd, ok := terminal(env.Stdout); ok {
@@ -181,6 +188,30 @@ func terminalSize(env Env, asked string) (columns, rows int, err error) {
 		}
 	}
 	return 0, 0, nil
+}
+
+// What the service takes, told here in the words of the flags.
+const (
+	mostLines  = 10_000
+	mostSettle = 5 * time.Second
+	leastIdle  = time.Minute
+	mostIdle   = 365 * 24 * time.Hour
+)
+
+// named refuses the name of a session that is empty.
+func named(session string) error {
+	if session != "" {
+		return nil
+	}
+	return failure("the name of the session is empty").withHint("Is a variable not set, or has a $(…) failed?")
+}
+
+// linesFit refuses what --lines cannot be.
+func linesFit(lines int32) error {
+	if lines >= 0 && lines <= mostLines {
+		return nil
+	}
+	return failure("--lines is from 0 to %d", mostLines)
 }
 
 // Run opens a session.
@@ -199,12 +230,18 @@ func (c *sessionOpenCmd) Run(ctx context.Context, a *app) error {
 		req.Keeper = telexecv1.Keeper(n)
 	}
 	if c.IdleTimeout != 0 {
+		if c.IdleTimeout < leastIdle || c.IdleTimeout > mostIdle {
+			return failure("--idle-timeout is from 1m to 365 days (8760h)")
+		}
 		req.IdleTimeout = durationpb.New(c.IdleTimeout)
 	}
 	if c.Attach {
 		if err := attachable(a.env); err != nil {
 			return err
 		}
+	}
+	if c.Reuse {
+		a.hints = map[string]string{"SESSION_EXISTS": "That one is on another host, or another's in which you may not run commands: take another --name"}
 	}
 	var opened *telexecv1.Session
 	err = a.session(ctx, func(ctx context.Context, cl *client.Client) error {
@@ -216,6 +253,9 @@ func (c *sessionOpenCmd) Run(ctx context.Context, a *app) error {
 		switch {
 		case resp.GetReused():
 			a.out.note("%s was open already, since %s", opened.GetName(), a.out.ago(opened.GetCreateTime()))
+			if differs := c.differs(req, opened); len(differs) > 0 {
+				a.out.tell("%s is as it was opened: %s", opened.GetName(), strings.Join(differs, "; "))
+			}
 		case opened.GetKeeperReason() != "":
 			a.out.note("its shell ends with the connection to %s: %s", opened.GetHost(), opened.GetKeeperReason())
 		}
@@ -232,6 +272,35 @@ func (c *sessionOpenCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	return (&sessionAttachCmd{Session: opened.GetName()}).Run(ctx, a)
+}
+
+// differs tells where a session that was open already is not what was asked for.
+func (c *sessionOpenCmd) differs(req *telexecv1.OpenSessionRequest, s *telexecv1.Session) (what []string) {
+	tell := func(name, is, asked string) {
+		if is != asked {
+			what = append(what, fmt.Sprintf("%s is %s, not %s", name, firstOf(is, "none"), asked))
+		}
+	}
+	if asked := path.Base(c.Shell); c.Shell != "" && asked != "sh" && asked != path.Base(s.GetShell()) { // sh may be any
+		tell("its shell", s.GetShell(), c.Shell)
+	}
+	if c.Size != "" {
+		tell("its size", fmt.Sprintf("%dx%d", s.GetColumns(), s.GetRows()), fmt.Sprintf("%dx%d", req.GetColumns(), req.GetRows()))
+	}
+	if c.Keeper != "" {
+		tell("its keeper", enum(s.GetKeeper().String(), "KEEPER_"), enum(req.GetKeeper().String(), "KEEPER_"))
+	}
+	if c.IdleTimeout != 0 {
+		idle := ""
+		if s.GetIdleTimeout() != nil {
+			idle = humanDuration(s.GetIdleTimeout().AsDuration())
+		}
+		tell("its --idle-timeout", idle, humanDuration(c.IdleTimeout))
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Label)) {
+		tell("its label "+key, s.GetLabels()[key], firstOf(c.Label[key], "empty"))
+	}
+	return what
 }
 
 // terminalType is the type of the terminal here, where there is one.
@@ -258,10 +327,12 @@ type sessionRunCmd struct {
 
 // Help is shown by session run --help.
 func (sessionRunCmd) Help() string {
-	return `The command is typed in the session, where whoever is there sees it. One runs at a time. The output is the command's own, byte for
-byte, as its terminal has it. What it leaves behind stays: the directory, variables, a virtual environment, the
-shell of a sudo -i. It has no standard input of its own: what it asks is answered at the terminal, with telexec session
-attach or keys.
+	return `The command is typed in the session, where whoever is there sees it. One runs at a time. What it leaves behind
+stays: the directory, variables, a virtual environment, the shell of a sudo -i. It has no standard input of its own: what
+it asks is answered at the terminal, with telexec session attach or keys.
+
+The output is the command's own, byte for byte, as its terminal has it. Where the shell does not tell the ends of
+commands (a device, a nested ssh), it is all that was shown until the end, the prompt that follows included.
 
 Examples:
 
@@ -276,6 +347,9 @@ Where a shell tells no exit codes, as on a network device, and the end was recog
 
 // Run starts the command and follows it.
 func (c *sessionRunCmd) Run(ctx context.Context, a *app) error {
+	if err := named(string(c.Session)); err != nil {
+		return err
+	}
 	line, argv, err := commandWords(string(c.Session), c.Command)
 	if e, ok := errors.AsType[*exitError](err); ok {
 		return e.withHint("telexec session run --help has examples")
@@ -312,7 +386,39 @@ func (c *sessionRunCmd) Run(ctx context.Context, a *app) error {
 	if c.Detach {
 		return f.detach(cmd)
 	}
+	if waits(a.env.Stdin) {
+		a.out.tell("what comes on standard input is not typed into a session: telexec session keys types, telexec run sends it to a command")
+	}
 	return f.follow(ctx, cmd)
+}
+
+// waits reports whether there is something to read in a pipe or a file, and reads nothing.
+func waits(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	if _, isTerminal := terminal(r); !ok || isTerminal {
+		return false
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return false
+	case info.Mode().IsRegular():
+		at, err := f.Seek(0, io.SeekCurrent)
+		return err == nil && at < info.Size()
+	case info.Mode()&os.ModeNamedPipe == 0:
+		return false // of a device, such as /dev/null, nobody expects it
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	there := false
+	_ = raw.Control(func(fd uintptr) { // which fails where it is closed
+		polled := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(polled, 0)
+		there = n > 0 && err == nil && polled[0].Revents&unix.POLLIN != 0
+	})
+	return there
 }
 
 type sessionShowCmd struct {
@@ -321,6 +427,9 @@ type sessionShowCmd struct {
 
 // Run shows a session.
 func (c *sessionShowCmd) Run(ctx context.Context, a *app) error {
+	if err := named(c.Session); err != nil {
+		return err
+	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
 		s, err := cl.GetSession(ctx, c.Session)
 		if err != nil {
@@ -406,6 +515,9 @@ type sessionScreenCmd struct {
 
 // Run prints the screen.
 func (c *sessionScreenCmd) Run(ctx context.Context, a *app) error {
+	if err := errors.Join(named(c.Session), linesFit(c.Lines)); err != nil {
+		return err
+	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
 		screen, err := cl.ReadScreen(ctx, &telexecv1.ReadScreenRequest{Session: c.Session, ScrollbackLines: c.Lines})
 		if err != nil {
@@ -442,7 +554,7 @@ type sessionKeysCmd struct {
 
 // Help is shown by session keys --help.
 func (sessionKeysCmd) Help() string {
-	return `An argument that is the name of a key is that key: Enter, Tab, Escape, Backspace, Delete, Insert, Space, Up, Down,
+	return `An argument that is the name of a key, in small letters or large ones, is that key: Enter, Tab, Escape, Backspace, Delete, Insert, Space, Up, Down,
 Left, Right, Home, End, PageUp, PageDown, F1 to F12, and with Ctrl+, Alt+ or Shift+ before them or before a letter. All
 else is text, which is typed as it is. What follows the session is keys, also when it looks like flags of telexec: those stand
 before it.
@@ -452,11 +564,9 @@ Examples:
     telexec session keys deploy 'top' Enter
     telexec session keys deploy q
     telexec session keys deploy Escape ':wq' Enter
-    telexec session keys --text deploy Enter        types the word`
+    telexec session keys deploy ctrl+c
+    telexec session keys --text deploy end          types the word`
 }
-
-// keyName is what is the name of a key and not of one character alone.
-var keyName = regexp.MustCompile(`^(((Ctrl|Alt|Shift)\+)+(.|Enter|Tab|Escape|Backspace|Delete|Insert|Space|Up|Down|Left|Right|Home|End|PageUp|PageDown|F[1-9]|F1[0-2])|Enter|Tab|Escape|Backspace|Delete|Insert|Space|Up|Down|Left|Right|Home|End|PageUp|PageDown|F[1-9]|F1[0-2])$`)
 
 // Run types.
 func (c *sessionKeysCmd) Run(ctx context.Context, a *app) error {
@@ -465,12 +575,15 @@ func (c *sessionKeysCmd) Run(ctx context.Context, a *app) error {
 		keys = keys[1:]
 	}
 	req := &telexecv1.SendKeysRequest{Session: c.Session, ScrollbackLines: c.Lines}
-	for _, k := range keys {
-		if !c.Text && keyName.MatchString(k) {
-			req.Keys = append(req.Keys, &telexecv1.Key{Key: &telexecv1.Key_Name{Name: k}})
-		} else {
-			req.Keys = append(req.Keys, &telexecv1.Key{Key: &telexecv1.Key_Text{Text: k}})
-		}
+	if err := errors.Join(named(c.Session), linesFit(c.Lines)); err != nil {
+		return err
+	}
+	if c.Settle != nil && (*c.Settle < 0 || *c.Settle > mostSettle) {
+		return failure("--settle is from 0 to %s", humanDuration(mostSettle))
+	}
+	var err error
+	if req.Keys, err = keysOf(keys, c.Text); err != nil {
+		return err
 	}
 	if c.Settle != nil {
 		req.Settle = durationpb.New(*c.Settle)

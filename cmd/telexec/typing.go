@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"syscall"
+	"time"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 )
@@ -30,6 +31,9 @@ func (t *attachment) typing(ctx context.Context) {
 			if want != 0 {
 				t.do(want)
 			}
+			if want == '.' {
+				return // what is behind it is nobody's
+			}
 		}
 	}
 }
@@ -52,16 +56,12 @@ func (t *attachment) do(what byte) {
 	defer t.mu.Unlock()
 	switch what {
 	case '.':
-		t.leave(errLeft)
-	case 'k':
-		if t.asked = what; t.mine(t.session.GetKeyboard()) { // and by typing alone: now it is kept
-			t.asked = 0
-			t.remark("you have the keyboard")
-		}
-		t.outbox.add(parcel{action: telexecv1.KeyboardAction_KEYBOARD_ACTION_TAKE})
-	case 'r':
-		t.asked = what
-		t.outbox.add(parcel{action: telexecv1.KeyboardAction_KEYBOARD_ACTION_RELEASE})
+		// Behind what was typed, which may be on its way, but not for ever: the service
+		// may not answer, or the programs there may not read.
+		time.AfterFunc(leaveWithin, t.leftBehind)
+		t.outbox.add(parcel{leave: true})
+	case 'k', 'r':
+		t.keyboard(what)
 	case 'w':
 		for _, v := range t.session.GetViewers() {
 			text := viewerText(v, t.session.GetKeyboard())
@@ -75,6 +75,37 @@ func (t *attachment) do(what byte) {
 	}
 }
 
+// keyboard asks for the keyboard ('k'), or gives it back ('r'). mu is held.
+func (t *attachment) keyboard(what byte) {
+	begins := t.taking // by --take, of which nobody who may not type needs be told twice
+	t.taking = false
+	switch {
+	case t.observes && t.looks:
+		t.say("you only look here: to type, and have the keyboard, attach without --observe")
+	case t.observes && begins:
+		t.fits()
+	case t.observes:
+		t.say("you may not type here, and so not have the keyboard")
+	case what == 'k':
+		if t.asked = what; t.mine(t.session.GetKeyboard()) { // and by typing alone: now it is kept
+			t.asked = 0
+			t.remark("you have the keyboard")
+		}
+		t.outbox.add(parcel{action: telexecv1.KeyboardAction_KEYBOARD_ACTION_TAKE})
+	case what == 'r':
+		t.asked = what
+		t.outbox.add(parcel{action: telexecv1.KeyboardAction_KEYBOARD_ACTION_RELEASE})
+	}
+}
+
+// leftBehind leaves though it is not known that what was typed has got there.
+func (t *attachment) leftBehind() {
+	t.mu.Lock()
+	t.lost = true
+	t.mu.Unlock()
+	t.leave(errLeft)
+}
+
 // sending sends what was typed.
 func (t *attachment) sending(ctx context.Context) {
 	for {
@@ -83,9 +114,17 @@ func (t *attachment) sending(ctx context.Context) {
 			return
 		}
 		var err error
-		if p.action != 0 {
+		switch {
+		case p.leave:
+			err := t.terminal.Leave(ctx)
+			t.mu.Lock()
+			t.lost = t.lost || err != nil && !t.gone // while it was away, what was typed was not sent, which was told
+			t.mu.Unlock()
+			t.leave(errLeft)
+			return
+		case p.action != 0:
 			err = t.terminal.Keyboard(ctx, p.action, "")
-		} else {
+		default:
 			err = t.terminal.Input(ctx, p.keys)
 		}
 		if err != nil && ctx.Err() == nil {
