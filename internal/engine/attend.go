@@ -168,6 +168,7 @@ func (l *live) attend(ctx context.Context, p Process) {
 		l.leave(ctx, p) // it was let go of elsewhere, since the service stops
 		return
 	}
+	l.takeBegan() // of a short one it may have come with the end
 	if ev, tell := a.conclude(); l.end(ctx, ev, tell) {
 		p.Collected()
 	}

@@ -85,6 +85,20 @@ func TestCommandsInASession(t *testing.T) {
 	n.idle()
 }
 
+// Where a command begins is known at its end, however short it is.
+func TestWhereAShortCommandBegins(t *testing.T) {
+	o, sessions := withShells(t)
+	n := sessions.serve(start(t, o))
+	sessions.opened("dev")
+	sessions.late = true
+	n.ended(n.execute("echo one", inside("dev")))
+	for range 20 {
+		if s := n.ended(n.execute("true", inside("dev"))); s.SessionOffset != int64(len("one\n")) {
+			t.Fatalf("it begins at %d", s.SessionOffset)
+		}
+	}
+}
+
 // Of many commands for one session each waits for the one before.
 func TestOneAtATime(t *testing.T) {
 	o, sessions := withShells(t)

@@ -39,6 +39,7 @@ type shells struct {
 	onEnd  func(*command.Ending) error                          // changes how an end is told
 	cancel func(*held) (*command.CancelReport, error)           // instead of Ctrl-C
 	typing func(ctx context.Context, r engine.SessionRun) error // before Start types
+	late   bool                                                 // where a command began is told with its end
 }
 
 // shell is one of them; its shells' mu guards it.
@@ -327,9 +328,11 @@ func (s *shells) Start(ctx context.Context, r engine.SessionRun) (engine.Process
 	})
 	switch {
 	case j != nil:
-		r.Began(j.begins)
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if !s.late {
+			r.Began(j.begins)
+		}
 		return j.shell.hold(j, r), nil
 	case !free:
 		s.given(r)
@@ -413,6 +416,9 @@ func (h *held) Wait() (command.Ending, error) {
 		}
 		if end != nil {
 			s.given(h.run)
+			if s.late {
+				h.run.Began(h.begins)
+			}
 			return *end, err
 		}
 		select {

@@ -195,13 +195,13 @@ func (p *Process) begin(now time.Time, at int64) {
 	l.mu.Lock()
 	p.from, p.at = at, at
 	l.mu.Unlock()
-	close(p.started)
 	if p.id != "" {
 		l.marks.name(p.number, p.id)
 	}
 	if p.run.Output != nil {
 		p.attach(p.run)
 	}
+	close(p.started) // who hears of it knows where it began
 }
 
 // attach gives its output to who has asked for it.
