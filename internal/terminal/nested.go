@@ -153,10 +153,10 @@ func (l *live) foreignShell(at level) {
 	at.foreign = true
 	t.levels = append(t.levels, at)
 	t.prompted = true
+	l.complete(command.ByPrompt) // before anybody hears of the end
 	if t.cur != nil {
 		l.endCommand(t.cur, nil, command.ByPrompt)
 	}
-	l.complete(command.ByPrompt)
 	l.read()
 }
 

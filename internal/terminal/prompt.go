@@ -52,10 +52,10 @@ func (l *live) quiet() {
 		// The prompt that is seen may be the one from before.
 	case l.prompts.Is(line):
 		t.prompted = true
+		l.complete(command.ByPrompt)
 		if t.cur != nil {
 			l.endCommand(t.cur, nil, command.ByPrompt)
 		}
-		l.complete(command.ByPrompt)
 		l.read()
 	}
 }
@@ -80,9 +80,9 @@ func (l *live) silent() {
 		t.typing = nil
 		l.run(p, l.begunAt())
 	}
+	l.complete(by)
 	if t.cur != nil {
 		l.endCommand(t.cur, nil, by)
 	}
-	l.complete(by)
 	l.read()
 }

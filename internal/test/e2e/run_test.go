@@ -63,6 +63,8 @@ func TestACommandEndsAsItDid(t *testing.T) {
 func TestAKilledConnectionIsTold(t *testing.T) {
 	env := testenv.Start(t)
 	id := begin(t, env, &telexecv1.ExecuteRequest{Command: "echo started; exec sleep 1000", Durability: telexecv1.Durability_DURABILITY_ATTACHED})
+	// Before it prints, its process may be one of sshd's own still.
+	await(t, env, id, func(c *telexecv1.Command) bool { return c.GetStdoutBytes() > 0 })
 	start := time.Now()
 	env.Servers[env.Host].KillSessions()
 	c := await(t, env, id, ended)

@@ -121,17 +121,20 @@ export async function sameScreen(page, session, scrollback = 0, what = "the page
   }
 }
 
-/** Notes when a text is on the terminal of the page for the first time; whenShown gives that. @param {Page} page @param {string} text */
+/** Notes when a text is drawn on the terminal of the page for the first time; whenShown gives that. @param {Page} page @param {string} text */
 export const noteText = (page, text) =>
   page.evaluate((text) => {
     const w = /** @type {any} */ (window);
     const { terminal: term } = /** @type {any} */ (document.querySelector("[data-testid=terminal] .terminal"));
     w.__shown = undefined;
+    let from = term.buffer.active.baseY;
     const look = () => {
       const b = term.buffer.active;
-      for (let y = b.length - 1; y >= Math.max(0, b.baseY - 5) && w.__shown === undefined; y--) {
+      // Much may have come behind it since the last time.
+      for (let y = Math.min(from, b.baseY); y < b.length && w.__shown === undefined; y++) {
         if (b.getLine(y)?.translateToString(true).includes(text)) w.__shown = performance.timeOrigin + performance.now();
       }
+      from = b.baseY;
       if (w.__shown !== undefined) listener.dispose();
     };
     // Drawn, and not only known.

@@ -143,6 +143,8 @@ export const sessions: Case[] = [
         for (const w of [a, b, o]) await until(() => /[\r\n]42\r\n/.test(w.text));
         await until(() => a.events.some((e) => e.type === "typed" && e.viewer === b.terminal.viewer));
         const out = (w: Watched): string => w.text.slice(w.text.lastIndexOf("echo $((6*7))"));
+        // Each is told in its own time; the prompt comes last.
+        for (const w of [a, b, o]) await until(() => /42\r\n[^]*\$ $/.test(out(w)));
         equal([out(b), out(o)], [out(a), out(a)], "what was seen");
         ok(!a.text.includes("mine"), "what was refused was typed");
         b.terminal.resize({ columns: 60, rows: 20 });
