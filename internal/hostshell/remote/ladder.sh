@@ -280,6 +280,19 @@ describe() {
   say left "$p" "$user" "$why" "${what:--}"
 } 2>/dev/null
 
+# tell_left tells what climb has come to: who is left, and how many were ended.
+tell_left() {
+  left=0
+  for entry in $alive; do
+    left=$((left + 1))
+    [ $left -le 50 ] && describe "$entry"
+  done
+  ended=$((-left))
+  for entry in $seen; do ended=$((ended + 1)); done
+  [ $ended -ge 0 ] || ended=0
+  say "done" $used $ended $left $how
+}
+
 # end_all is called at the end.
 end_all() {
   exec </dev/null
@@ -293,13 +306,5 @@ end_all() {
   climb
   [ -z "${spools:=$run}" ] || [ -n "$alive" ] || reach_holders
   [ -z "$open" ] || say open
-  left=0
-  for entry in $alive; do
-    left=$((left + 1))
-    [ $left -le 50 ] && describe "$entry"
-  done
-  ended=$((-left))
-  for entry in $seen; do ended=$((ended + 1)); done
-  [ $ended -ge 0 ] || ended=0
-  say "done" $used $ended $left $how
+  tell_left
 }

@@ -122,15 +122,7 @@ climb_front() {
     place_of "$parent"
   done
   climb
-  left=0
-  for entry in $alive; do
-    left=$((left + 1))
-    [ $left -le 50 ] && describe "$entry"
-  done
-  ended=$((-left))
-  for entry in $seen; do ended=$((ended + 1)); done
-  [ $ended -ge 0 ] || ended=0
-  say "done" $used $ended $left $how
+  tell_left
 }
 
 # signal_front sends $signal to what has the terminal.

@@ -37,7 +37,6 @@ CREATE TABLE session (
   end_hint          TEXT,
   exit_code         INTEGER,          -- NULL: the host reported none
   nonce             BLOB,             -- sealed; NULL: none
-  sole              INTEGER NOT NULL, -- what runs is alone: the next end that a mark tells is its own
   recorded          INTEGER NOT NULL,
   truncated         INTEGER           -- NULL: the recording has all of it
 ) STRICT, WITHOUT ROWID;
