@@ -118,7 +118,7 @@ type Session struct {
 
 	Size   Size
 	Title  string
-	Output int64            // bytes so far
+	Output int64            // where its output ends; more than was printed where the service was killed
 	End    *command.Failure // nil before the end
 	Exit   *int             // code of the shell, where the host reported one; never filled in
 
