@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"regexp"
 	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
+	"github.com/telexec/telexec/pkg/client"
 )
 
 // keyNames are the keys that have a name, as the service writes them.
@@ -80,4 +86,64 @@ next:
 		return name + arg
 	}
 	return ""
+}
+
+type sessionKeysCmd struct {
+	Text   bool           `short:"t" help:"All of it is text, and nothing the name of a key."`
+	Settle *time.Duration `placeholder:"TIME" help:"Answer when the screen has not changed for so long, 0 to 5s (default 0.2s)."`
+	Lines  int32          `placeholder:"N" help:"So many lines of scrollback before the screen, at most 10000."`
+
+	Session string   `arg:"" help:"Name or id of the session."`
+	Keys    []string `arg:"" passthrough:"partial" help:"Keys by their names (Enter, Ctrl+C, Up, F5), and text."`
+}
+
+// Help is shown by session keys --help.
+func (sessionKeysCmd) Help() string {
+	return `An argument that is the name of a key, in small letters or large ones, is that key: Enter, Tab, Escape, Backspace, Delete, Insert, Space, Up, Down,
+Left, Right, Home, End, PageUp, PageDown, F1 to F12, and with Ctrl+, Alt+ or Shift+ before them or before a letter. All
+else is text, which is typed as it is. What follows the session is keys, also when it looks like flags of telexec: those stand
+before it.
+
+Examples:
+
+    telexec session keys deploy 'top' Enter
+    telexec session keys deploy q
+    telexec session keys deploy Escape ':wq' Enter
+    telexec session keys deploy ctrl+c
+    telexec session keys --text deploy end          types the word`
+}
+
+// Run types.
+func (c *sessionKeysCmd) Run(ctx context.Context, a *app) error {
+	keys := c.Keys
+	if len(keys) > 0 && keys[0] == "--" {
+		keys = keys[1:]
+	}
+	req := &telexecv1.SendKeysRequest{Session: c.Session, ScrollbackLines: c.Lines}
+	if err := errors.Join(named(c.Session), linesFit(c.Lines)); err != nil {
+		return err
+	}
+	if c.Settle != nil && (*c.Settle < 0 || *c.Settle > mostSettle) {
+		return failure("--settle is from 0 to %s", humanDuration(mostSettle))
+	}
+	var err error
+	if req.Keys, err = keysOf(keys, c.Text); err != nil {
+		return err
+	}
+	if c.Settle != nil {
+		req.Settle = durationpb.New(*c.Settle)
+	}
+	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		resp, err := cl.SendKeys(ctx, req)
+		if err != nil {
+			return err
+		}
+		if a.opts.JSON {
+			return a.out.document(resp)
+		}
+		if !resp.GetSettled() {
+			a.out.note("the screen was still changing")
+		}
+		return a.printScreen(resp.GetScreen())
+	})
 }

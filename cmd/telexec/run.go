@@ -10,7 +10,7 @@
 //	execute.go terminal.go sudo.go redact.go  run: start a command and be its terminal; signals, input, secrets
 //	logs.go wait.go status.go cancel.go input.go list.go events.go hosts.go server.go complete.go
 //	approvals.go decide.go policy.go  what waits for a yes, and what the rules say
-//	session.go keys.go attach.go typing.go outbox.go remark.go screen.go replay.go  sessions, and the terminal here as theirs
+//	session.go opening.go keys.go attach.go typing.go outbox.go remark.go screen.go replay.go  sessions, and the terminal here as theirs
 //	token.go audit.go  API keys, and what was done
 //	given.go    flags that were given an empty value
 //	link.go     what is told while a host is away

@@ -5,17 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -139,176 +135,6 @@ func whoText(s *telexecv1.Session) string {
 		}
 	}
 	return firstOf(strings.Join(names, " "), "-")
-}
-
-type sessionOpenCmd struct {
-	Name        string            `short:"n" placeholder:"NAME" help:"Name of the session (default: one of the host's)."`
-	Reuse       bool              `help:"Where a session of this name is open on this host, take that."`
-	Shell       string            `placeholder:"SHELL" help:"The shell, by path or name (default: the login shell)."`
-	Size        string            `placeholder:"COLSxROWS" help:"Size of the terminal (default: of the one here, else 80x24)."`
-	Keeper      string            `placeholder:"KEEPER" help:"What keeps the shell while the connection is lost: tmux, screen, dtach or none (default: the best that the host has)."`
-	IdleTimeout time.Duration     `placeholder:"TIME" help:"Close it when nothing has happened for so long (default: the service's limit)."`
-	Label       map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Label to find the session by. May be repeated."`
-	Attach      bool              `short:"a" help:"And be at its terminal."`
-
-	Host string `arg:"" help:"Name of the host, as telexec hosts lists it."`
-}
-
-// Help is shown by session open --help.
-func (sessionOpenCmd) Help() string {
-	return `Prints the name of the session when its shell has shown its prompt.
-
-Examples:
-
-    telexec session open web1
-    telexec session open web1 --name deploy --reuse --attach
-    telexec session open web1 --shell zsh --size 160x48`
-}
-
-var sizeForm = regexp.MustCompile(`^([0-9]{1,4})x([0-9]{1,4})$`)
-
-// terminalSize gives the size that is asked for, else that of the terminal here; 0 for
-// none.
-func terminalSize(env Env, asked string) (columns, rows int, err error) {
-	if asked != "" {
-		m := sizeForm.FindStringSubmatch(asked)
-		if m == nil {
-			return 0, 0, failure("%q is no size", asked).withHint("Write columns x rows, as in 120x40")
-		}
-		columns, _ = strconv.Atoi(m[1])
-		rows, _ = strconv.Atoi(m[2])
-		if columns < 2 || columns > 1000 || rows < 2 || rows > 500 {
-			return 0, 0, failure("%q is no size of a terminal", asked).withHint("It has 2 to 1000 columns and 2 to 500 rows")
-		}
-		return columns, rows, nil
-	}
-	if fd, ok := terminal(env.Stdout); ok {
-		if columns, rows, err := term.GetSize(fd); err == nil && columns >= 2 && rows >= 2 {
-			return min(columns, 1000), min(rows, 500), nil
-		}
-	}
-	return 0, 0, nil
-}
-
-// What the service takes, told here in the words of the flags.
-const (
-	mostLines  = 10_000
-	mostSettle = 5 * time.Second
-	leastIdle  = time.Minute
-	mostIdle   = 365 * 24 * time.Hour
-)
-
-// named refuses the name of a session that is empty.
-func named(session string) error {
-	if session != "" {
-		return nil
-	}
-	return failure("the name of the session is empty").withHint("Is a variable not set, or has a $(…) failed?")
-}
-
-// linesFit refuses what --lines cannot be.
-func linesFit(lines int32) error {
-	if lines >= 0 && lines <= mostLines {
-		return nil
-	}
-	return failure("--lines is from 0 to %d", mostLines)
-}
-
-// Run opens a session.
-func (c *sessionOpenCmd) Run(ctx context.Context, a *app) error {
-	req := &telexecv1.OpenSessionRequest{Host: c.Host, Name: c.Name, Reuse: c.Reuse, Shell: c.Shell, Term: terminalType(a.env), Labels: c.Label}
-	columns, rows, err := terminalSize(a.env, c.Size)
-	if err != nil {
-		return err
-	}
-	req.Columns, req.Rows = int32(columns), int32(rows)
-	if c.Keeper != "" {
-		n, ok := telexecv1.Keeper_value["KEEPER_"+enumName(c.Keeper)]
-		if !ok || n == 0 {
-			return failure("there is no keeper %q", c.Keeper).withHint("There are tmux, screen, dtach and none")
-		}
-		req.Keeper = telexecv1.Keeper(n)
-	}
-	if c.IdleTimeout != 0 {
-		if c.IdleTimeout < leastIdle || c.IdleTimeout > mostIdle {
-			return failure("--idle-timeout is from 1m to 365 days (8760h)")
-		}
-		req.IdleTimeout = durationpb.New(c.IdleTimeout)
-	}
-	if c.Attach {
-		if err := attachable(a.env); err != nil {
-			return err
-		}
-	}
-	if c.Reuse {
-		a.hints = map[string]string{"SESSION_EXISTS": "That one is on another host, or another's in which you may not run commands: take another --name"}
-	}
-	var opened *telexecv1.Session
-	err = a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		resp, err := cl.OpenSession(ctx, req)
-		if err != nil {
-			return err
-		}
-		opened = resp.GetSession()
-		switch {
-		case resp.GetReused():
-			a.out.note("%s was open already, since %s", opened.GetName(), a.out.ago(opened.GetCreateTime()))
-			if differs := c.differs(req, opened); len(differs) > 0 {
-				a.out.tell("%s is as it was opened: %s", opened.GetName(), strings.Join(differs, "; "))
-			}
-		case opened.GetKeeperReason() != "":
-			a.out.note("its shell ends with the connection to %s: %s", opened.GetHost(), opened.GetKeeperReason())
-		}
-		switch {
-		case c.Attach:
-			return nil
-		case a.opts.JSON:
-			return a.out.document(opened)
-		}
-		_, err = io.WriteString(a.out.stdout, opened.GetName()+"\n")
-		return err
-	})
-	if err != nil || !c.Attach {
-		return err
-	}
-	return (&sessionAttachCmd{Session: opened.GetName()}).Run(ctx, a)
-}
-
-// differs tells where a session that was open already is not what was asked for.
-func (c *sessionOpenCmd) differs(req *telexecv1.OpenSessionRequest, s *telexecv1.Session) (what []string) {
-	tell := func(name, is, asked string) {
-		if is != asked {
-			what = append(what, fmt.Sprintf("%s is %s, not %s", name, firstOf(is, "none"), asked))
-		}
-	}
-	if asked := path.Base(c.Shell); c.Shell != "" && asked != "sh" && asked != path.Base(s.GetShell()) { // sh may be any
-		tell("its shell", s.GetShell(), c.Shell)
-	}
-	if c.Size != "" {
-		tell("its size", fmt.Sprintf("%dx%d", s.GetColumns(), s.GetRows()), fmt.Sprintf("%dx%d", req.GetColumns(), req.GetRows()))
-	}
-	if c.Keeper != "" {
-		tell("its keeper", enum(s.GetKeeper().String(), "KEEPER_"), enum(req.GetKeeper().String(), "KEEPER_"))
-	}
-	if c.IdleTimeout != 0 {
-		idle := ""
-		if s.GetIdleTimeout() != nil {
-			idle = humanDuration(s.GetIdleTimeout().AsDuration())
-		}
-		tell("its --idle-timeout", idle, humanDuration(c.IdleTimeout))
-	}
-	for _, key := range slices.Sorted(maps.Keys(c.Label)) {
-		tell("its label "+key, s.GetLabels()[key], firstOf(c.Label[key], "empty"))
-	}
-	return what
-}
-
-// terminalType is the type of the terminal here, where there is one.
-func terminalType(env Env) string {
-	if _, ok := terminal(env.Stdout); ok {
-		return env.Getenv("TERM")
-	}
-	return ""
 }
 
 type sessionRunCmd struct {
@@ -543,66 +369,6 @@ func (a *app) printScreen(screen *telexecv1.ReadScreenResponse) error {
 	return nil
 }
 
-type sessionKeysCmd struct {
-	Text   bool           `short:"t" help:"All of it is text, and nothing the name of a key."`
-	Settle *time.Duration `placeholder:"TIME" help:"Answer when the screen has not changed for so long, 0 to 5s (default 0.2s)."`
-	Lines  int32          `placeholder:"N" help:"So many lines of scrollback before the screen, at most 10000."`
-
-	Session string   `arg:"" help:"Name or id of the session."`
-	Keys    []string `arg:"" passthrough:"partial" help:"Keys by their names (Enter, Ctrl+C, Up, F5), and text."`
-}
-
-// Help is shown by session keys --help.
-func (sessionKeysCmd) Help() string {
-	return `An argument that is the name of a key, in small letters or large ones, is that key: Enter, Tab, Escape, Backspace, Delete, Insert, Space, Up, Down,
-Left, Right, Home, End, PageUp, PageDown, F1 to F12, and with Ctrl+, Alt+ or Shift+ before them or before a letter. All
-else is text, which is typed as it is. What follows the session is keys, also when it looks like flags of telexec: those stand
-before it.
-
-Examples:
-
-    telexec session keys deploy 'top' Enter
-    telexec session keys deploy q
-    telexec session keys deploy Escape ':wq' Enter
-    telexec session keys deploy ctrl+c
-    telexec session keys --text deploy end          types the word`
-}
-
-// Run types.
-func (c *sessionKeysCmd) Run(ctx context.Context, a *app) error {
-	keys := c.Keys
-	if len(keys) > 0 && keys[0] == "--" {
-		keys = keys[1:]
-	}
-	req := &telexecv1.SendKeysRequest{Session: c.Session, ScrollbackLines: c.Lines}
-	if err := errors.Join(named(c.Session), linesFit(c.Lines)); err != nil {
-		return err
-	}
-	if c.Settle != nil && (*c.Settle < 0 || *c.Settle > mostSettle) {
-		return failure("--settle is from 0 to %s", humanDuration(mostSettle))
-	}
-	var err error
-	if req.Keys, err = keysOf(keys, c.Text); err != nil {
-		return err
-	}
-	if c.Settle != nil {
-		req.Settle = durationpb.New(*c.Settle)
-	}
-	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		resp, err := cl.SendKeys(ctx, req)
-		if err != nil {
-			return err
-		}
-		if a.opts.JSON {
-			return a.out.document(resp)
-		}
-		if !resp.GetSettled() {
-			a.out.note("the screen was still changing")
-		}
-		return a.printScreen(resp.GetScreen())
-	})
-}
-
 type sessionCloseCmd struct {
 	Reason string `allowempty:"" placeholder:"TEXT" help:"Why; shown to whoever is there, and kept."`
 
@@ -665,4 +431,28 @@ func closedRows(resp *telexecv1.CloseSessionResponse) [][]cell {
 		rows = append(rows, []cell{{"left", red}, plainCell(processText(p))})
 	}
 	return rows
+}
+
+// What the service takes, told here in the words of the flags.
+const (
+	mostLines  = 10_000
+	mostSettle = 5 * time.Second
+	leastIdle  = time.Minute
+	mostIdle   = 365 * 24 * time.Hour
+)
+
+// named refuses the name of a session that is empty.
+func named(session string) error {
+	if session != "" {
+		return nil
+	}
+	return failure("the name of the session is empty").withHint("Is a variable not set, or has a $(…) failed?")
+}
+
+// linesFit refuses what --lines cannot be.
+func linesFit(lines int32) error {
+	if lines >= 0 && lines <= mostLines {
+		return nil
+	}
+	return failure("--lines is from 0 to %d", mostLines)
 }

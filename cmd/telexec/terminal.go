@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"io"
+	"regexp"
+	"strconv"
 	"sync"
 
 	"golang.org/x/term"
@@ -129,4 +131,29 @@ func (k *keyboard) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+var sizeForm = regexp.MustCompile(`^([0-9]{1,4})x([0-9]{1,4})$`)
+
+// terminalSize gives the size that is asked for, else that of the terminal here; 0 for
+// none.
+func terminalSize(env Env, asked string) (columns, rows int, err error) {
+	if asked != "" {
+		m := sizeForm.FindStringSubmatch(asked)
+		if m == nil {
+			return 0, 0, failure("%q is no size", asked).withHint("Write columns x rows, as in 120x40")
+		}
+		columns, _ = strconv.Atoi(m[1])
+		rows, _ = strconv.Atoi(m[2])
+		if columns < 2 || columns > 1000 || rows < 2 || rows > 500 {
+			return 0, 0, failure("%q is no size of a terminal", asked).withHint("It has 2 to 1000 columns and 2 to 500 rows")
+		}
+		return columns, rows, nil
+	}
+	if fd, ok := terminal(env.Stdout); ok {
+		if columns, rows, err := term.GetSize(fd); err == nil && columns >= 2 && rows >= 2 {
+			return min(columns, 1000), min(rows, 500), nil
+		}
+	}
+	return 0, 0, nil
 }
