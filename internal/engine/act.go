@@ -38,6 +38,12 @@ func (e *Engine) Cancel(ctx context.Context, by access.Caller, id string, grace 
 			s := l.snapshot()
 			return s, e.reportOf(s), ctx.Err()
 		case <-l.done:
+			select {
+			case <-r.noted: // and it has ended of that
+				s := l.snapshot()
+				return s, e.reportOf(s), nil
+			default:
+			}
 		}
 	}
 	s, err := e.get(ctx, id)

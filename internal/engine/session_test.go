@@ -793,12 +793,13 @@ func TestWhoseSession(t *testing.T) {
 	if _, err := n.Input(t.Context(), ann, typed, []byte("x\n"), false); fault.ReasonOf(err) != fault.ReasonTypingNotAllowed {
 		t.Errorf("an operator types: %v", err)
 	}
+	if _, err := n.Input(t.Context(), root, typed, []byte("x"), false); err != nil {
+		t.Error(err)
+	}
 	if _, err := n.Signal(t.Context(), ann, typed, "INT"); err != nil {
 		t.Error(err)
 	}
-	if _, err := n.Input(t.Context(), root, typed, []byte("x\n"), false); err != nil {
-		t.Error(err)
-	}
+	_, _ = n.Input(t.Context(), root, typed, []byte("\n"), false) // where the signal has not ended it yet
 	n.ended(typed)
 	shared, _, err := n.Execute(t.Context(), other, command.Spec{Session: "open", Line: "true"})
 	if err != nil {
