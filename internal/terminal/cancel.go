@@ -1,6 +1,7 @@
 package terminal
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -271,20 +272,11 @@ func (p *Process) Signal(ctx context.Context, name string) error {
 		}
 	})
 	if asked != nil || err != nil || ok {
-		return firstError(asked, err)
+		return cmp.Or(asked, err)
 	}
 	if s, can := sh.(Signaller); can {
 		return s.Signal(ctx, pid, name)
 	}
 	return fault.New(fault.Unsupported, fault.ReasonNotSupported, "in a session %s cannot be sent", name).
 		WithHint("Send INT, QUIT or TSTP, or cancel the command")
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

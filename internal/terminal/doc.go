@@ -6,9 +6,9 @@
 // session. One goroutine owns each live, the only place where it changes:
 //
 //	Shell ──read──▶ intake ─▶ marks ─▶ output ─┬▶ ring, by offsets ──▶ viewers (viewer.go)
-//	  ▲                (live.go)               │                  └──▶ commands' pumps (process.go)
+//	  ▲               (intake.go)              │                  └──▶ commands' pumps (process.go)
 //	  └──write── keys ◀── owner ◀── requests   ├▶ screen: what a late viewer is given
-//	             (writer.go)                   └▶ recording (record.go)
+//	(link.go)  (writer.go)                     └▶ recording (record.go)
 //
 // The output of a session is one stream of bytes with offsets that never change. The
 // marks of the shell are taken out of it and never seen; what the service itself says
@@ -21,7 +21,9 @@
 // turn.go has the states. A command comes to run by Start, which types it when the shell
 // reads, or by somebody who types (typed.go). How one is ended is cancel.go's, what
 // becomes of a shell that is started in the shell nested.go's, and what of a session
-// whose connection is lost link.go's. Who may type is keyboard.go's.
+// whose connection is lost loss.go's. Who may type is keyboard.go's. A session begins in
+// create.go and opening.go, goes on after a restart in take.go, and ends in close.go and
+// ending.go; scribe.go brings it to the journal.
 //
 // The room is larger than most: whatever happens in a session is decided in one place,
 // by one owner, and its files share that owner's fields.
