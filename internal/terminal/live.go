@@ -215,6 +215,16 @@ func (l *live) lingering() bool {
 	}
 }
 
+// isGone reports whether its owner is through with it.
+func (l *live) isGone() bool {
+	select {
+	case <-l.gone:
+		return true
+	default:
+		return false
+	}
+}
+
 // post has the owner run f some time soon; false where it never will.
 func (l *live) post(f func()) bool {
 	select {

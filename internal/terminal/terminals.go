@@ -137,16 +137,20 @@ func (t *Terminals) Run(ctx context.Context) error {
 func (t *Terminals) register(l *live) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	of := 0
+	open, of := 0, 0
 	for _, other := range t.lives {
+		if other.isGone() {
+			continue // who has closed it may open another one at once
+		}
+		open++
 		if other.createdBy == l.createdBy {
 			of++
 		}
 	}
 	switch {
 	case l.recovered: // it is there, whatever the limits are now
-	case t.limits.MaxSessions > 0 && len(t.lives) >= t.limits.MaxSessions:
-		return tooMany("%d sessions are open, and the service allows no more", len(t.lives))
+	case t.limits.MaxSessions > 0 && open >= t.limits.MaxSessions:
+		return tooMany("%d sessions are open, and the service allows no more", open)
 	case t.limits.MaxPerPrincipal > 0 && of >= t.limits.MaxPerPrincipal:
 		return tooMany("%s has %d open sessions, and no more are allowed", l.createdBy, of)
 	}
