@@ -323,9 +323,9 @@ func (l *live) endCommand(p *Process, code *int, by command.Completion) {
 	if p.id == "" && p.missed && end.Code != nil {
 		t.late = &end
 	}
-	l.publish() // who hears of the end finds the session without it
 	p.finish(end, nil)
 	l.note(p.id, p.endsAt(), true)
+	l.publish()
 }
 
 // loseCommand ends a command whose outcome is not known.
