@@ -40,8 +40,20 @@ func (m *Machine) KillCommands() {
 
 // killAll kills everything that runs in the machine, and waits until it is gone: on
 // a busy CPU a process may die long after it was killed, and until then it may fork.
+// All are stopped first, so that none lives to see what another has died of, and to
+// write that down: a host that falls over leaves nobody the time.
 func (m *Machine) killAll() {
 	m.t.Helper()
+	stopped := make(map[int]bool)
+	for fresh := true; fresh; {
+		fresh = false
+		for _, p := range m.processes() {
+			if !stopped[p.pid] {
+				p.signal(syscall.SIGSTOP)
+				stopped[p.pid], fresh = true, true
+			}
+		}
+	}
 	for late := time.After(10 * time.Second); ; {
 		left := m.processes()
 		if len(left) == 0 {
