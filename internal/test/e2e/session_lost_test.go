@@ -175,7 +175,8 @@ func TestASessionSurvivesACrash(t *testing.T) {
 		// One that is a process of its own, and one that the shell runs itself.
 		line := map[string]string{"restart": waits("go", 6), "kill -9": "echo begun; while [ ! -e ~/go ]; do read -r -t 0.1 y; done; (exit 6)"}[how]
 		long := s.start(line, running)
-		stored(t, st.Env, long.GetId(), running) // what is told a moment before may be lost by kill -9, and says so
+		stored(t, st.Env, long.GetId(), running)                                     // what is told a moment before may be lost by kill -9, and says so
+		execute(t, st.Env, &telexecv1.ExecuteRequest{Host: "tmux", Command: "true"}) // and what was told is stored before this is
 		before := s.get()
 		if how == "restart" {
 			st.Restart()
