@@ -206,19 +206,14 @@ func (l *live) overSoon() error {
 }
 
 // lingering reports whether it is over, and the journal does not take its end yet.
-func (l *live) lingering() bool {
-	select {
-	case <-l.lingers:
-		return true
-	default:
-		return false
-	}
-}
+func (l *live) lingering() bool { return isClosed(l.lingers) }
 
 // isGone reports whether its owner is through with it.
-func (l *live) isGone() bool {
+func (l *live) isGone() bool { return isClosed(l.gone) }
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-l.gone:
+	case <-c:
 		return true
 	default:
 		return false

@@ -419,12 +419,7 @@ func (p *Process) Wait() (command.Ending, error) {
 
 // ended reports whether it has ended.
 func (p *Process) ended() bool {
-	select {
-	case <-p.over:
-		return true
-	default:
-		return false
-	}
+	return isClosed(p.over)
 }
 
 // Collected does nothing: a host keeps nothing of what runs in a terminal.
