@@ -114,7 +114,9 @@ func (m *machine) Open(ctx context.Context, s terminal.ShellSpec) (terminal.Shel
 	m.shells[s.ID] = c
 	m.opened++
 	m.mu.Unlock()
-	return c.attach(false), nil
+	link := c.attach(false)
+	go c.keep() // not before: nobody would take its first prompt
+	return link, nil
 }
 
 // console is a shell on a terminal, and what keeps it.
@@ -187,7 +189,6 @@ func (m *machine) start(s terminal.ShellSpec) (*console, error) {
 	if c.facts.Marks {
 		c.facts.PID = c.cmd.Process.Pid
 	}
-	go c.keep()
 	return c, nil
 }
 
@@ -276,10 +277,15 @@ func (c *console) members() []int {
 	return processes(func(p stat) bool { return p.session == c.cmd.Process.Pid })
 }
 
-// runs reports whether something else than the shell has the terminal.
+// runs reports whether another program than the shell has the terminal. A child that has
+// it but is the shell's own program still would lose a signal with its exec.
 func (c *console) runs() bool {
-	s, err := statOf(c.cmd.Process.Pid)
-	return err == nil && s.foreground != s.group
+	shell, err := statOf(c.cmd.Process.Pid)
+	if err != nil || shell.foreground == shell.group {
+		return false
+	}
+	front, err := statOf(shell.foreground)
+	return err == nil && front.name != shell.name
 }
 
 // localLink is the connection to a console: a terminal.Shell.
