@@ -13,7 +13,8 @@ import (
 // owner's.
 type typedAhead struct {
 	any    bool    // there is something
-	lines  int     // that were ended, and may still come
+	lines  int     // that were ended, and may still come; …
+	more   bool    // … of at least so many: not all were seen
 	text   []byte  // as much of it as may be needed, …
 	begun  []int64 // … and the offset of the output at which each line in it was begun
 	before bool    // the shell may still come to such a line before one that the service has typed
@@ -72,19 +73,27 @@ func (a *typedAhead) runs(typed bool) {
 
 // drop takes the first line away.
 func (a *typedAhead) drop() {
-	a.lines--
+	if a.lines > 1 || !a.more {
+		a.lines--
+	}
 	if end := bytes.IndexAny(a.text, "\r\n"); end >= 0 {
 		a.text, a.begun = a.text[end+1:], a.begun[1:]
 	}
 	a.any = a.lines > 0 || len(a.text) > 0
 }
 
-// aheadLine gives the first line that was typed ahead, for the shell has run one. What was
-// typed and never shown is dropped: a program has read it without echo, as a password, and
-// nobody else may see it.
+// unseenAhead is called when the shell reads, and may have been given more than what was
+// seen: each line of it runs before anything else.
+func (a *typedAhead) unseenAhead() {
+	a.any, a.more, a.lines = true, true, max(1, a.lines)
+}
+
+// aheadLine gives the first line that was typed ahead, for the shell has run one; empty
+// where it is not known. What was typed and never shown is dropped: a program has read it
+// without echo, as a password, and nobody else may see it.
 func (l *live) aheadLine() string {
 	a := &l.turn.ahead
-	for a.lines > 0 {
+	for a.lines > 0 && len(a.text) > 0 {
 		line := a.line()
 		if line == "" || l.wasShown(line, a.begun[0]) {
 			return line
@@ -144,7 +153,7 @@ func (l *live) aheadIsOver() bool {
 	t := &l.turn
 	pid := t.top().pid
 	if t.guessing() || t.tellsStart() || pid == 0 || l.link == nil {
-		t.ahead.lines, t.ahead.before = 0, true
+		t.ahead.lines, t.ahead.more, t.ahead.before = 0, false, true
 		return true
 	}
 	sh, lines, at := l.link.shell, t.ahead.lines, t.readFrom
@@ -156,13 +165,14 @@ func (l *live) aheadIsOver() bool {
 			if t.phase != reading || t.ahead.lines != lines || t.readFrom != at || l.link == nil || l.link.shell != sh {
 				return // it was told meanwhile
 			}
-			if err == nil && !fg.Shell {
-				if p := l.typedProcess(l.aheadLine()); p.line != "" {
+			// What is in the group of the shell may be part of its prompt.
+			if p := l.typedProcess(""); err == nil && !fg.Shell {
+				if p.line = l.aheadLine(); p.line != "" || fg.Group != pid {
 					l.run(p, at)
 					return
 				}
 			}
-			t.ahead.lines, t.ahead.before = 0, true
+			t.ahead.lines, t.ahead.more, t.ahead.before = 0, false, true
 			l.pull()
 		}
 	})

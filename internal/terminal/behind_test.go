@@ -65,6 +65,52 @@ func TestALineBehindACommandRunsUnseen(t *testing.T) {
 	}
 }
 
+// Such a line may run when the service is back, also where the shell does not tell that a
+// command begins: then no other one is typed into it, and its code is nobody else's.
+func TestALineBehindACommandRunsLater(t *testing.T) {
+	t.Parallel()
+	const first, second = "sh -c 'until [ -e end ]; do sleep 0.02; done; exit 14'", "sh -c 'touch next; until [ -e over ]; do sleep 0.02; done; exit 26'"
+	for _, shell := range []string{"bash", "dash", "mksh"} {
+		for _, how := range []string{"stop", "kill"} {
+			t.Run(shell+" "+how, func(t *testing.T) {
+				t.Parallel()
+				m, st := newMachine(t), openStore(t, t.TempDir())
+				s := startWith(t, m, st, usual)
+				on := s.openSpec(session.Spec{Host: "web1", Shell: shell, Keeper: session.KeptByTmux})
+				s.run(on, "true").ends("0", command.ByMark)
+				j := s.begin(on, first)
+				s.poll("that it runs", m.of(on.ID).runs)
+				if _, _, err := s.Keys(t.Context(), ann, on.ID, []session.Key{{Text: second + "\r"}}, 0, 0); err != nil {
+					t.Fatal(err)
+				}
+				s.poll("that it is typed", func() bool { return strings.Contains(m.of(on.ID).typed(), second) })
+				s = startWith(t, m, s.leaves(on, how == "kill"), usual)
+				p, err := s.Resume(t.Context(), terminal.Run{ID: j.id, Spec: &command.Spec{SessionID: on.ID, Line: first}, Output: (&sink{}).take})
+				if err != nil {
+					t.Fatal(err)
+				}
+				j = &job{Process: p, id: j.id, t: t, out: &sink{}}
+				s.poll("that it is back", func() bool { return s.get(on).Connection == command.Connected })
+				m.touch("end")
+				j.ends("none", command.ByPrompt)
+				began := make(chan *job, 1)
+				go func() {
+					next, err := s.tryBegin(t.Context(), on, terminal.Run{ID: jobID(), Spec: &command.Spec{SessionID: on.ID, Line: "sh -c 'exit 5'"}})
+					if err != nil {
+						t.Error(err)
+					}
+					began <- next
+				}()
+				s.poll("that the one behind it runs", func() bool { return m.has("next") && s.busy(on) })
+				m.touch("over")
+				if next := within(t, began, "that it begins"); next != nil {
+					next.ends("5", command.ByMark)
+				}
+			})
+		}
+	}
+}
+
 // What has run all the time, as the host tells, has its own code, whatever it was given to
 // read.
 func TestACommandThatReadsRunsOnUnseen(t *testing.T) {

@@ -179,6 +179,9 @@ func (l *live) prompted() {
 // read begins to read a line.
 func (l *live) read() {
 	t := &l.turn
+	if t.unseen && !t.guessing() {
+		t.ahead.unseenAhead()
+	}
 	t.phase, t.unsure, t.unseen = reading, false, false
 	t.prompt = l.screen.LineToCursor()
 	t.echo = echo{active: true, persons: true, prompt: t.prompt}
