@@ -79,6 +79,9 @@ func live(t *testing.T, service *testenv.Env) (i *invocation, ask func(args ...s
 // stubborn is a command that only KILL ends. It says when it is ready.
 const stubborn = `trap "" INT TERM; echo ready; while :; do sleep 0.1; done`
 
+// patience is how long an invocation may take: then whoever reads its output is told.
+const patience = time.Minute
+
 // start runs telexec beside the test, and gives its standard output.
 func (i *invocation) start(t *testing.T, args ...string) (stdout *bufio.Reader, wait func() int) {
 	t.Helper()
@@ -88,7 +91,9 @@ func (i *invocation) start(t *testing.T, args ...string) (stdout *bufio.Reader, 
 	if i.stderrTo != nil {
 		stderr = i.stderrTo
 	}
+	late := time.AfterFunc(patience, func() { r.CloseWithError(errors.New("it goes on and on")) })
 	go func() {
+		defer late.Stop()
 		code := run(t.Context(), Env{
 			Stdin: i.stdin, Stdout: w, Stderr: stderr, Signals: i.signals,
 			Getenv: func(name string) string { return i.env[name] },
@@ -99,7 +104,13 @@ func (i *invocation) start(t *testing.T, args ...string) (stdout *bufio.Reader, 
 	return bufio.NewReader(r), func() int {
 		t.Helper()
 		go io.Copy(io.Discard, r)
-		return <-done
+		select {
+		case code := <-done:
+			return code
+		case <-time.After(patience):
+			t.Fatal("it goes on and on")
+			panic("unreachable")
+		}
 	}
 }
 

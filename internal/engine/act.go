@@ -136,9 +136,9 @@ func (e *Engine) reportOf(s Snapshot) command.CancelReport {
 	return r
 }
 
-// findWait is how long a call that needs the process of a command waits for it
-// while the service, which was restarted, still looks for that on its host: mostly
-// it is found in a moment.
+// findWait is how long a call that needs the process of a command waits for it while
+// that is being started, for its output may be seen before, or while the service, which
+// was restarted, still looks for it on its host: mostly it is there in a moment.
 const findWait = 5 * time.Second
 
 // may tells why the caller may not act on a command; nil where it may.
@@ -147,8 +147,8 @@ func (e *Engine) may(ctx context.Context, by access.Caller, id string) error {
 	return e.shown(ctx, by, access.Act, id, s, err)
 }
 
-// process gives the process of a command that runs, or NOT_RUNNING. While it is
-// not found again that is CONNECTION_LOST, and nothing was asked of the host.
+// process gives the process of a command that runs, or NOT_RUNNING. While it is being
+// started, or not found again, that is CONNECTION_LOST, and nothing was asked of the host.
 func (e *Engine) process(ctx context.Context, id string) (*live, Process, error) {
 	l := e.find(id)
 	if l == nil {
@@ -169,17 +169,21 @@ func (e *Engine) process(ctx context.Context, id string) (*live, Process, error)
 		switch {
 		case p != nil:
 			return l, p, nil
-		case s.State != command.Running:
+		case s.State != command.Running && s.State != command.Starting:
 			return nil, nil, notRunning(s.State)
 		}
 		select {
 		case <-rung:
 		case <-l.done:
-			if s := l.snapshot(); s.State != command.Running {
+			if s := l.snapshot(); s.State != command.Running && s.State != command.Starting {
 				return nil, nil, notRunning(s.State)
 			}
 			return nil, nil, unattended()
 		case <-ctx.Done():
+			if s.State == command.Starting {
+				return nil, nil, fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the command is being started, and its host has not told yet that it runs").
+					WithHint("Try again when it is RUNNING").WithRetry(time.Second)
+			}
 			return nil, nil, fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the service is looking for the command on its host, which it has not reached yet").
 				WithHint("Try again when its connection is CONNECTED").WithRetry(time.Second)
 		}

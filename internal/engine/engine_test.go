@@ -462,6 +462,46 @@ func TestSignal(t *testing.T) {
 	}
 }
 
+// slowToTell is a host that tells late that a command has started.
+type slowToTell struct {
+	local
+	told chan struct{} // closed when it tells
+}
+
+func (r slowToTell) Start(ctx context.Context, run engine.Run) (engine.Process, error) {
+	p, err := r.local.Start(ctx, run)
+	if err == nil {
+		<-r.told
+	}
+	return p, err
+}
+
+// Who has seen the first output may signal, also where the host has not told of the start
+// by then.
+func TestSignalWhileStarting(t *testing.T) {
+	host := slowToTell{told: make(chan struct{})}
+	o := fresh(t)
+	o.Runner = host
+	n := start(t, o)
+	id := n.execute("echo ready; exec sleep 60")
+	n.until(id, "printing before it is told to run", func(s engine.Snapshot) bool {
+		data, _ := n.ReadOutput(t.Context(), id, command.Stdout, 0, 10)
+		return s.State == command.Starting && string(data) == "ready\n"
+	})
+	short, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer stop()
+	if _, err := n.Signal(short, ann, id, "INT"); fault.ReasonOf(err) != fault.ReasonConnectionLost {
+		t.Errorf("while it is not known: %v", err)
+	}
+	close(host.told)
+	if _, err := n.Signal(t.Context(), ann, id, "INT"); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.ended(id); s.State != command.Failed || s.Exit.Signal != "INT" {
+		t.Errorf("%s, %+v", s.State, s.Exit)
+	}
+}
+
 func TestTimeout(t *testing.T) {
 	n := start(t, fresh(t))
 	id := n.execute("sleep 60", func(s *command.Spec) { s.Timeout = 50 * time.Millisecond })
