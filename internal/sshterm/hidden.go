@@ -63,6 +63,10 @@ func sequence(s string) int {
 // has some of the session's own id.
 const hiddenLeast = 20
 
+// topLeast is the same where nothing stands before it in the picture, which its beginning
+// has been scrolled out of: the name of the file.
+const topLeast = 7
+
 // blank gives rows in which a line that was typed is blanked, wherever it stands; it may
 // be wrapped.
 func blank(rows []string, line string) []string {
@@ -87,6 +91,18 @@ func blank(rows []string, line string) []string {
 	}
 	said := text.String()
 	touched := map[int]bool{}
+	wipe := func(places []place) {
+		for _, p := range places {
+			all[p.row][p.cell].char = " "
+			touched[p.row] = true
+		}
+	}
+	for n := hiddenLeast - 1; n >= topLeast; n-- {
+		if strings.HasPrefix(said, line[len(line)-n:]) {
+			wipe(places[:n])
+			break
+		}
+	}
 	for from := 0; ; {
 		at := strings.Index(said[from:], end)
 		if at < 0 {
@@ -96,10 +112,7 @@ func blank(rows []string, line string) []string {
 		for n := len(line) - len(end); n > 0 && begin > from && said[begin-1] == line[n-1]; n-- {
 			begin--
 		}
-		for _, p := range places[begin:over] {
-			all[p.row][p.cell].char = " "
-			touched[p.row] = true
-		}
+		wipe(places[begin:over])
 		from = over
 	}
 	if len(touched) == 0 {

@@ -15,15 +15,17 @@ import (
 func TestBlank(t *testing.T) {
 	const line = ` . "/home/me/.local/state/telexec/sessions/01ABCDEFGHJKMNPQRSTVWXYZ01/shell/nested"`
 	for name, c := range map[string]struct{ in, want []string }{
-		"nothing":       {[]string{"a  ", "\x1b[1mb"}, []string{"a  ", "\x1b[1mb"}},
-		"in a row":      {[]string{"x", "\x1b[32m$\x1b[m " + line + "  ", "$ "}, []string{"x", "\x1b[32m$\x1b[m", "$ "}},
-		"with looks":    {[]string{"$ " + line[:4] + "\x1b[4m" + line[4:] + "\x1b[m"}, []string{"$\x1b[4m\x1b[m"}},
-		"wrapped":       {[]string{"me$ " + line[:16], line[16:36], line[36:56], line[56:76], line[76:], "me$ "}, []string{"me$", "", "", "", "", "me$ "}},
-		"its end":       {[]string{"< " + line[30:] + " <", "$ "}, []string{"<" + strings.Repeat(" ", len(line)-28) + "<", "$ "}},
-		"scrolled away": {[]string{line[20:40], line[40:], "$ "}, []string{"", "", "$ "}},
-		"twice":         {[]string{"$ " + line, "é漢$ " + line}, []string{"$", "é漢$"}},
-		"another":       {[]string{"$ " + strings.Replace(line, "Z01", "Z02", 1)}, nil},
-		"only the file": {[]string{strings.Trim(line, ` ."`)}, nil},
+		"nothing":        {[]string{"a  ", "\x1b[1mb"}, []string{"a  ", "\x1b[1mb"}},
+		"in a row":       {[]string{"x", "\x1b[32m$\x1b[m " + line + "  ", "$ "}, []string{"x", "\x1b[32m$\x1b[m", "$ "}},
+		"with looks":     {[]string{"$ " + line[:4] + "\x1b[4m" + line[4:] + "\x1b[m"}, []string{"$\x1b[4m\x1b[m"}},
+		"wrapped":        {[]string{"me$ " + line[:16], line[16:36], line[36:56], line[56:76], line[76:], "me$ "}, []string{"me$", "", "", "", "", "me$ "}},
+		"its end":        {[]string{"< " + line[30:] + " <", "$ "}, []string{"<" + strings.Repeat(" ", len(line)-28) + "<", "$ "}},
+		"scrolled away":  {[]string{line[20:40], line[40:], "$ "}, []string{"", "", "$ "}},
+		"nearly so":      {[]string{line[len(line)-7:], "$ "}, []string{"", "$ "}},
+		"not at the top": {[]string{"$ ", line[len(line)-19:]}, nil},
+		"twice":          {[]string{"$ " + line, "é漢$ " + line}, []string{"$", "é漢$"}},
+		"another":        {[]string{"$ " + strings.Replace(line, "Z01", "Z02", 1)}, nil},
+		"only the file":  {[]string{strings.Trim(line, ` ."`)}, nil},
 	} {
 		if c.want == nil {
 			c.want = c.in
