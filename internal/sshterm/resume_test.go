@@ -49,6 +49,29 @@ func TestKeptUnwritable(t *testing.T) {
 	}
 }
 
+// One that is taken up again and again, from whoever has it, lives on.
+func TestTakenOver(t *testing.T) {
+	m := machine(t, sshtest.OpenSSH, sshtest.Account{Name: "anna", Shell: "bash"})
+	terms := New(newDialer(t), Options{})
+	for keeper, times := range map[session.Keeper]int{session.KeptByTmux: 30, session.KeptByDtach: 3, session.KeptByScreen: 3} {
+		s := open(t, terms, Spec{Host: m.HostOf("web1", "anna"), Keeper: keeper})
+		s.sees("$ ")
+		spec, pid := s.spec, s.Facts().PID
+		spec.Resume = true
+		for range times { // tmux 3.3 may die of one of a hundred
+			again := open(t, terms, spec)
+			if again.Facts().PID != pid {
+				t.Fatalf("%s: another shell: %d, was %d", keeper, again.Facts().PID, pid)
+			}
+			s.Close()
+			s = again
+		}
+		s.types("printf 'still %s.\\n' $$\r")
+		s.sees(fmt.Sprintf("still %d.", pid))
+		s.End(t.Context())
+	}
+}
+
 // So is one whose disk has become full, and with its files whole.
 func TestKeptFull(t *testing.T) {
 	m := machine(t, sshtest.OpenSSH, sshtest.Account{Name: "anna", Shell: "bash", SmallDisk: 1 << 20})

@@ -119,6 +119,18 @@ displace() {
   (umask 077 && printf '%s %s\n' $$ "$started" >"$dir/client") 2>/dev/null
 }
 
+# settle waits until the client that was here before is gone from tmux too, however it
+# went: tmux 3.3 dies, and the shell with it, where one goes while another one introduces
+# itself in control mode.
+settle() {
+  [ "$keeper" = TMUX ] || return
+  rests=0
+  while [ -n "$(tmux list-clients -t =telexec 2>/dev/null)" ] && [ $rests -lt 25 ]; do
+    rests=$((rests + 1))
+    sleep 0.02 2>/dev/null || sleep 1
+  done
+}
+
 client() {
   case $keeper in
   TMUX) tmux -C attach-session -d -t =telexec ;;
@@ -170,6 +182,7 @@ attach() {
     esac
   fi
   displace
+  [ "$mode" = new ] || settle
   say started "$who"
   client 2>/dev/null
   judge
