@@ -147,8 +147,9 @@ func (e *Engine) may(ctx context.Context, by access.Caller, id string) error {
 	return e.shown(ctx, by, access.Act, id, s, err)
 }
 
-// process gives the process of a command that runs, or NOT_RUNNING. While it is being
-// started, or not found again, that is CONNECTION_LOST, and nothing was asked of the host.
+// process gives the process of a command that runs, or NOT_RUNNING, which is also the
+// answer where its host does not tell of the start in time. While it is not found again
+// that is CONNECTION_LOST, and nothing was asked of the host.
 func (e *Engine) process(ctx context.Context, id string) (*live, Process, error) {
 	l := e.find(id)
 	if l == nil {
@@ -156,7 +157,7 @@ func (e *Engine) process(ctx context.Context, id string) (*live, Process, error)
 		if err != nil {
 			return nil, nil, err
 		}
-		if s.State == command.Starting || s.State == command.Running {
+		if onHost(s.State) {
 			return nil, nil, unattended()
 		}
 		return nil, nil, notRunning(s.State)
@@ -169,26 +170,28 @@ func (e *Engine) process(ctx context.Context, id string) (*live, Process, error)
 		switch {
 		case p != nil:
 			return l, p, nil
-		case s.State != command.Running && s.State != command.Starting:
+		case !onHost(s.State):
 			return nil, nil, notRunning(s.State)
 		}
 		select {
 		case <-rung:
 		case <-l.done:
-			if s := l.snapshot(); s.State != command.Running && s.State != command.Starting {
+			if s := l.snapshot(); !onHost(s.State) {
 				return nil, nil, notRunning(s.State)
 			}
 			return nil, nil, unattended()
 		case <-ctx.Done():
 			if s.State == command.Starting {
-				return nil, nil, fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the command is being started, and its host has not told yet that it runs").
-					WithHint("Try again when it is RUNNING").WithRetry(time.Second)
+				return nil, nil, notRunning(s.State)
 			}
 			return nil, nil, fault.New(fault.Unavailable, fault.ReasonConnectionLost, "the service is looking for the command on its host, which it has not reached yet").
 				WithHint("Try again when its connection is CONNECTED").WithRetry(time.Second)
 		}
 	}
 }
+
+// onHost reports whether a command in this state may have a process.
+func onHost(s command.State) bool { return s == command.Starting || s == command.Running }
 
 // unattended is what is told of a command that has not ended and has no owner any
 // more.

@@ -490,8 +490,8 @@ func TestSignalWhileStarting(t *testing.T) {
 	})
 	short, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer stop()
-	if _, err := n.Signal(short, ann, id, "INT"); fault.ReasonOf(err) != fault.ReasonConnectionLost {
-		t.Errorf("while it is not known: %v", err)
+	if _, err := n.Signal(short, ann, id, "INT"); fault.ReasonOf(err) != fault.ReasonNotRunning || short.Err() == nil {
+		t.Errorf("it was not waited for: %v", err)
 	}
 	close(host.told)
 	if _, err := n.Signal(t.Context(), ann, id, "INT"); err != nil {
