@@ -82,11 +82,12 @@ func (a *typedAhead) drop() {
 	a.any = a.lines > 0 || len(a.text) > 0
 }
 
-// unseenAhead is called when the shell reads, and may have been given more than what was
-// seen: each line of it runs before anything else.
-func (a *typedAhead) unseenAhead() {
-	a.any, a.more, a.lines = true, true, max(1, a.lines)
-}
+// unseen notes that the shell reads, and may have been given more than was seen: each line
+// of it runs before anything else.
+func (a *typedAhead) unseen() { a.any, a.more, a.lines = true, true, max(1, a.lines) }
+
+// over notes that no more of it is waited for; some may come all the same.
+func (a *typedAhead) over() { a.lines, a.more, a.before = 0, false, true }
 
 // aheadLine gives the first line that was typed ahead, for the shell has run one; empty
 // where it is not known. What was typed and never shown is dropped: a program has read it
@@ -153,7 +154,7 @@ func (l *live) aheadIsOver() bool {
 	t := &l.turn
 	pid := t.top().pid
 	if t.guessing() || t.tellsStart() || pid == 0 || l.link == nil {
-		t.ahead.lines, t.ahead.more, t.ahead.before = 0, false, true
+		t.ahead.over()
 		return true
 	}
 	sh, lines, at := l.link.shell, t.ahead.lines, t.readFrom
@@ -165,14 +166,14 @@ func (l *live) aheadIsOver() bool {
 			if t.phase != reading || t.ahead.lines != lines || t.readFrom != at || l.link == nil || l.link.shell != sh {
 				return // it was told meanwhile
 			}
-			// What is in the group of the shell may be part of its prompt.
-			if p := l.typedProcess(""); err == nil && !fg.Shell {
-				if p.line = l.aheadLine(); p.line != "" || fg.Group != pid {
-					l.run(p, at)
+			if err == nil && !fg.Shell {
+				// What is in the group of the shell may be part of its prompt.
+				if line := l.aheadLine(); line != "" || fg.Group != pid {
+					l.run(l.typedProcess(line), at)
 					return
 				}
 			}
-			t.ahead.lines, t.ahead.more, t.ahead.before = 0, false, true
+			t.ahead.over()
 			l.pull()
 		}
 	})

@@ -14,7 +14,8 @@ import (
 // service is away, nobody sees which. So the end that a mark tells when it is back is that
 // of the command from before only where nothing was typed behind it, or where the process
 // group that has the terminal is the one that had it before anything was. Else the command
-// ends without a code.
+// ends without a code, and the next one is typed when the shell has gone through what may
+// have been typed behind it: where that runs, its end would be taken for the next one's.
 //
 // For the next run of the service it is in the store whether a command has begun for sure
 // and nothing was typed behind it, as the session's Sole, which is taken back before

@@ -180,7 +180,7 @@ func (l *live) prompted() {
 func (l *live) read() {
 	t := &l.turn
 	if t.unseen && !t.guessing() {
-		t.ahead.unseenAhead()
+		t.ahead.unseen()
 	}
 	t.phase, t.unsure, t.unseen = reading, false, false
 	t.prompt = l.screen.LineToCursor()
