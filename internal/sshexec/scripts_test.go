@@ -306,6 +306,28 @@ func TestClaimOfAnotherBoot(t *testing.T) {
 	s.follow(d, modeRetry, "yes").await(t, "none")
 }
 
+// Who follows a run that is just being claimed, as a cancel does that overtakes the
+// start, follows both of its streams.
+func TestRunThatIsJustClaimed(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	s.facts.has = nil // cat writes the command file
+	gate := filepath.Join(t.TempDir(), "gate")
+	s.instead("cat", fmt.Sprintf(`[ -e %[1]s ] || { true >%[1]s.reached; while [ ! -e %[1]s ]; do sleep 0.01; done; }; exec /bin/cat "$@"`, gate))
+	run := runOf("echo hello")
+	s.run(run, modeStart, "yes")
+	eventually(t, "the start is held up", func() bool { _, err := os.Stat(gate + ".reached"); return err == nil })
+	f := s.run(run, modeVoid, "yes")
+	f.await(t, "live ")
+	eventually(t, "it follows", func() bool { return len(s.record(run.ID+".f")) > 5 })
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end on both streams", func() bool {
+		return strings.Contains(f.out.String(), ": done exit 0") && strings.Contains(f.err.String(), ": done exit 0")
+	})
+}
+
 // Who asks sudo for a password may do so in words of his own, without a line end.
 func TestSudoThatAsksInItsOwnWords(t *testing.T) {
 	t.Parallel()

@@ -571,8 +571,9 @@ claim() {
     no_space
   fi
   {
-    put "$id.st" "claim $boot $me" && put "$id.f" "$fence $key" &&
-      printf '%8192s' '' >"$id.r" && printf '%160s\n' '' >"$id.m" && give "$text" >"$id.c" && true >>"$id.o" && true >>"$id.e"
+    # Whoever finds the key follows the spools.
+    put "$id.st" "claim $boot $me" && true >>"$id.o" && true >>"$id.e" && put "$id.f" "$fence $key" &&
+      printf '%8192s' '' >"$id.r" && printf '%160s\n' '' >"$id.m" && give "$text" >"$id.c"
   } || no_space
   [ $mode = start ] || true >"$id.k"
   [ -z "$sudo" ] || true >"$id.s" || no_space
