@@ -37,6 +37,10 @@ const (
 	SessionKeyboard Kind = "session.keyboard" // the keyboard was taken or handed over; Detail says to whom
 	SessionClose    Kind = "session.close"    // somebody asked to close it
 	SessionEnded    Kind = "session.ended"    // Reason says why
+	TaskSubmitted   Kind = "task.submitted"   // somebody has submitted a plan
+	TaskCancel      Kind = "task.cancel"      // somebody asked to cancel it, or its undo
+	TaskUndo        Kind = "task.undo"        // somebody, or a step that says so, asked to undo it; Detail says what of it
+	TaskEnded       Kind = "task.ended"       // Outcome is its state
 	ApprovalDecided Kind = "approval.decided" // Outcome is the verdict
 	Refused         Kind = "refused"          // a call was refused; Reason says why
 	Login           Kind = "login"            // a browser was given a cookie
@@ -52,6 +56,7 @@ const (
 var Kinds = []Kind{
 	CommandAccepted, CommandEnded, CommandCancel, CommandSignal, CommandInput,
 	SessionOpened, SessionTyped, SessionKeyboard, SessionClose, SessionEnded,
+	TaskSubmitted, TaskCancel, TaskUndo, TaskEnded,
 	ApprovalDecided, Refused, Login, Logout, TokenCreated, TokenRevoked,
 	PolicyLoaded, ServiceStarted, ServiceStopped,
 }
@@ -81,6 +86,7 @@ type Entry struct {
 	// What.
 	CommandID   string `json:"command_id,omitempty"`
 	Session     string `json:"session,omitempty"` // ULID of the session that it is about, or in which the command runs
+	Task        string `json:"task,omitempty"`    // ULID of the task that it is about, or of which the command is a step
 	Host        string `json:"host,omitempty"`
 	Command     string `json:"command,omitempty"` // the line, at most MaxCommand bytes
 	SudoUser    string `json:"sudo_user,omitempty"`

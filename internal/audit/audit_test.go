@@ -68,7 +68,7 @@ func TestAnEntryIsGivenBackAsItWas(t *testing.T) {
 	out := &Output{Size: 3, Digest: []byte{1}, Head: []byte("a\xffb"), Tail: []byte{0}}
 	e := Entry{
 		Time: noon, Kind: CommandEnded, Principal: "ann", Origin: "cli", Address: "192.0.2.1", Call: "c", Method: "m",
-		CommandID: "id", Session: "s", Host: "h", Command: "echo <&> \u2028 \x00 €", SudoUser: "root", RequestHash: []byte{2}, Subject: "s",
+		CommandID: "id", Session: "s", Task: "t", Host: "h", Command: "echo <&> \u2028 \x00 €", SudoUser: "root", RequestHash: []byte{2}, Subject: "s",
 		Decision: "allow", Rule: "r", Outcome: "COMPLETED", Reason: "X", Detail: "d", ExitCode: &code, Signal: "KILL",
 		Stdout: out, Stderr: out, Count: 4,
 	}

@@ -106,6 +106,19 @@ type Sudo struct {
 	NeedsPassword bool // a password was given
 }
 
+// TaskRef says for which step of which task a command is.
+type TaskRef struct {
+	ID     string        // ULID of the task
+	Step   int           // index of the step, from 0
+	Name   string        // of the step
+	Hosts  []string      // where the step runs, of the command that people decide about for all of them; else empty
+	Places []string      // where the engine has found each of Hosts: its address and the way there
+	Undo   string        // of that command: the line that takes the step back, which they see and approve with it
+	Undoes bool          // this is that line
+	Gate   time.Duration // for so long it waits for people, also where no rule asks for that; 0: as the rules say
+	Under  string        // id of the command of this step, approved, that this one is approved with; empty: none
+}
+
 // Spec is what was asked for: everything that is needed to run it, and nothing
 // about what became of it. A Spec that NewSpec accepted is valid; nobody checks
 // it again. It is not changed after that.
@@ -116,6 +129,7 @@ type Spec struct {
 	SessionID        string            // ULID of that
 	SessionOwner     string            // principal that opened it, whose affair the command is too
 	Typed            int64             // it was typed in the session: number of its prompt; 0: it is to be typed
+	Task             *TaskRef          // nil: it is no step of a task
 	Line             string            // shell command line; empty with Argv
 	Argv             []string          // arguments; empty with Line
 	Stdin            []byte            // given at the start

@@ -63,7 +63,7 @@ func TestEnvNames(t *testing.T) {
 
 // Every field of a Spec but the request id makes it another request.
 func TestContentHashCoversEveryField(t *testing.T) {
-	base := command.Spec{Pty: &command.Pty{}, Sudo: &command.Sudo{}}
+	base := command.Spec{Pty: &command.Pty{}, Sudo: &command.Sudo{}, Task: &command.TaskRef{}}
 	same := base
 	same.RequestID = "another"
 	// A stored hash that a password is part of would let somebody guess it.
@@ -98,6 +98,14 @@ func TestContentHashCoversEveryField(t *testing.T) {
 		set(t, reflect.ValueOf(other.Sudo).Elem().FieldByIndex(field.Index))
 		if bytes.Equal(base.ContentHash(), other.ContentHash()) {
 			t.Errorf("a change of Sudo.%s does not change the hash", field.Name)
+		}
+	}
+	for field := range reflect.TypeFor[command.TaskRef]().Fields() {
+		other := base
+		other.Task = &command.TaskRef{}
+		set(t, reflect.ValueOf(other.Task).Elem().FieldByIndex(field.Index))
+		if bytes.Equal(base.ContentHash(), other.ContentHash()) {
+			t.Errorf("a change of Task.%s does not change the hash", field.Name)
 		}
 	}
 }

@@ -42,6 +42,14 @@ func (s *Spec) ContentHash() []byte {
 		h.strings(s.Session, s.SessionID, s.SessionOwner)
 		h.numbers(uint64(s.Typed))
 	}
+	if t := s.Task; t != nil { // and again
+		h.numbers(math.MaxUint64 - 1)
+		h.strings(t.ID, t.Name, t.Undo, t.Under)
+		h.numbers(uint64(t.Step), uint64(t.Gate))
+		h.list(t.Hosts)
+		h.list(t.Places)
+		h.bools(t.Undoes)
+	}
 	return h.Sum(nil)
 }
 

@@ -33,6 +33,7 @@ type Filter struct {
 	Origin    Origin
 	Principal string
 	Session   string   // ULID of a session
+	Task      string   // id of a task: its steps
 	Visible   *Visible // nil: whatever there is
 	Labels    map[string]string
 	From, To  time.Time // creation time, From inclusive, To exclusive
@@ -53,7 +54,7 @@ type Retention struct {
 	Now         time.Time
 	TrimAfter   time.Duration        // output of commands that ended so long ago is cut …
 	TrimTo      int64                // … to its last so many bytes per stream
-	DeleteAfter time.Duration        // commands and sessions that ended so long ago are deleted
+	DeleteAfter time.Duration        // commands, sessions and tasks that ended so long ago are deleted
 	Batch       int                  // at most so many of them in one go
 	InUse       func(id string) bool // watched now: leave it for the next round; nil: none
 }
@@ -61,6 +62,6 @@ type Retention struct {
 // Retained is what a retention round did.
 type Retained struct {
 	Trimmed, Deleted int  // commands
-	Sessions         int  // deleted
+	Sessions, Tasks  int  // deleted
 	More             bool // Batch was reached; call again
 }

@@ -65,6 +65,15 @@ const (
 	ReasonIdleTimeout      = "IDLE_TIMEOUT"       // nothing happened in it for too long
 	ReasonLifetimeOver     = "LIFETIME_OVER"      // it was open for as long as it may be
 
+	// Of tasks.
+	ReasonUnknownTask   = "UNKNOWN_TASK"    // there is none of that id
+	ReasonTaskNotEnded  = "TASK_NOT_ENDED"  // it runs still, or is being undone
+	ReasonNothingToUndo = "NOTHING_TO_UNDO" // nothing was done, or nothing of it can be undone
+	ReasonPersonNeeded  = "PERSON_NEEDED"   // only people may ask for it
+	ReasonStepFailed    = "STEP_FAILED"     // a step has not completed, and nothing behind it ran
+	ReasonExitStatus    = "EXIT_STATUS"     // a step's command has exited with another code than 0
+	ReasonNoExitCode    = "NO_EXIT_CODE"    // what a step's command has come to was not told
+
 	// Of secrets.
 	ReasonSecretTooShort  = "SECRET_TOO_SHORT"  // redacting it would mask ordinary text
 	ReasonSecretsTooLarge = "SECRETS_TOO_LARGE" // too much to redact
