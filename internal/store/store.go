@@ -41,11 +41,15 @@ import (
 	"github.com/telexec/telexec/internal/audit"
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/session"
+	"github.com/telexec/telexec/internal/task"
 )
 
 // RequestIDLife is for how long after a command's CreateTime its request id
 // names it.
 const RequestIDLife = 24 * time.Hour
+
+// TasksBytes is what a list of tasks may have before it ends early.
+const TasksBytes = 4 << 20
 
 // Store keeps everything. All methods may be called concurrently. Every write is
 // durable when it returns nil: it survives kill -9 and loss of power.
@@ -61,6 +65,7 @@ type Store interface {
 	Commands
 	Approvals
 	Sessions
+	Tasks
 	Audit
 	access.KeyStore
 
@@ -133,8 +138,52 @@ type Sessions interface {
 	ReadRecording(ctx context.Context, id string, offset int64, max int) ([]byte, error)
 }
 
+// Tasks keeps tasks and what has happened to them.
+//
+//	CreateTask ─▶ record + events ──SaveTasks──▶ record' + events' ──…──▶ ended ──Retain──▶ gone
+type Tasks interface {
+	// CreateTask stores a new task with its steps, runs and events, and what the audit is
+	// told; of the change Runs and Steps are not looked at. Its ID is a ULID of CreateTime.
+	//
+	// With a Spec.RequestID that the same principal used within RequestIDLife it stores
+	// nothing: if hash is the one given then, the task of that time comes back as it is
+	// now, with created false; otherwise it fails with AlreadyExists (REQUEST_ID_REUSED,
+	// metadata task_id).
+	CreateTask(ctx context.Context, ch task.Change, hash []byte) (stored task.Task, created bool, err error)
+
+	// ReplayTask gives the task that CreateTask would give, without storing one, for a
+	// Spec.RequestID of a principal and hash at a time: as it is now. found is false where
+	// CreateTask would store one.
+	ReplayTask(ctx context.Context, principal, requestID string, hash []byte, now time.Time) (stored task.Task, found bool, err error)
+
+	// SaveTasks takes all changes or none. Of each it replaces the record, but for what
+	// CreateTask fixes, and the runs and steps that it names, and adds the events and what
+	// the audit is told. It fails with Aborted where a stored version is not lower than
+	// that of the change, or where the events do not follow those that are stored; with
+	// NotFound (UNKNOWN_TASK). No two changes are of one task.
+	SaveTasks(ctx context.Context, changes ...task.Change) error
+
+	// Task gives a task, or NotFound (UNKNOWN_TASK). A damaged one is DataLoss
+	// (STORE_DAMAGED).
+	Task(ctx context.Context, id string) (task.Task, error)
+
+	// Tasks gives those that the filter selects, newest first: by falling id. A damaged
+	// one is left out and logged. Its cost is that of the rarest thing asked for, not of
+	// the history, and of Offset.
+	//
+	// With a Limit it may give fewer than there are: it ends behind the second task, or
+	// one after that, with which their command lines as they are shown, arguments, undo
+	// lines, contexts and texts have more than TasksBytes together. The next ones are
+	// Before the last.
+	Tasks(ctx context.Context, f task.Filter) ([]task.Task, error)
+
+	// TaskEvents gives the events of a task behind a sequence number, in their order, at
+	// most limit; none, without an error, where there are none, or no such task.
+	TaskEvents(ctx context.Context, id string, after int64, limit int) ([]task.Event, error)
+}
+
 // Audit keeps the chain of what was done. Entries come with what they tell of
-// (Create, Apply, Decide, CreateSession, SaveSession, AddKey, RevokeKey), or alone by Record; each has its
+// (Create, Apply, Decide, CreateSession, SaveSession, CreateTask, SaveTasks, AddKey, RevokeKey), or alone by Record; each has its
 // place in the chain when the call returns. Nothing ever changes or removes one.
 type Audit interface {
 	// Record stores entries that tell of nothing else in the store.
@@ -223,10 +272,10 @@ type Commands interface {
 	// (UNKNOWN_COMMAND), and with DataLoss (STORE_DAMAGED).
 	ReadOrder(ctx context.Context, id string, position int64, max int) ([]command.Sizes, error)
 
-	// Retain does one round of retention, at most r.Batch commands and sessions of it:
-	// it cuts output, deletes commands with all that belongs to them and sessions with
-	// their recordings, and forgets request ids older than RequestIDLife. The commands
-	// of a session go by their own ends. It works in small steps between which other
+	// Retain does one round of retention, at most r.Batch commands, sessions and tasks
+	// of it: it cuts output, deletes commands with all that belongs to them, sessions with
+	// their recordings and tasks with their events, and forgets request ids older than RequestIDLife. The commands
+	// of a session or a task go by their own ends. It works in small steps between which other
 	// writes go on; after an error, Retained says what was done before it.
 	Retain(ctx context.Context, r command.Retention) (command.Retained, error)
 }

@@ -330,7 +330,7 @@ func (w *writer) rewrite(ctx context.Context, st *step) error {
 	if _, err := w.updateSpec.ExecContext(ctx, append(askedValues(&spec), id)...); err != nil {
 		return err
 	}
-	if _, err := w.updateHost.ExecContext(ctx, spec.Host, spec.SessionID, spec.SessionOwner, id); err != nil {
+	if _, err := w.updateHost.ExecContext(ctx, spec.Host, spec.SessionID, spec.SessionOwner, taskID(&spec), id); err != nil {
 		return err
 	}
 	// Labels that cannot be read leave rows behind that lists pass over.

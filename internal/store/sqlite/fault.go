@@ -114,6 +114,16 @@ func damagedSession(id string, err error) *fault.Error {
 		WithHint("Restore the database from a backup; other sessions can still be read").With("session", id)
 }
 
+func unknownTask(id string) error {
+	return fault.New(fault.NotFound, fault.ReasonUnknownTask, "there is no task %q", id).
+		WithHint("telexec task ls lists them; retention may have removed it").With("task_id", id)
+}
+
+func damagedTask(id string, err error) error {
+	return fault.Wrap(err, fault.DataLoss, fault.ReasonStoreDamaged, "what is stored of task %s is damaged", id).
+		WithHint("Restore the database from a backup; other tasks can still be read").With("task_id", id)
+}
+
 func trimmed(id string, s command.Stream, offset, earliest int64) *fault.Error {
 	return fault.New(fault.OutOfRange, fault.ReasonOutputTrimmed,
 		"%s of command %s is stored from offset %d on; retention has removed the byte at %d", s, id, earliest, offset).

@@ -222,6 +222,9 @@ func inquiryOf(f command.Filter, count func(text string, args []any) (int, error
 	if f.Session != "" {
 		in.asks(walk{from: "command c INDEXED BY command_session", where: "c.session = ?" + inSession, id: "c.id"}, f.Session)
 	}
+	if f.Task != "" {
+		in.asks(walk{from: "command c INDEXED BY command_task", where: "c.task = ?" + inTask, id: "c.id"}, f.Task)
+	}
 	if v := f.Visible; v != nil {
 		// The signs keep SQLite from gathering both by their indexes, and sorting.
 		in.asksOneOf(
@@ -251,6 +254,7 @@ func inquiryOf(f command.Filter, count func(text string, args []any) (int, error
 // The indexes of what few commands have hold those alone.
 const (
 	inSession = " AND c.session <> ''"
+	inTask    = " AND c.task <> ''"
 	owned     = " AND c.session_owner <> ''"
 )
 

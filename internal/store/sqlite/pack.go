@@ -56,6 +56,45 @@ func packReport(r *command.CancelReport) []byte {
 	return b
 }
 
+// packTaskRef packs all but the id of the task, which is in a column.
+func packTaskRef(t *command.TaskRef) []byte {
+	if t == nil {
+		return nil
+	}
+	b := binary.AppendVarint(nil, int64(t.Step))
+	for _, s := range []string{t.Name, t.Undo, t.Under} {
+		b = appendString(b, s)
+	}
+	var undoes int64
+	if t.Undoes {
+		undoes = 1
+	}
+	b = binary.AppendVarint(binary.AppendVarint(b, undoes), int64(t.Gate))
+	b = binary.AppendUvarint(b, uint64(len(t.Hosts)))
+	for _, s := range t.Hosts {
+		b = appendString(b, s)
+	}
+	return append(b, packStrings(t.Places)...)
+}
+
+func unpackTaskRef(id string, b []byte) (*command.TaskRef, error) {
+	if b == nil {
+		return nil, nil
+	}
+	u := unpacker{rest: b}
+	t := &command.TaskRef{ID: id, Step: int(u.number()), Name: u.text(), Undo: u.text(), Under: u.text()}
+	t.Undoes, t.Gate = u.number() == 1, time.Duration(u.number())
+	for range u.count() {
+		t.Hosts = append(t.Hosts, u.text())
+	}
+	if len(u.rest) > 0 {
+		for range u.count() {
+			t.Places = append(t.Places, u.text())
+		}
+	}
+	return t, u.end()
+}
+
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }

@@ -64,14 +64,22 @@ func changingValues(c *command.Command) []any {
 
 // fixed are the columns of command that only Create writes.
 var fixed = []string{
-	"id", "host", "principal", "origin", "create_time", "earliest_stdout", "earliest_stderr", "session", "session_owner",
+	"id", "host", "principal", "origin", "create_time", "earliest_stdout", "earliest_stderr", "session", "session_owner", "task",
 }
 
 func fixedValues(c *command.Command) []any {
 	return []any{
 		c.ID, c.Spec.Host, c.CreatedBy.Principal, string(c.CreatedBy.Origin), micros(c.CreateTime),
 		c.Earliest[command.Stdout], c.Earliest[command.Stderr], c.Spec.SessionID, c.Spec.SessionOwner,
+		taskID(&c.Spec),
 	}
+}
+
+func taskID(s *command.Spec) string {
+	if s.Task == nil {
+		return ""
+	}
+	return s.Task.ID
 }
 
 // asked are the columns of command_spec, besides its key.
@@ -79,7 +87,7 @@ var asked = []string{
 	"request_id", "line", "argv", "stdin_open", "env_names", "working_directory", "login_shell",
 	"pty_term", "pty_columns", "pty_rows",
 	"timeout", "queue_timeout", "priority", "durability", "labels", "action_type",
-	"sudo_user", "sudo_needs_password", "session", "typed",
+	"sudo_user", "sudo_needs_password", "session", "typed", "task",
 }
 
 func askedValues(s *command.Spec) []any {
@@ -99,7 +107,7 @@ func askedValues(s *command.Spec) []any {
 	} else {
 		v = append(v, nil, nil)
 	}
-	return append(v, s.Session, s.Typed)
+	return append(v, s.Session, s.Typed, packTaskRef(s.Task))
 }
 
 // selectCommand reads whole commands; a condition on c.id follows.
@@ -131,10 +139,12 @@ func scanCommand(scan func(dest ...any) error, key *seal.Key) (command.Command, 
 		needsPassword                        sql.NullBool
 		cutOut, cutErr, columns, rows, grace sql.NullInt64
 		timeout, queueTimeout, priority      int64
+		taskID                               string
+		ref                                  []byte
 	)
 	err := scan(
 		&c.ID, &c.Spec.Host, &c.CreatedBy.Principal, &c.CreatedBy.Origin, &created,
-		&c.Earliest[command.Stdout], &c.Earliest[command.Stderr], &c.Spec.SessionID, &c.Spec.SessionOwner,
+		&c.Earliest[command.Stdout], &c.Earliest[command.Stderr], &c.Spec.SessionID, &c.Spec.SessionOwner, &taskID,
 
 		&c.Version, &c.State, &c.Node, &c.Fence,
 		&started, &ended, &active,
@@ -150,7 +160,7 @@ func scanCommand(scan func(dest ...any) error, key *seal.Key) (command.Command, 
 		&c.Spec.WorkingDirectory, &c.Spec.LoginShell,
 		&term, &columns, &rows,
 		&timeout, &queueTimeout, &priority, &c.Spec.Durability, &labels, &c.Spec.ActionType,
-		&sudoUser, &needsPassword, &c.Spec.Session, &c.Spec.Typed,
+		&sudoUser, &needsPassword, &c.Spec.Session, &c.Spec.Typed, &ref,
 
 		&start.env, &start.stdin, &startSealed, &start.redact,
 	)
@@ -182,7 +192,7 @@ func scanCommand(scan func(dest ...any) error, key *seal.Key) (command.Command, 
 	if sudoUser.Valid {
 		c.Spec.Sudo = &command.Sudo{User: sudoUser.String, NeedsPassword: needsPassword.Bool}
 	}
-	var damage [5]error
+	var damage [6]error
 	if cancelBy.Valid {
 		c.Cancellation = &command.Cancellation{
 			By:     command.Actor{Principal: cancelBy.String, Origin: command.Origin(cancelOrigin.String)},
@@ -201,6 +211,7 @@ func scanCommand(scan func(dest ...any) error, key *seal.Key) (command.Command, 
 	if !c.State.Valid() {
 		damage[4] = errors.New("unknown state " + string(c.State))
 	}
+	c.Spec.Task, damage[5] = unpackTaskRef(taskID, ref)
 	if err := errors.Join(damage[:]...); err != nil {
 		return c, damaged(c.ID, err)
 	}

@@ -21,6 +21,7 @@ const (
 	stepOrder    = 512     // rows of its order looked at in one step: 2 MiB at most
 	stepCommands = 32      // commands or sessions deleted in one step, each with
 	stepBytes    = 1 << 20 // so much output at most
+	stepTasks    = 4       // tasks deleted in one step; one may have thousands of events
 	batchDefault = 100
 )
 
@@ -53,6 +54,9 @@ func (r *retention) run(ctx context.Context) error {
 			return err
 		}
 		if err := r.deleteOldSessions(ctx); err != nil {
+			return err
+		}
+		if err := r.deleteOldTasks(ctx); err != nil {
 			return err
 		}
 	}
@@ -108,8 +112,10 @@ func (r *retention) candidates(ctx context.Context, text string, args func(after
 	return found, nil
 }
 
-// left is how many commands and sessions of the batch are left.
-func (r *retention) left() int { return r.Batch - r.done.Trimmed - r.done.Deleted - r.done.Sessions }
+// left is how many commands, sessions and tasks of the batch are left.
+func (r *retention) left() int {
+	return r.Batch - r.done.Trimmed - r.done.Deleted - r.done.Sessions - r.done.Tasks
+}
 
 const selectCandidates = "SELECT id, end_time, earliest_stdout, earliest_stderr, stored_stdout, stored_stderr FROM command "
 
@@ -130,6 +136,9 @@ var (
 		ended + " ORDER BY end_time, id LIMIT ?"
 	selectOldSessions = "SELECT id, end_time, 0, 0, 0, 0 FROM session INDEXED BY session_end WHERE end_time > 0 AND end_time <= ? AND (end_time, id) > (?, ?)" +
 		" AND state = '" + string(session.Ended) + "' ORDER BY end_time, id LIMIT ?"
+	// One that is undone again has no end.
+	selectOldTasks = "SELECT id, end_time, 0, 0, 0, 0 FROM task INDEXED BY task_end WHERE end_time > 0 AND end_time <= ? AND (end_time, id) > (?, ?)" +
+		" ORDER BY end_time, id LIMIT ?"
 	// A command that was cut has no more than TrimTo and is not met again.
 	selectLong = selectCandidates + "INDEXED BY command_kept WHERE kept > 0 AND kept > ? AND end_time <= ? AND (kept, end_time, id) > (?, ?, ?)" +
 		ended + " ORDER BY kept, end_time, id LIMIT ?"
@@ -197,6 +206,37 @@ func (r *retention) deleteOldSessions(ctx context.Context) error {
 	return nil
 }
 
+// deleteOldTasks deletes tasks with all that has happened to them. One that is undone
+// since it was found stays.
+func (r *retention) deleteOldTasks(ctx context.Context) error {
+	before := micros(r.Now.Add(-r.DeleteAfter))
+	old, err := r.candidates(ctx, selectOldTasks, func(after candidate) []any { return []any{before, after.end, after.id} })
+	if err != nil {
+		return err
+	}
+	for group := range slices.Chunk(old, stepTasks) {
+		deleted := 0
+		if err := r.step(ctx, func(ctx context.Context, w *writer) error {
+			for _, c := range group {
+				result, err := w.deleteTask.ExecContext(ctx, c.id, before)
+				if err != nil {
+					return err
+				}
+				n, err := result.RowsAffected()
+				if err != nil {
+					return err
+				}
+				deleted += int(n)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		r.done.Tasks += deleted
+	}
+	return nil
+}
+
 func (r *retention) trimLong(ctx context.Context) error {
 	before := micros(r.Now.Add(-r.TrimAfter))
 	long, err := r.candidates(ctx, selectLong, func(after candidate) []any {
@@ -246,25 +286,35 @@ func (r *retention) cut(ctx context.Context, c *candidate, to command.Sizes) err
 
 func (r *retention) forget(ctx context.Context) error {
 	before := micros(r.Now.Add(-store.RequestIDLife))
-	// Most rounds of most services find none: a look costs no transaction.
-	var due bool
-	if err := r.s.read.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM request WHERE create_time <= ?)", before).Scan(&due); err != nil || !due {
-		return err
-	}
-	most := int64(10 * r.Batch)
-	var forgotten int64
-	err := r.step(ctx, func(ctx context.Context, w *writer) error {
-		result, err := w.forgetRequests.ExecContext(ctx, before, most)
-		if err != nil {
+	for table, forget := range map[string]func(*writer) *sql.Stmt{
+		"request":      func(w *writer) *sql.Stmt { return w.forgetRequests },
+		"task_request": func(w *writer) *sql.Stmt { return w.forgetTaskRequests },
+	} {
+		// Most rounds of most services find none: a look costs no transaction.
+		var due bool
+		if err := r.s.read.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM "+table+" WHERE create_time <= ?)", before).Scan(&due); err != nil {
 			return err
 		}
-		forgotten, err = result.RowsAffected()
-		return err
-	})
-	if err == nil && forgotten == most {
-		r.done.More = true
+		if !due {
+			continue
+		}
+		most := int64(10 * r.Batch)
+		var forgotten int64
+		if err := r.step(ctx, func(ctx context.Context, w *writer) error {
+			result, err := forget(w).ExecContext(ctx, before, most)
+			if err != nil {
+				return err
+			}
+			forgotten, err = result.RowsAffected()
+			return err
+		}); err != nil {
+			return err
+		}
+		if forgotten == most {
+			r.done.More = true
+		}
 	}
-	return err
+	return nil
 }
 
 // step does one step on the writer, unless the store is closing. What do sets may

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/telexec/telexec/internal/session"
@@ -32,6 +33,11 @@ type statements struct {
 
 	sessionOpen, insertSession, updateSession, sessionVersion *sql.Stmt
 	recordingEnd, putRecording, deleteSession                 *sql.Stmt
+
+	findTaskRequest, putTaskRequest, forgetTaskRequests         *sql.Stmt
+	insertTask, insertTaskLabel, insertStep, insertRun          *sql.Stmt
+	taskVersion, updateTask, updateStep, updateRun, insertEvent *sql.Stmt
+	deleteTask                                                  *sql.Stmt
 
 	all []*sql.Stmt
 }
@@ -80,7 +86,7 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.insertRole, "INSERT INTO approval_role (role, command) VALUES (?, ?) ON CONFLICT DO NOTHING"},
 		{&s.deleteRoles, "DELETE FROM approval_role WHERE command = ?"},
 		{&s.updateSpec, "UPDATE command_spec SET " + assignments(asked) + " WHERE command = ?"},
-		{&s.updateHost, "UPDATE command SET host = ?1, session = ?2, session_owner = ?3 WHERE id = ?4 AND (host, session, session_owner) <> (?1, ?2, ?3)"},
+		{&s.updateHost, "UPDATE command SET host = ?1, session = ?2, session_owner = ?3, task = ?4 WHERE id = ?5 AND (host, session, session_owner, task) <> (?1, ?2, ?3, ?4)"},
 
 		{&s.insertKey, "INSERT INTO api_key (" + strings.Join(keyColumns, ", ") + ") VALUES (" + placeholders(len(keyColumns)) + ") ON CONFLICT DO NOTHING"},
 		{&s.validKey, selectKey + " WHERE name = ? AND revoke_time = 0"},
@@ -113,6 +119,22 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.recordingEnd, selectRecordingEnd},
 		{&s.putRecording, "INSERT OR REPLACE INTO session_recording (session, offset, length, sums) VALUES (?, ?, ?, ?)"},
 		{&s.deleteSession, "DELETE FROM session WHERE id = ?"},
+
+		{&s.findTaskRequest, "SELECT task, hash, create_time FROM task_request WHERE principal = ? AND request_id = ?"},
+		{&s.putTaskRequest, "INSERT OR REPLACE INTO task_request (principal, request_id, task, hash, create_time) VALUES (" + placeholders(5) + ")"},
+		{&s.forgetTaskRequests, `DELETE FROM task_request WHERE (principal, request_id) IN
+			(SELECT principal, request_id FROM task_request WHERE create_time <= ? ORDER BY create_time LIMIT ?)`},
+		{&s.insertTask, "INSERT INTO task (" + strings.Join(slices.Concat(taskFixed, taskChanging), ", ") + ") VALUES (" + placeholders(len(taskFixed)+len(taskChanging)) +
+			") ON CONFLICT (id) DO NOTHING"},
+		{&s.insertTaskLabel, "INSERT INTO task_label (name, value, task) VALUES (?, ?, ?)"},
+		{&s.insertStep, "INSERT INTO task_step (" + strings.Join(slices.Concat(stepFixed, stepChanging), ", ") + ") VALUES (" + placeholders(len(stepFixed)+len(stepChanging)) + ")"},
+		{&s.insertRun, "INSERT INTO task_run (" + strings.Join(slices.Concat(runFixed, runChanging), ", ") + ") VALUES (" + placeholders(len(runFixed)+len(runChanging)) + ")"},
+		{&s.taskVersion, "SELECT version, sequence FROM task WHERE id = ?"},
+		{&s.updateTask, "UPDATE task SET " + assignments(taskChanging) + " WHERE id = ?"},
+		{&s.updateStep, "UPDATE task_step SET " + assignments(stepChanging) + " WHERE task = ? AND step = ?"},
+		{&s.updateRun, "UPDATE task_run SET " + assignments(runChanging) + " WHERE task = ? AND step = ? AND run = ?"},
+		{&s.insertEvent, "INSERT INTO task_event (" + strings.Join(eventColumns, ", ") + ") VALUES (" + placeholders(len(eventColumns)) + ")"},
+		{&s.deleteTask, "DELETE FROM task WHERE id = ? AND end_time > 0 AND end_time <= ?"},
 	} {
 		stmt, err := c.PrepareContext(ctx, p.text)
 		if err != nil {

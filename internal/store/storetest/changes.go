@@ -369,7 +369,7 @@ func (b *bench) others(ctx context.Context, c command.Command) []error {
 	_, head := b.AuditHead(ctx)
 	_, revoke := b.RevokeKey(ctx, "ci", b.now, told)
 	_, keys := b.Keys(ctx)
-	return append(b.sessionCalls(ctx),
+	return append(append(b.sessionCalls(ctx), b.taskCalls(ctx)...),
 		b.Decide(ctx, []approval.Step{b.decision(c, approval.Approval{CommandID: c.ID}, command.Queued)}), one, approvals,
 		b.Record(ctx, told), rows, chain, head, b.AddKey(ctx, b.key("other"), told), revoke, b.UseKey(ctx, "id", b.now), keys,
 	)

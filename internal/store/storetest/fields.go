@@ -12,6 +12,7 @@ import (
 	"github.com/telexec/telexec/internal/command"
 	"github.com/telexec/telexec/internal/secret"
 	"github.com/telexec/telexec/internal/session"
+	"github.com/telexec/telexec/internal/task"
 )
 
 // everyField fills every field of a command by reflection, so that a field that
@@ -73,7 +74,7 @@ func fill(b *bench, v reflect.Value, n *int64) {
 	case time.Time:
 		v.Set(reflect.ValueOf(time.UnixMicro(1_770_000_000_000_000 + *n).UTC()))
 		return
-	case command.State, session.State: // set by the case
+	case command.State, session.State, task.State, task.StepState: // set by the case
 		return
 	case secret.Text:
 		v.Set(reflect.ValueOf(secret.New(fmt.Sprintf("hush %d", *n))))

@@ -20,6 +20,7 @@ func matches(f command.Filter, c command.Command) bool {
 		(f.Host == "" || f.Host == c.Spec.Host) &&
 		(f.Origin == "" || f.Origin == c.CreatedBy.Origin) &&
 		(f.Session == "" || f.Session == c.Spec.SessionID) &&
+		(f.Task == "" || c.Spec.Task != nil && f.Task == c.Spec.Task.ID) &&
 		(f.Visible == nil || f.Visible.Principal == c.CreatedBy.Principal || slices.Contains(f.Visible.Hosts, c.Spec.Host) ||
 			c.Spec.SessionOwner != "" && f.Visible.Principal == c.Spec.SessionOwner) &&
 		(f.Principal == "" || f.Principal == c.CreatedBy.Principal) &&
@@ -66,6 +67,7 @@ var (
 	principals = []string{"deploy", "agent"}
 	tiers      = []string{"front", "back", ""}
 	sessions   = []string{"01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAW"}
+	taskIDs    = []string{"01ARZ3NDEKTSV4RRFFQ69G5FAX", "01ARZ3NDEKTSV4RRFFQ69G5FAY"}
 )
 
 // history makes commands of all kinds.
@@ -78,6 +80,9 @@ func (b *bench) history(r *rand.Rand, n int) (all []command.Command) {
 			c.Spec.Labels = map[string]string{"tier": tiers[r.IntN(len(tiers))]}
 			if i%5 == 0 {
 				c.Spec.Labels["rare"] = "yes"
+			}
+			if i%6 == 0 {
+				c.Spec.Task = &command.TaskRef{ID: taskIDs[r.IntN(len(taskIDs))], Step: i, Name: "step"}
 			}
 			if i%4 == 0 {
 				c.Spec.SessionID, c.Spec.SessionOwner = sessions[r.IntN(len(sessions))], principals[r.IntN(len(principals))]
@@ -104,6 +109,9 @@ func randomFilter(r *rand.Rand, all []command.Command) (f command.Filter) {
 	}
 	if sometimes() {
 		f.Session = sessions[r.IntN(len(sessions))]
+	}
+	if sometimes() {
+		f.Task = taskIDs[r.IntN(len(taskIDs))]
 	}
 	if sometimes() {
 		f.Visible = &command.Visible{Principal: principals[r.IntN(len(principals))]}
@@ -158,6 +166,9 @@ func filters(b *bench) {
 		{States: command.States},
 		{Session: sessions[0]},
 		{Session: "nothing"},
+		{Task: taskIDs[0]},
+		{Task: "nothing"},
+		{Task: taskIDs[1], Host: "web1", States: command.States[3:]},
 		{Session: sessions[1], Host: "web1", States: command.States[3:]},
 		{Labels: map[string]string{"tier": ""}},
 		{Labels: map[string]string{"tier": "front"}},

@@ -42,7 +42,7 @@ func manyReaders(b *bench) {
 				size = got.Size[0]
 			default:
 				f := randomFilter(r, nil)
-				f.Labels, f.Host, f.Principal, f.Origin, f.Session, f.Visible = nil, "", "", "", "", nil
+				f.Labels, f.Host, f.Principal, f.Origin, f.Session, f.Task, f.Visible = nil, "", "", "", "", "", nil
 				f.States = append(f.States, command.Running)
 				list, err := b.List(b.Context(), f)
 				if err != nil || len(list) != 1 {

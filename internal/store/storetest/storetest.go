@@ -95,6 +95,14 @@ func Run(t *testing.T, open Open) {
 		{"a recording is read from any offset", recordings},
 		{"racing recordings", racingRecordings},
 		{"retention deletes sessions", sessionsGo},
+		{"every field of a task comes back", taskFields},
+		{"a request id names one task", taskRequests},
+		{"a task is saved by version, all or none", taskVersions},
+		{"events of a task are read from any one on", taskEvents},
+		{"tasks are listed", taskLists},
+		{"large tasks come in short pages", largeTasks},
+		{"retention deletes tasks", tasksGo},
+		{"retention leaves a task that is undone meanwhile", taskUndoneMeanwhile},
 		{"a closed store says so", closed},
 		{"an ended context", endedContext},
 		{"close under load", closeUnderLoad},
@@ -116,7 +124,7 @@ func Run(t *testing.T, open Open) {
 var listing = []string{
 	"lists show the approvals that the caller may see", "visible approvals are paged", "approvals are listed",
 	"lists show what the caller may see", "lists are filtered", "lists are paged", "lists by time",
-	"the audit is listed", "the audit by time, whatever the clock does", "sessions are listed", "model",
+	"the audit is listed", "the audit by time, whatever the clock does", "sessions are listed", "large tasks come in short pages", "model",
 }
 
 // bench is one case at work.
