@@ -249,8 +249,8 @@ func TestProblemsOfWhoMayDoWhat(t *testing.T) {
 		{"policy:\n  rules:\n  - name: a b\n    effect: permit\n    approval: {}\n", []string{
 			`3: policy.rules[0].name: "a b" is no name for a rule; take up to 100 letters`, `4: policy.rules[0].effect: "permit" is not one of`,
 		}},
-		{"policy:\n  rules:\n  - {name: default, effect: deny}\n  - {name: action_types, effect: deny}\n", []string{
-			`3: policy.rules[0].name: "default" is no name for a rule`, `4: policy.rules[1].name: "action_types" is no name for a rule`,
+		{"policy:\n  rules:\n  - {name: default, effect: deny}\n  - {name: action_types, effect: deny}\n  - {name: step, effect: deny}\n", []string{
+			`3: policy.rules[0].name: "default" is no name for a rule`, `4: policy.rules[1].name: "action_types" is no name for a rule`, `5: policy.rules[2].name: "step" is no name for a rule`,
 		}},
 		{rule + "\n  - {name: b, effect: deny}\n  - {name: a, effect: deny}\n", []string{`7: policy.rules[2].name: "a" is taken by the rule at line 3; names are unique`}},
 		{rule + "approval: {count: 2}\n", []string{"5: policy.rules[0].approval: is only for rules with effect: require_approval; leave it out or change the effect"}},

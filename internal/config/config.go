@@ -24,7 +24,7 @@
 // variable or the flag it comes from, and what would be right. It can be called
 // again while the service runs; Config.Changed then tells what is new.
 //
-// The files: config.go, identity.go, rules.go and sessions.go hold the settings, each with the
+// The files: config.go, identity.go, rules.go, sessions.go and tasks.go hold the settings, each with the
 // checks of its own; load.go merges the sources, decode.go walks the YAML, value.go
 // reads single values, target.go hosts, content.go the files that settings name.
 // The room is past 1,500 lines because a third of them are the settings, whose
@@ -64,6 +64,7 @@ type Config struct {
 	Limits     Limits     `yaml:"limits"`
 	Retention  Retention  `yaml:"retention"`
 	Sessions   Sessions   `yaml:"sessions"`
+	Tasks      Tasks      `yaml:"tasks"`
 	Store      Store      `yaml:"store"`
 	SSH        SSH        `yaml:"ssh"`
 
@@ -152,7 +153,7 @@ type Retention struct {
 	OutputBytes int64 `yaml:"output_bytes" kind:"size" default:"10MiB"`
 	// How long the whole output is kept after the end, before it is cut to output_bytes.
 	FullOutput time.Duration `yaml:"full_output" default:"1h"`
-	// How long ended commands are kept, and ended sessions with their recordings.
+	// How long ended commands are kept, ended tasks, and ended sessions with their recordings.
 	History time.Duration `yaml:"history" default:"30d" min:"1m"`
 }
 

@@ -118,7 +118,7 @@ func row(t *testing.T, key string, f reflect.StructField, meaning string, more .
 // fieldComments reads the comments of the fields: of Log.Level.
 func fieldComments(t *testing.T) map[string]string {
 	comments := make(map[string]string)
-	for _, name := range []string{"config.go", "identity.go", "rules.go", "sessions.go"} {
+	for _, name := range []string{"config.go", "identity.go", "rules.go", "sessions.go", "tasks.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)

@@ -78,6 +78,7 @@ func TestDefaults(t *testing.T) {
 			MaxSessions: 100, MaxPerPrincipal: 20, IdleTimeout: 24 * time.Hour, TypingRoles: []string{"operator", "admin"},
 			Record: true, RecordingLimit: 64 << 20, Scrollback: 10000,
 		},
+		Tasks: config.Tasks{MaxRunning: 20, MaxQueued: 1000, ApprovalTimeout: 24 * time.Hour},
 		Store: config.Store{SQLiteFile: state + "/telexec.db", KeyFile: state + "/store.key"},
 		SSH: config.SSH{
 			ConnectTimeout: 10 * time.Second, KeepaliveInterval: 5 * time.Second, KeepaliveMax: 3,
@@ -363,7 +364,7 @@ func TestProblemsOfVariablesAndFlags(t *testing.T) {
 	env["TELEXEC_LOG_LEVEL"] = "loud"
 	_, err := config.Load(config.Flags{Config: file, GRPCAddr: "x"}, env.getenv)
 	want := []fault.Field{
-		{Path: "nonsense", Message: "unknown key (known here: grpc_addr, http_addr, insecure_listen, data_dir, drain_timeout, log, tls, auth, http, rate_limits, policy, redaction, audit, limits, retention, sessions, store, ssh, ssh_config, hosts)"},
+		{Path: "nonsense", Message: "unknown key (known here: grpc_addr, http_addr, insecure_listen, data_dir, drain_timeout, log, tls, auth, http, rate_limits, policy, redaction, audit, limits, retention, sessions, tasks, store, ssh, ssh_config, hosts)"},
 		{Path: "log.level", Message: `"loud" is not one of debug, info, warn, error`},
 		{Path: "grpc_addr", Message: `"x" is not an address to listen on such as 127.0.0.1:7070 or [::1]:7070`},
 	}

@@ -23,7 +23,7 @@ type Policy struct {
 
 // Rule is one rule of the policy.
 type Rule struct {
-	// What callers and the audit are told; unique. Up to 100 letters, digits and _ . : -, but not default or action_types.
+	// What callers and the audit are told; unique. Up to 100 letters, digits and _ . : -, but not default, action_types or step.
 	Name string `yaml:"name" kind:"ruleName"`
 	// What happens with a command that matches.
 	Effect   string   `yaml:"effect" enum:"allow|deny|require_approval"`

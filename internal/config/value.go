@@ -167,8 +167,8 @@ func checked(kind, text string, at place) (string, error) {
 			return "", fmt.Errorf("%q is no name for an issuer; take up to 32 small letters, digits and -, no - first or last", text)
 		}
 	case "ruleName":
-		if !ruleName.MatchString(text) || text == "default" || text == "action_types" {
-			return "", fmt.Errorf("%q is no name for a rule; take up to 100 letters, digits and _ . : -, a letter, digit or _ first, but not default or action_types", text)
+		if !ruleName.MatchString(text) || text == "default" || text == "action_types" || text == "step" {
+			return "", fmt.Errorf("%q is no name for a rule; take up to 100 letters, digits and _ . : -, a letter, digit or _ first, but not default, action_types or step", text)
 		}
 	case "prompt":
 		return text, checkPrompt(text)

@@ -66,7 +66,7 @@ func New(rules Rules) (*Policy, error) {
 		switch before, taken := names[r.Name]; {
 		case strings.TrimSpace(r.Name) == "":
 			c.problem(path+".name", "%s has no name; it is told to callers and kept in the audit", who)
-		case r.Name == RuleDefault || r.Name == RuleActionTypes:
+		case r.Name == RuleDefault || r.Name == RuleActionTypes || r.Name == RuleStep:
 			c.problem(path+".name", "%s has a name that stands for something else; give it another", who)
 		case taken:
 			c.problem(path+".name", "%s has the name of rule %d; give it another", who, before+1)

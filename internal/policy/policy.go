@@ -76,6 +76,9 @@ func (g Gate) isZero() bool {
 	return g.Count == 0 && len(g.Roles) == 0 && g.Timeout == 0 && !g.AllowSelf
 }
 
+// DefaultGate is the gate of a rule that says no more than that there is one.
+func DefaultGate() Gate { return Gate{}.filled() }
+
 func (g Gate) filled() Gate {
 	if g.Count == 0 {
 		g.Count = DefaultApprovers
@@ -173,12 +176,13 @@ type Request struct {
 const (
 	RuleDefault     = "default"      // no rule matched
 	RuleActionTypes = "action_types" // the request named an action type that has not this command
+	RuleStep        = "step"         // a task wants the step approved, whatever the rules say
 )
 
 // Decision is what is to be done with a request, and why.
 type Decision struct {
 	Effect   Effect
-	Rule     string   // the name of the rule that decided, RuleDefault or RuleActionTypes
+	Rule     string   // the name of the rule that decided, or one of those above
 	Gate     Gate     // of RequireApproval, with its defaults filled in
 	Reason   string   // one or two sentences for people: which command and why, and what to do where something can be done
 	Commands []Judged // every simple command, in the order of the text

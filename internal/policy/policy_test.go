@@ -376,6 +376,7 @@ func TestNewTellsEveryMistake(t *testing.T) {
 			{Name: "default", Effect: Deny, Match: Match{Labels: map[string]string{"": "x"}}},
 			{Name: "who", Effect: Allow, Match: Match{Hosts: []string{"x\x01"}}, Approval: Gate{Roles: []string{"boss"}}, Line: 20},
 			{Name: "how", Effect: RequireApproval, Match: Match{ActionTypes: []string{"none"}, Writes: []string{"/tmp/../x"}}, Approval: Gate{Count: -1, Timeout: -1}, Line: 25},
+			{Name: "step", Effect: Deny, Match: Match{Programs: []string{"ls"}}},
 			{Name: "all", Effect: Deny, Line: 30},
 			{Name: "late", Effect: Allow, Match: Match{Programs: []string{"ls"}}, Line: 33},
 		},
@@ -407,17 +408,18 @@ func TestNewTellsEveryMistake(t *testing.T) {
 		{"policy.rules[5].approval.timeout", "negative"},
 		{"policy.rules[5].match.action_types", `nobody defines the action type "none"`},
 		{"policy.rules[5].match.writes", ".. in it"},
-		{"policy.rules[7]", `rule "late" (line 33) is never reached, since rule "all" (line 30)`},
+		{"policy.rules[6].name", "stands for something else"},
+		{"policy.rules[8]", `rule "late" (line 33) is never reached, since rule "all" (line 30)`},
 	} {
 		if !slices.ContainsFunc(e.Fields, func(f fault.Field) bool { return f.Path == want.path && strings.Contains(f.Message, want.text) }) {
 			t.Errorf("%s: nothing says %q", want.path, want.text)
 		}
 	}
-	if len(e.Fields) != 23 || t.Failed() {
+	if len(e.Fields) != 24 || t.Failed() {
 		for _, f := range e.Fields {
 			t.Log(f.Path, f.Message)
 		}
-		t.Errorf("%d problems, want 23", len(e.Fields))
+		t.Errorf("%d problems, want 24", len(e.Fields))
 	}
 }
 
