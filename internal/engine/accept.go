@@ -30,21 +30,33 @@ import (
 // SessionOwner are filled in. UNKNOWN_SESSION or SESSION_ENDED, or ACCESS_DENIED where
 // the caller may not act on it.
 func (e *Engine) Execute(ctx context.Context, by access.Caller, spec command.Spec) (s Snapshot, replayed bool, err error) {
-	return e.execute(ctx, by, spec, false)
+	return e.execute(ctx, by, spec, "", false)
 }
 
 // ExecuteUnlessBusy is Execute, but for a session in which something runs or waits:
 // that is SESSION_BUSY, which says who runs what since when, and nothing is stored.
 func (e *Engine) ExecuteUnlessBusy(ctx context.Context, by access.Caller, spec command.Spec) (s Snapshot, replayed bool, err error) {
-	return e.execute(ctx, by, spec, true)
+	return e.execute(ctx, by, spec, "", true)
 }
 
-func (e *Engine) execute(ctx context.Context, by access.Caller, spec command.Spec, unlessBusy bool) (s Snapshot, replayed bool, err error) {
+// ExecuteStep is Execute of what is a step of a task (spec.Task), with an id that NewID
+// has given, and that nobody else uses. After an error of the store, Get with that id
+// tells whether it was accepted.
+func (e *Engine) ExecuteStep(ctx context.Context, by access.Caller, spec command.Spec, id string) (Snapshot, error) {
+	s, _, err := e.execute(ctx, by, spec, id, false)
+	return s, err
+}
+
+// NewID gives an id for ExecuteStep, which is to be called soon.
+func (e *Engine) NewID() string { return e.newID(time.Now()) }
+
+// execute accepts a command; id is empty where it is to be given one.
+func (e *Engine) execute(ctx context.Context, by access.Caller, spec command.Spec, id string, unlessBusy bool) (s Snapshot, replayed bool, err error) {
 	if err := e.rights.May(by, access.Start, access.Thing{Owner: by.Name, Host: spec.Host}); err != nil {
 		return Snapshot{}, false, err
 	}
 	return e.seeThrough(ctx, by, func(ctx context.Context, doubt func(error)) (Snapshot, bool, error) {
-		return e.accept(ctx, by, spec, unlessBusy, doubt)
+		return e.accept(ctx, by, spec, id, unlessBusy, doubt)
 	})
 }
 
@@ -88,7 +100,7 @@ func (e *Engine) seeThrough(ctx context.Context, by access.Caller, accept func(c
 
 // accept is Execute for as long as the store takes. Where that leaves in doubt
 // whether it has the command, doubt is told so, and accept goes on until it knows.
-func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec, unlessBusy bool, doubt func(err error)) (s Snapshot, replayed bool, err error) {
+func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec, id string, unlessBusy bool, doubt func(err error)) (s Snapshot, replayed bool, err error) {
 	now := time.Now()
 	c := command.Command{
 		Version:   1,
@@ -107,7 +119,9 @@ func (e *Engine) accept(ctx context.Context, by access.Caller, spec command.Spec
 	}
 	c.Spec.Host = host.Name
 	c.Rule = said.Rule
-	c.ID = e.newID(now)
+	if c.ID = id; id == "" {
+		c.ID = e.newID(now)
+	}
 	hash := c.Spec.ContentHash()
 	bound := boundHash(hash, host, shellKind(&said.asked, &c.Spec))
 	if c.Spec.SessionID == "" {
@@ -226,7 +240,10 @@ func (e *Engine) reserve(ctx context.Context, by access.Caller, spec *command.Sp
 	if host, err = e.hosts.Lookup(spec.Host); err != nil {
 		return host, said, false, err
 	}
-	if said, err = e.judge(by, spec, host); err != nil || said.Effect == policy.RequireApproval {
+	if said, err = e.judge(by, spec, host); err == nil && spec.Task != nil {
+		err = e.gateStep(ctx, spec, host, &said.Decision)
+	}
+	if err != nil || said.Effect == policy.RequireApproval {
 		if err == nil && unlessBusy {
 			err = e.mustBeIdle(spec)
 		}

@@ -104,16 +104,22 @@ func sameRoles(a, b access.Caller) bool {
 func boundHash(content []byte, host inventory.Host, kind string) []byte {
 	h := sha256.New()
 	h.Write(content)
-	where := []string{host.Name, host.Address, host.User, host.HostKeyAlias, strconv.FormatBool(host.NoShell)}
-	for _, via := range host.Via {
-		where = append(where, via.Address, via.User, via.HostKeyAlias)
-	}
+	where := whereabouts(host)
 	if kind != "" {
 		where = append(where, kind)
 	}
 	sum := sha256.Sum256([]byte(command.Quote(where...))) // quoted, so that no two tell the same
 	h.Write(sum[:])
 	return h.Sum(nil)
+}
+
+// whereabouts are all that tells where a command on a host goes.
+func whereabouts(host inventory.Host) []string {
+	where := []string{host.Name, host.Address, host.User, host.HostKeyAlias, strconv.FormatBool(host.NoShell)}
+	for _, via := range host.Via {
+		where = append(where, via.Address, via.User, via.HostKeyAlias)
+	}
+	return where
 }
 
 // shown gives why the caller may not do that with a command that get has given,

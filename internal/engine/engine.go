@@ -304,6 +304,7 @@ func (e *Engine) unregister(l *live) {
 	}
 	e.mu.Unlock()
 	e.feed.touch(l)
+	l.bell.Ring() // one that was never stored is not there any more
 }
 
 // find gives a live command; nil where it has ended or never was.
@@ -368,6 +369,9 @@ func (e *Engine) Await(ctx context.Context, id string, enough func(Snapshot) boo
 		s := l.snapshot()
 		if s.Ended() || enough(s) {
 			return s, nil
+		}
+		if e.find(id) != l {
+			return e.get(context.WithoutCancel(ctx), id)
 		}
 		select {
 		case <-rung:

@@ -85,6 +85,8 @@ func TestEventsWaitForTheDeciders(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.ended(id)
+		n.stop()
+		n = start(t, o) // which knows it from the store alone
 		f.blind.Store(true)
 		l := n.listen(boss, after(0))
 		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)

@@ -34,6 +34,9 @@ func (e *Engine) about(en audit.Entry, c *command.Command, l *live) audit.Entry 
 		l = e.find(c.ID)
 	}
 	en.CommandID, en.Session, en.Host, en.Command, en.Rule = c.ID, c.Spec.SessionID, c.Spec.Host, e.masked(c, l), c.Rule
+	if c.Spec.Task != nil {
+		en.Task = c.Spec.Task.ID
+	}
 	if c.Spec.Sudo != nil {
 		en.SudoUser = c.Spec.Sudo.User
 		if en.SudoUser == "" {
