@@ -4,7 +4,8 @@
 // This file puts the rooms together, and is the only place where they meet:
 //
 //	gateway ─memory─▶ rpcserver ─▶ api ─▶ engine ─▶ sshexec ─▶ sshconn ─▶ hosts
-//	gRPC clients ──TCP──▶ ┘         │       ├─▶ store/sqlite    ▲
+//	gRPC clients ──TCP──▶ ┘         │ ▲     ├─▶ store/sqlite    ▲
+//	                                │ workflow                  │
 //	                                └─────▶ terminal ─▶ sshterm ┘
 //
 // Each room declares what it needs of the others as a small interface;
@@ -30,6 +31,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +61,7 @@ import (
 	"github.com/telexec/telexec/internal/store/sqlite"
 	"github.com/telexec/telexec/internal/telemetry"
 	"github.com/telexec/telexec/internal/terminal"
+	"github.com/telexec/telexec/internal/workflow"
 	"github.com/telexec/telexec/web"
 )
 
@@ -263,7 +266,12 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 		return fmt.Errorf("redaction.values_file: %w", plain(err))
 	}
 	shared.Use(eng)
-	observe(metrics, eng, shared, pool, hosts)
+	flow := workflow.New(workflow.Options{
+		Journal: store, Commands: steps{eng}, Hosts: hosts, Rights: who.rights,
+		Limits: workflow.Limits{Running: cfg.Tasks.MaxRunning, Queued: cfg.Tasks.MaxQueued, Approval: cfg.Tasks.ApprovalTimeout, History: cfg.Retention.History},
+		Logger: log,
+	})
+	observe(metrics, eng, shared, flow, pool, hosts)
 
 	server, err := rpcserver.New(rpcserver.Options{
 		Authenticator: who.doors, Limiter: who.limiter, Revocations: who.keys, Refusals: refusals,
@@ -275,10 +283,12 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 	commands := commands{eng}
 	terms := terminals{shared}
 	telexecv1.RegisterCommandServiceServer(server, api.NewCommands(commands, commands, commands, terms, cfg.Limits.DefaultWait))
-	telexecv1.RegisterEventServiceServer(server, api.NewEvents(commands, terms))
+	tasks := tasks{flow}
+	telexecv1.RegisterEventServiceServer(server, api.NewEvents(commands, terms, tasks))
+	telexecv1.RegisterTaskServiceServer(server, api.NewTasks(tasks, commands))
 	telexecv1.RegisterSessionServiceServer(server, api.NewSessions(terms, terms, commands, refusals))
 	telexecv1.RegisterHostServiceServer(server, api.NewHosts(hosts, commands, links{pool, exec}, who.rights))
-	telexecv1.RegisterApprovalServiceServer(server, api.NewApprovals(commands))
+	telexecv1.RegisterApprovalServiceServer(server, api.NewApprovals(commands, tasks))
 	telexecv1.RegisterPolicyServiceServer(server, api.NewPolicy(eng))
 	telexecv1.RegisterAdminServiceServer(server, api.NewAdmin(api.Info{
 		Version: version, Commit: commit, GoVersion: runtime.Version(), Node: node, Store: "sqlite", Started: time.Now(),
@@ -287,10 +297,11 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 			RetainedOutput: cfg.Retention.OutputBytes, FullOutput: cfg.Retention.FullOutput, History: cfg.Retention.History,
 		},
 	}, commands, who.keys, store, who.rights))
+	known := []<-chan struct{}{shared.Ready(), eng.Ready(), flow.Ready()}
 	memory := bufconn.Listen(memoryPipe)
 	rest, err := gateway.New(ctx, gateway.Options{
 		Dial: memory.DialContext, Authenticator: who.doors, Limiter: who.limiter, Refusals: refusals, Recorder: store,
-		Sealer: key, SessionLifetime: cfg.HTTP.SessionLifetime, Problem: rpcserver.Problem, Ready: readiness(eng, shared.Ready()),
+		Sealer: key, SessionLifetime: cfg.HTTP.SessionLifetime, Problem: rpcserver.Problem, Ready: readiness(eng, known),
 		Metrics: metrics.Handler(), OpenAPI: openapi.JSON, UI: web.Files(),
 		Addr: httpPort.Addr(), AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
 		SocketMeter: metrics, SocketLimits: socket.Limits{All: cfg.HTTP.MaxSockets, PerPrincipal: cfg.HTTP.MaxSocketsPerPrincipal},
@@ -306,7 +317,7 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 		return err
 	}
 	reload := reloading{load: load, use: eng.SetPolicy, typing: who.rights.SetTyping, audit: store, log: log, cfg: cfg}
-	err = runAll(ctx, eng, shared.Ready(),
+	err = runAll(ctx, eng, known,
 		func(ctx context.Context) error { return server.Run(ctx, grpcPort, memory) },
 		func(ctx context.Context) error { return rest.Run(ctx, httpPort) },
 		[]part{
@@ -319,6 +330,7 @@ func serve(ctx context.Context, e env, cfg config.Config, rules *policy.Policy, 
 				}
 				return nil // it was stopped before it had begun
 			}},
+			{"tasks", flow.Run},
 			{"ends of sessions", func(ctx context.Context) error { return tellEnds(ctx, shared, eng.SessionEnded) }},
 			{"reload", func(ctx context.Context) error { return reload.run(ctx, e.Hangups) }},
 		},
@@ -380,9 +392,9 @@ type part struct {
 
 // runAll runs the engine and the doors until ctx ends or one of them fails. The
 // doors, and what runs beside them, outlive the engine: while commands end they can
-// be watched and asked for. sessions is closed when they are known again. serving is
-// told when the service takes commands, and when no more.
-func runAll(ctx context.Context, eng *engine.Engine, sessions <-chan struct{}, grpcDoor, httpDoor func(context.Context) error, beside []part, serving func(bool) error) error {
+// be watched and asked for. known are closed when what the last run has left is known
+// again. serving is told when the service takes commands, and when no more.
+func runAll(ctx context.Context, eng *engine.Engine, known []<-chan struct{}, grpcDoor, httpDoor func(context.Context) error, beside []part, serving func(bool) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	doors, closeDoors := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeDoors()
@@ -391,9 +403,9 @@ func runAll(ctx context.Context, eng *engine.Engine, sessions <-chan struct{}, g
 		return eng.Run(ctx)
 	}))
 	group.Go(guarded("gRPC", func() error {
-		// Until recovery is done the store tells of commands and sessions that nobody
+		// Until recovery is done the store tells of commands, sessions and tasks that nobody
 		// looks after: whoever comes earlier waits in the port's backlog.
-		if !recovered(doors, sessions, eng.Ready()) {
+		if !recovered(doors, known...) {
 			return nil
 		}
 		return grpcDoor(doors)
@@ -403,7 +415,7 @@ func runAll(ctx context.Context, eng *engine.Engine, sessions <-chan struct{}, g
 		group.Go(guarded(p.name, func() error { return p.run(doors) }))
 	}
 	group.Go(guarded("readiness", func() error {
-		if recovered(ctx, sessions, eng.Ready()) {
+		if recovered(ctx, known...) {
 			if err := serving(true); err != nil {
 				return err
 			}
@@ -439,19 +451,19 @@ func guarded(name string, part func() error) func() error {
 	}
 }
 
-func closed(c <-chan struct{}) bool {
+func open(c <-chan struct{}) bool {
 	select {
 	case <-c:
-		return true
-	default:
 		return false
+	default:
+		return true
 	}
 }
 
 // readiness tells why the service takes no commands.
-func readiness(eng *engine.Engine, sessions <-chan struct{}) func(context.Context) error {
+func readiness(eng *engine.Engine, known []<-chan struct{}) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if closed(sessions) && closed(eng.Ready()) && !eng.Stats().Draining {
+		if !slices.ContainsFunc(known, open) && !eng.Stats().Draining {
 			return eng.CheckStore(ctx)
 		}
 		return fault.New(fault.Unavailable, fault.ReasonDraining, "the service takes no commands: it is starting or shutting down").
@@ -460,7 +472,7 @@ func readiness(eng *engine.Engine, sessions <-chan struct{}) func(context.Contex
 }
 
 // observe connects the gauges.
-func observe(m *telemetry.Metrics, eng *engine.Engine, shared *terminal.Terminals, pool *sshconn.Pool, hosts *inventory.Inventory) {
+func observe(m *telemetry.Metrics, eng *engine.Engine, shared *terminal.Terminals, flow *workflow.Workflow, pool *sshconn.Pool, hosts *inventory.Inventory) {
 	var names []string
 	for _, h := range hosts.List() {
 		names = append(names, h.Name)
@@ -472,6 +484,8 @@ func observe(m *telemetry.Metrics, eng *engine.Engine, shared *terminal.Terminal
 		EventWatchers: func() int { return eng.Stats().EventWatchers },
 		Sessions:      func() int { return shared.Stats().Sessions },
 		Viewers:       func() int { return shared.Stats().Viewers },
+		Tasks:         func() int { return flow.Stats().Begun },
+		TasksQueued:   func() int { return flow.Stats().Queued },
 		SSHConnections: func() (n int) {
 			for _, name := range names {
 				n += pool.Stats(name).Connections

@@ -446,14 +446,13 @@ func TestAPartThatFailsStopsAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions := make(chan struct{})
-	close(sessions)
-	if readiness(eng, sessions)(t.Context()) == nil {
+	known := []<-chan struct{}{eng.Ready()}
+	if readiness(eng, known)(t.Context()) == nil {
 		t.Error("ready before recovery")
 	}
 	door := func(ctx context.Context) error { <-ctx.Done(); return nil }
 	told, beside := []bool{}, false
-	err = runAll(t.Context(), eng, sessions, door, door, []part{{"something", func(ctx context.Context) error { beside = true; return door(ctx) }}}, func(s bool) error { told = append(told, s); return nil })
+	err = runAll(t.Context(), eng, known, door, door, []part{{"something", func(ctx context.Context) error { beside = true; return door(ctx) }}}, func(s bool) error { told = append(told, s); return nil })
 	if fault.ReasonOf(err) != fault.ReasonStoreUnavailable || len(told) != 1 || told[0] || !beside {
 		t.Errorf("%v, told %v", err, told)
 	}

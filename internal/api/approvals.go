@@ -10,6 +10,7 @@ import (
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/access"
 	"github.com/telexec/telexec/internal/approval"
+	"github.com/telexec/telexec/internal/fault"
 )
 
 // Approval is an approval with what is known of its command, as one caller sees it.
@@ -36,10 +37,31 @@ type Approvals struct {
 	telexecv1.UnsafeApprovalServiceServer
 
 	deciders Deciders
+	plans    Plans
 }
 
 // NewApprovals makes the service.
-func NewApprovals(d Deciders) *Approvals { return &Approvals{deciders: d} }
+func NewApprovals(d Deciders, p Plans) *Approvals { return &Approvals{deciders: d, plans: p} }
+
+// withPlan is an approval on the wire; that of a step comes with the whole plan, for who
+// may decide it now, or may see the task.
+func withPlan(ctx context.Context, plans Plans, a Approval, now time.Time) (*telexecv1.Approval, error) {
+	p := approvalToProto(a, now)
+	if step := a.Snapshot.Spec.Task; step != nil {
+		v, err := plans.Get(ctx, caller(ctx), step.ID)
+		if err != nil && a.May == nil {
+			v, err = plans.Plan(ctx, step.ID)
+		}
+		switch {
+		case fault.KindOf(err) == fault.NotFound, fault.KindOf(err) == fault.PermissionDenied: // retention has removed it, or it is not for the caller
+		case err != nil:
+			return nil, err
+		default:
+			p.Task = taskToProto(v)
+		}
+	}
+	return p, nil
+}
 
 // ListApprovals is of ApprovalService.
 func (a *Approvals) ListApprovals(ctx context.Context, r *telexecv1.ListApprovalsRequest) (*telexecv1.ListApprovalsResponse, error) {
@@ -62,7 +84,10 @@ func (a *Approvals) ListApprovals(ctx context.Context, r *telexecv1.ListApproval
 	}
 	page, bytes, now := &telexecv1.ListApprovalsResponse{}, 0, time.Now()
 	for i, one := range list {
-		p := approvalToProto(one, now)
+		p, err := withPlan(ctx, a.plans, one, now)
+		if err != nil {
+			return nil, err
+		}
 		bytes += proto.Size(p)
 		if i > 0 && bytes > maxPageBytes {
 			next = list[i-1].CommandID
@@ -82,7 +107,11 @@ func (a *Approvals) GetApproval(ctx context.Context, r *telexecv1.GetApprovalReq
 	if err != nil {
 		return nil, err
 	}
-	return &telexecv1.GetApprovalResponse{Approval: approvalToProto(one, time.Now())}, nil
+	p, err := withPlan(ctx, a.plans, one, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &telexecv1.GetApprovalResponse{Approval: p}, nil
 }
 
 // DecideApprovals is of ApprovalService.

@@ -84,7 +84,7 @@ func TestEveryFieldOfAnApprovalIsTold(t *testing.T) {
 	p := approvalToProto(a, noon)
 	// The command's own fields have a test of their own.
 	missing := slices.DeleteFunc(unset("", p.ProtoReflect()), func(path string) bool { return strings.HasPrefix(path, "command.") })
-	if !slices.Equal(missing, []string{"can_decide"}) {
+	if !slices.Equal(missing, []string{"can_decide", "task"}) { // of which the plan is added
 		t.Errorf("never set: %v", missing)
 	}
 	if sum := sha256.Sum256(a.Snapshot.Spec.Stdin); p.GetName() != "approvals/"+a.CommandID || !bytes.Equal(p.GetStdinSha256(), sum[:]) ||
@@ -141,7 +141,7 @@ func TestPagesOfApprovals(t *testing.T) {
 			a.May = notMine
 		}
 	})
-	svc, ctx := NewApprovals(d), asAnn(t)
+	svc, ctx := NewApprovals(d, &flow{}), asAnn(t)
 	for _, mine := range []bool{false, true} {
 		req := &telexecv1.ListApprovalsRequest{PageSize: 2, MineToDecide: mine, States: []telexecv1.ApprovalState{telexecv1.ApprovalState_APPROVAL_STATE_PENDING}}
 		var sizes []int
@@ -183,7 +183,7 @@ func TestPagesOfApprovals(t *testing.T) {
 
 func TestWhichApprovalsAreAskedFor(t *testing.T) {
 	d := &desk{}
-	svc, ctx := NewApprovals(d), asAnn(t)
+	svc, ctx := NewApprovals(d, &flow{}), asAnn(t)
 	for _, c := range []struct {
 		req  *telexecv1.ListApprovalsRequest
 		want []approval.State
@@ -207,7 +207,7 @@ func TestWhichApprovalsAreAskedFor(t *testing.T) {
 func TestAPageOfApprovalsIsNotTooLarge(t *testing.T) {
 	d := &desk{}
 	d.fill(60, func(_ int, a *Approval) { a.Snapshot.Spec.Line = strings.Repeat("x", 120_000) })
-	svc := NewApprovals(d)
+	svc := NewApprovals(d, &flow{})
 	req, total := &telexecv1.ListApprovalsRequest{PageSize: 25}, 0
 	for {
 		page, err := svc.ListApprovals(asAnn(t), req)
@@ -252,7 +252,7 @@ func TestTheLargestApprovalCanBeSent(t *testing.T) {
 func TestGetApproval(t *testing.T) {
 	d := &desk{}
 	d.fill(1, func(_ int, a *Approval) {})
-	svc := NewApprovals(d)
+	svc := NewApprovals(d, &flow{})
 	got, err := svc.GetApproval(asAnn(t), &telexecv1.GetApprovalRequest{CommandId: d.list[0].CommandID})
 	if err != nil || got.GetApproval().GetCommandId() != d.list[0].CommandID || d.by.Name != "ann" {
 		t.Errorf("%v, %v", got, err)
@@ -265,7 +265,7 @@ func TestGetApproval(t *testing.T) {
 func TestDecideApprovals(t *testing.T) {
 	d := &desk{}
 	d.fill(3, func(_ int, a *Approval) {})
-	svc, hash := NewApprovals(d), bytes.Repeat([]byte{7}, 32)
+	svc, hash := NewApprovals(d, &flow{}), bytes.Repeat([]byte{7}, 32)
 	ids := []string{d.list[0].CommandID, d.list[1].CommandID, d.list[2].CommandID}
 	req := &telexecv1.DecideApprovalsRequest{Decisions: []*telexecv1.Decision{
 		{CommandId: ids[0], Verdict: telexecv1.Verdict_VERDICT_APPROVE, RequestHash: hash, Reason: "yes"},

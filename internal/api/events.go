@@ -52,12 +52,15 @@ type Events struct {
 
 	happenings Happenings
 	shells     Shells
+	workflow   Workflow
 }
 
 // NewEvents makes the service.
-func NewEvents(h Happenings, s Shells) *Events { return &Events{happenings: h, shells: s} }
+func NewEvents(h Happenings, s Shells, w Workflow) *Events {
+	return &Events{happenings: h, shells: s, workflow: w}
+}
 
-// WatchEvents is of EventService. Commands and sessions are two watches, each in a
+// WatchEvents is of EventService. Commands, sessions and tasks are watches each in a
 // goroutine of its own; what they tell comes under a lock.
 func (e *Events) WatchEvents(r *telexecv1.WatchEventsRequest, out grpc.ServerStreamingServer[telexecv1.WatchEventsResponse]) error {
 	ctx, end := context.WithCancelCause(out.Context())
@@ -78,14 +81,30 @@ func (e *Events) WatchEvents(r *telexecv1.WatchEventsRequest, out grpc.ServerStr
 		return err
 	}
 	var listening sync.WaitGroup
+	defer listening.Wait()
+	defer end(nil)
 	listening.Go(func() {
 		defer sessions.watcher.Close()
 		if err := sessions.tell(ctx, false); err != nil {
 			end(err)
 		}
 	})
-	defer listening.Wait()
-	defer end(nil)
+	if r.GetHost() == "" {
+		tasks, err := e.workflow.WatchAll(ctx, by, TasksOptions{After: r.GetTaskSequences(), Principal: r.GetPrincipal(), Labels: r.GetLabels()})
+		if err != nil {
+			return err
+		}
+		if err := tellTasks(ctx, &t, tasks, true); err != nil {
+			tasks.Close()
+			return err
+		}
+		listening.Go(func() {
+			defer tasks.Close()
+			if err := tellTasks(ctx, &t, tasks, false); err != nil {
+				end(err)
+			}
+		})
+	}
 	err = tellCommands(ctx, &t, w, heartbeatOf(r.GetHeartbeat()))
 	if cause := context.Cause(ctx); cause != nil && out.Context().Err() == nil {
 		return cause // why the other one has ended it
@@ -116,8 +135,34 @@ func tellCommands(ctx context.Context, t *herald, w EventsWatcher, heartbeat tim
 	}
 }
 
+// tellTasks tells what becomes of tasks until it fails, or, with known, until what was
+// there when the watch began has been told.
+func tellTasks(ctx context.Context, t *herald, w TasksWatcher, known bool) error {
+	for {
+		news, err := w.Next(ctx)
+		if err != nil {
+			return err
+		}
+		m := &telexecv1.WatchEventsResponse{}
+		switch {
+		case news.Known:
+			if known {
+				return nil
+			}
+			continue
+		case news.Event != nil:
+			m.Event = &telexecv1.WatchEventsResponse_TaskEvent{TaskEvent: taskEventToProto(*news.Event, &news.View.Task)}
+		default:
+			m.Event = &telexecv1.WatchEventsResponse_Task{Task: taskToProto(*news.View)}
+		}
+		if err := t.send(m); err != nil {
+			return err
+		}
+	}
+}
+
 // herald puts events on the wire. The number of what changes is that of commands: it
-// goes with what is told of sessions as it is.
+// goes with what is told of sessions and tasks as it is.
 type herald struct {
 	mu     sync.Mutex // held while the stream sends
 	out    grpc.ServerStreamingServer[telexecv1.WatchEventsResponse]
@@ -127,7 +172,7 @@ type herald struct {
 func (t *herald) send(m *telexecv1.WatchEventsResponse) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m.GetSession() != nil {
+	if m.GetSession() != nil || m.GetTask() != nil || m.GetTaskEvent() != nil {
 		m.Sequence = t.number
 	}
 	t.number = m.GetSequence()

@@ -77,6 +77,10 @@ func (s *eventSink) Send(m *telexecv1.WatchEventsResponse) error {
 		line += fmt.Sprintf("v%d", m.GetCommand().GetVersion())
 	case *telexecv1.WatchEventsResponse_Session:
 		line += fmt.Sprintf("session %s v%d %v", m.GetSession().GetName(), m.GetSession().GetVersion(), m.GetSession().GetMayType())
+	case *telexecv1.WatchEventsResponse_Task:
+		line += "task"
+	case *telexecv1.WatchEventsResponse_TaskEvent:
+		line += fmt.Sprintf("event %d", m.GetTaskEvent().GetSequence())
 	case *telexecv1.WatchEventsResponse_Synced:
 		line += "synced"
 	case *telexecv1.WatchEventsResponse_Heartbeat:
@@ -100,7 +104,7 @@ func TestWatchEvents(t *testing.T) {
 			end(&then)
 			b := &bulletin{news: []any{News{4, &first}, News{4, nil}, 40 * time.Second, News{9, &then}, over}}
 			out := &eventSink{ctx: asAnn(t)}
-			err := NewEvents(b, &stage{}).WatchEvents(&telexecv1.WatchEventsRequest{
+			err := NewEvents(b, &stage{}, &flow{}).WatchEvents(&telexecv1.WatchEventsRequest{
 				After: new(int64(3)), Host: "h", Principal: "bob", Labels: map[string]string{"a": "b"}, Heartbeat: tc.beat,
 			}, out)
 			if err != over || !slices.Equal(out.sent, tc.want) || !b.closed {
@@ -114,12 +118,12 @@ func TestWatchEvents(t *testing.T) {
 	}
 	refused := errors.New("refused")
 	b := &bulletin{fail: refused}
-	if err := NewEvents(b, &stage{}).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t)}); err != refused || b.asked.After != nil {
+	if err := NewEvents(b, &stage{}, &flow{}).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t)}); err != refused || b.asked.After != nil {
 		t.Errorf("%v, after %v", err, b.asked.After)
 	}
 	gone := errors.New("gone")
 	b = &bulletin{news: []any{News{}}}
-	if err := NewEvents(b, &stage{}).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t), fail: gone}); err != gone || !b.closed {
+	if err := NewEvents(b, &stage{}, &flow{}).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t), fail: gone}); err != gone || !b.closed {
 		t.Errorf("%v, closed %v", err, b.closed)
 	}
 }
@@ -150,7 +154,7 @@ func TestWatchEventsTellsOfSessions(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := &bulletin{number: 4, news: []any{News{4, new(running())}, News{4, nil}, 40 * time.Second, News{9, new(running())}, over}}
 				st, out := &stage{news: slices.Clone(news)}, &eventSink{ctx: asAnn(t)}
-				if err := NewEvents(b, st).WatchEvents(c.ask, out); err != over || !slices.Equal(out.sent, c.want) {
+				if err := NewEvents(b, st, &flow{}).WatchEvents(c.ask, out); err != over || !slices.Equal(out.sent, c.want) {
 					t.Errorf("%v: %q", err, out.sent)
 				}
 				if got := st.asked(); !slices.Equal(got, []string{"watch closed"}) || !b.closed {
@@ -164,7 +168,7 @@ func TestWatchEventsTellsOfSessions(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := &bulletin{news: []any{time.Hour}}
 			st := &stage{news: news}
-			if err := NewEvents(b, st).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t)}); err != broken || !b.closed {
+			if err := NewEvents(b, st, &flow{}).WatchEvents(&telexecv1.WatchEventsRequest{}, &eventSink{ctx: asAnn(t)}); err != broken || !b.closed {
 				t.Errorf("%s: %v", name, err)
 			}
 			if got := st.asked(); !slices.Equal(got, []string{"watch closed"}) {

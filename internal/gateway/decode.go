@@ -91,6 +91,11 @@ func (g *Gateway) place(next runtime.HandlerFunc) runtime.HandlerFunc {
 				WithHint("Put the fields into the body, as JSON"))
 			return
 		}
+		if r.Method == http.MethodDelete && r.ContentLength != 0 {
+			g.refuse(w, r, fault.New(fault.Invalid, fault.ReasonInvalidRequest, "a DELETE request has no body").
+				WithHint("Put the fields into the query"))
+			return
+		}
 		r.Body = placed{r.Body, path}
 		next(w, r, path)
 	}

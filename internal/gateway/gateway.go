@@ -197,6 +197,7 @@ func (g *Gateway) routes(ctx context.Context) (http.Handler, error) {
 		telexecv1.RegisterEventServiceHandler,
 		telexecv1.RegisterHostServiceHandler,
 		telexecv1.RegisterSessionServiceHandler,
+		telexecv1.RegisterTaskServiceHandler,
 		telexecv1.RegisterApprovalServiceHandler,
 		telexecv1.RegisterPolicyServiceHandler,
 		telexecv1.RegisterAdminServiceHandler,

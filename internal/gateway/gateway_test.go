@@ -50,6 +50,9 @@ type service struct {
 	input   func(context.Context, *telexecv1.SendInputRequest) (*telexecv1.SendInputResponse, error)
 	attach  func(attachStream) error
 	record  func(*telexecv1.ReadRecordingRequest, recordingStream) error
+
+	tasks  telexecv1.TaskServiceServer  // nil: nothing of it is there
+	events telexecv1.EventServiceServer // nil: likewise
 }
 
 func (s *service) Cancel(ctx context.Context, r *telexecv1.CancelRequest) (*telexecv1.CancelResponse, error) {
@@ -157,7 +160,14 @@ func openAt(t *testing.T, l net.Listener, transport *http.Transport, svc *servic
 	telexecv1.RegisterCommandServiceServer(server, svc)
 	telexecv1.RegisterSessionServiceServer(server, sessions{service: svc})
 	telexecv1.RegisterHostServiceServer(server, telexecv1.UnimplementedHostServiceServer{})
-	telexecv1.RegisterEventServiceServer(server, telexecv1.UnimplementedEventServiceServer{})
+	if svc.tasks == nil {
+		svc.tasks = telexecv1.UnimplementedTaskServiceServer{}
+	}
+	if svc.events == nil {
+		svc.events = telexecv1.UnimplementedEventServiceServer{}
+	}
+	telexecv1.RegisterTaskServiceServer(server, svc.tasks)
+	telexecv1.RegisterEventServiceServer(server, svc.events)
 	telexecv1.RegisterAdminServiceServer(server, telexecv1.UnimplementedAdminServiceServer{})
 	telexecv1.RegisterApprovalServiceServer(server, telexecv1.UnimplementedApprovalServiceServer{})
 	telexecv1.RegisterPolicyServiceServer(server, telexecv1.UnimplementedPolicyServiceServer{})

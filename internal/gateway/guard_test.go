@@ -30,6 +30,9 @@ func rules() (all [][2]string) {
 					if path := r.GetPost(); path != "" {
 						all = append(all, [2]string{"POST", path})
 					}
+					if path := r.GetDelete(); path != "" {
+						all = append(all, [2]string{"DELETE", path})
+					}
 				}
 			}
 		}
@@ -47,7 +50,7 @@ func TestEveryRouteIsGuarded(t *testing.T) {
 		t.Fatalf("walked only %d routes", len(all))
 	}
 	all = append(all, [][2]string{{"GET", "/metrics"}, {"GET", "/openapi.json"}, {"GET", "/docs"}, {"GET", "/"}, {"GET", "/hosts"}, {"GET", "/commands/{command_id}"}, {"GET", "/assets/{file}"}, {"PUT", "/v1/commands"},
-		{"GET", "/v1/socket"}, {"GET", "/v1/commands/{command_id}/stream"}}...)
+		{"GET", "/v1/socket"}, {"GET", "/v1/commands/{command_id}/stream"}, {"GET", "/api/agent/{task_id}/updates"}}...)
 	var d *door
 	for i, route := range all {
 		// A handler that was reached would panic, or not be implemented. The audit is

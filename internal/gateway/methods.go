@@ -42,11 +42,12 @@ func reads(r *http.Request, path string) bool {
 type route struct {
 	method string
 	rule   string // of the path: "/v1/commands/{command_id}"
+	fixed  int    // bytes of it that are no field
 	path   *regexp.Regexp
 }
 
 // variable is a field in the path of a rule.
-var variable = regexp.MustCompile(`\\\{[^}]*\\\}`)
+var variable = regexp.MustCompile(`\{[^}]*\}`)
 
 // contractRoutes gives the HTTP rules of all methods, and that of sockets, which is
 // like them. grpc-gateway has those of the methods too, and tells of a request only
@@ -55,8 +56,12 @@ func contractRoutes() []route {
 	var routes []route
 	add := func(method, path string) {
 		if path != "" {
-			text := variable.ReplaceAllLiteralString(regexp.QuoteMeta(path), "[^/]+")
-			routes = append(routes, route{method, path, regexp.MustCompile("^" + text + "$")})
+			fixed := variable.Split(path, -1)
+			pattern := make([]string, len(fixed))
+			for i, text := range fixed {
+				pattern[i] = regexp.QuoteMeta(text)
+			}
+			routes = append(routes, route{method, path, len(strings.Join(fixed, "")), regexp.MustCompile("^" + strings.Join(pattern, "[^/]+") + "$")})
 		}
 	}
 	protoregistry.GlobalFiles.RangeFilesByPackage(telexecv1.File_telexec_v1_command_proto.Package(), func(f protoreflect.FileDescriptor) bool {
@@ -76,6 +81,7 @@ func contractRoutes() []route {
 		return true
 	})
 	add(http.MethodGet, streamRule)
+	add(http.MethodGet, updatesRule)
 	add(http.MethodGet, terminalRule)
 	return routes
 }
@@ -101,7 +107,7 @@ func (g *Gateway) allowed(path string) []string {
 
 // ruleOf gives the rule that a path is by; empty where there is none. Of several,
 // "/v1/commands/{command_id}" and "/v1/commands/{command_id}:cancel", it is one of
-// this method, and the longest.
+// this method, and that of which the path has most.
 func (g *Gateway) ruleOf(method, path string) string {
 	var best route
 	for _, r := range g.contract {
@@ -109,7 +115,7 @@ func (g *Gateway) ruleOf(method, path string) string {
 			continue
 		}
 		switch known, now := best.method == method, r.method == method; {
-		case best.rule == "", now && !known, now == known && len(r.rule) > len(best.rule):
+		case best.rule == "", now && !known, now == known && r.fixed > best.fixed:
 			best = r
 		}
 	}

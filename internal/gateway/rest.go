@@ -7,9 +7,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
@@ -117,7 +119,7 @@ type strictQuery struct{ runtime.DefaultQueryParser }
 // Parse is of runtime.QueryParameterParser.
 func (q strictQuery) Parse(m proto.Message, values url.Values, filter *utilities.DoubleArray) error {
 	for key, given := range values {
-		path, _, _ := strings.Cut(key, "[") // labels[env]
+		path, entry, isEntry := strings.Cut(key, "[") // labels[env]
 		d := m.ProtoReflect().Descriptor()
 		for name := range strings.SplitSeq(path, ".") {
 			var f protoreflect.FieldDescriptor
@@ -134,13 +136,48 @@ func (q strictQuery) Parse(m proto.Message, values url.Values, filter *utilities
 					return contradiction(f)
 				}
 			}
-			d = f.Message()
+			if d = f.Message(); f.IsMap() {
+				if entry, closed := strings.CutSuffix(entry, "]"); !isEntry || !closed || strings.ContainsAny(entry, "[]") {
+					return fmt.Errorf("%s is given as %s[key]=value", cut(key), name)
+				}
+				isEntry = false
+			}
+		}
+		if isEntry {
+			return fmt.Errorf("%s has no keys: %s", path, cut(key))
+		}
+		if d != nil && d.FullName() == "google.protobuf.Timestamp" {
+			times, err := timesOf(key, given)
+			if err != nil {
+				return err
+			}
+			values[key] = times
 		}
 	}
 	if err := q.DefaultQueryParser.Parse(m, values, filter); err != nil {
-		return errors.New(cut(err.Error()))
+		return errors.New(cut(ofLibrary.ReplaceAllString(err.Error(), "")))
 	}
 	return nil
+}
+
+// ofLibrary is what an error of the library says of itself.
+var ofLibrary = regexp.MustCompile(`strconv\.\w+: parsing `)
+
+// timesOf gives times as the library's parser takes them: a date is the beginning of that
+// day, UTC.
+func timesOf(key string, given []string) ([]string, error) {
+	times := make([]string, len(given))
+	for i, value := range given {
+		if _, err := time.Parse(time.DateOnly, value); err == nil {
+			value += "T00:00:00Z"
+		}
+		at, err := time.Parse(time.RFC3339Nano, value)
+		if year := at.UTC().Year(); err != nil || year < 1 || year > 9999 {
+			return nil, fmt.Errorf("%s is no time: give it as in RFC 3339, 2026-01-02T15:04:05Z, or as a date, 2026-01-02", cut(key))
+		}
+		times[i] = value
+	}
+	return times, nil
 }
 
 // parameters lists the fields of m that are not part of the path.

@@ -29,9 +29,10 @@ import (
 
 // The paths of sockets. On each but that of a terminal, all requests may be sent.
 const (
-	socketPath = "/v1/socket"
-	streamRule = "/v1/commands/{command_id}/stream"
-	eventsPath = "/v1/events" // without an upgrade, REST
+	socketPath  = "/v1/socket"
+	streamRule  = "/v1/commands/{command_id}/stream"
+	updatesRule = "/api/agent/{task_id}/updates"
+	eventsPath  = "/v1/events" // without an upgrade, REST
 
 	terminalRule = "/v1/sessions/{session}/terminal"
 )
@@ -56,6 +57,8 @@ func (g *Gateway) socketOf(r *http.Request) string {
 		return eventsPath
 	case strings.HasSuffix(r.URL.Path, "/stream") && g.ruleOf(http.MethodGet, r.URL.Path) == streamRule:
 		return streamRule
+	case strings.HasSuffix(r.URL.Path, "/updates") && g.ruleOf(http.MethodGet, r.URL.Path) == updatesRule:
+		return updatesRule
 	case strings.HasSuffix(r.URL.Path, "/terminal") && g.ruleOf(http.MethodGet, r.URL.Path) == terminalRule:
 		return terminalRule
 	}
@@ -109,8 +112,11 @@ func (g *Gateway) checkHandshake(w http.ResponseWriter, r *http.Request) (status
 		}
 		w.Header().Set("Upgrade", "websocket")
 		instead := "read /v1/commands/{id}/output or /v1/events"
-		if strings.HasSuffix(r.URL.Path, "/terminal") {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/terminal"):
 			instead = "read /v1/sessions/{session}/screen and type with /v1/sessions/{session}:keys"
+		case strings.HasSuffix(r.URL.Path, "/updates"):
+			instead = "read /v1/tasks/{id}/events"
 		}
 		return http.StatusUpgradeRequired, invalid("%s is for WebSockets", r.URL.Path).
 			WithHint("Connect to it with a WebSocket client, over HTTP/1.1; by plain HTTP, %s", instead)
@@ -143,6 +149,11 @@ func firstRequest(rule string, r *http.Request) (*telexecv1.SocketRequest, error
 		o := &telexecv1.StreamOutputRequest{CommandId: id}
 		first.Id, first.Request, fields = "stream", &telexecv1.SocketRequest_SubscribeOutput{SubscribeOutput: o}, o
 		inPath = utilities.NewDoubleArray([][]string{{"command_id"}})
+	case updatesRule:
+		id := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/api/agent/"), "/updates")
+		u := &telexecv1.WatchTaskRequest{TaskId: id}
+		first.Id, first.Request, fields = "updates", &telexecv1.SocketRequest_SubscribeTask{SubscribeTask: u}, u
+		inPath = utilities.NewDoubleArray([][]string{{"task_id"}})
 	case terminalRule:
 		if len(values) > 0 {
 			return nil, invalid("%s has no query parameters", rule).WithHint("Say it in start, the first message; docs/websocket.md shows it")

@@ -148,8 +148,10 @@ func TestWithoutAnUpgrade(t *testing.T) {
 	}{
 		{"GET", "/v1/socket", nil, 426, [2]string{"Upgrade", "websocket"}},
 		{"GET", streamPath, nil, 426, [2]string{"Upgrade", "websocket"}},
+		{"GET", updatesPath, nil, 426, [2]string{"Upgrade", "websocket"}},
 		{"POST", "/v1/socket", nil, 405, [2]string{"Allow", "GET"}},
 		{"POST", streamPath, nil, 405, [2]string{"Allow", "GET"}},
+		{"DELETE", updatesPath, nil, 405, [2]string{"Allow", "GET"}},
 		{"GET", "/v1/socket", []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "8"}, 426, [2]string{"Sec-WebSocket-Version", "13"}},
 		{"GET", "/v1/socket", []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13"}, 400, [2]string{}},
 	} {
@@ -160,7 +162,7 @@ func TestWithoutAnUpgrade(t *testing.T) {
 	}
 	for path, status := range map[string]int{
 		"/v1/socket?a=b": 400, streamPath + "?stdoutoffset=1": 400, streamPath + "?stdout_offset=x": 400, streamPath + "?command_id=" + strings.Replace(anID, "0", "1", 1): 400,
-		"/v1/events?x=1": 400,
+		"/v1/events?x=1": 400, updatesPath + "?sequence=1": 400, updatesPath + "?after=x": 400, updatesPath + "?task_id=" + strings.Replace(anID, "0", "1", 1): 400,
 	} {
 		if a := d.refusal(path); a.status != status {
 			t.Errorf("%s: HTTP %d %s", path, a.status, a.body)

@@ -35,6 +35,8 @@ var uiRules = []struct {
 	{"/sessions", regexp.MustCompile(`^/sessions$`)},
 	{"/sessions/{session}", regexp.MustCompile(`^/sessions/[^/]+$`)},
 	{"/sessions/{session}/replay", regexp.MustCompile(`^/sessions/[^/]+/replay$`)},
+	{"/tasks", regexp.MustCompile(`^/tasks$`)},
+	{"/tasks/{task_id}", regexp.MustCompile(`^/tasks/[^/]+$`)},
 	{"/approvals", regexp.MustCompile(`^/approvals$`)},
 	{"/hosts", regexp.MustCompile(`^/hosts$`)},
 	{"/audit", regexp.MustCompile(`^/audit$`)},

@@ -27,7 +27,7 @@ var (
 
 func TestTheUIIsServed(t *testing.T) {
 	d := open(t, &service{})
-	for _, path := range []string{"/", "/?run=1", "/commands/" + anID, "/commands/" + anID + "?at=17", "/sessions", "/sessions/build", "/sessions/" + anID + "/replay", "/approvals", "/hosts", "/audit"} {
+	for _, path := range []string{"/", "/?run=1", "/commands/" + anID, "/commands/" + anID + "?at=17", "/sessions", "/sessions/build", "/sessions/" + anID + "/replay", "/tasks", "/tasks/" + anID, "/approvals", "/hosts", "/audit"} {
 		a := d.do("GET", path, "", "Accept", html)
 		if a.status != 200 || a.body != uiPage || a.header.Get("Content-Type") != "text/html; charset=utf-8" || a.header.Get("Cache-Control") != "private, no-cache" {
 			t.Errorf("%s: HTTP %d %v %s", path, a.status, a.header, a.body)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
@@ -41,7 +42,7 @@ func example(m proto.Message) any {
 // requests holds the example requests by generated operationId, whole: fields
 // that travel in the path or the query are in them too.
 func requests() map[string]proto.Message {
-	return map[string]proto.Message{
+	all := map[string]proto.Message{
 		"CommandService_Execute": &pb.ExecuteRequest{
 			RequestId: "deploy-42",
 			Host:      "web1",
@@ -89,6 +90,8 @@ func requests() map[string]proto.Message {
 		"AdminService_VerifyAudit":      &pb.VerifyAuditRequest{AfterSequence: 1200, AfterHash: exampleHash(3)},
 		"AdminService_ExportAudit":      &pb.ExportAuditRequest{AfterSequence: 1200},
 	}
+	maps.Copy(all, taskRequests())
+	return all
 }
 
 // responses holds an example answer to each of the requests.
@@ -135,7 +138,7 @@ func responses() map[string]proto.Message {
 	awaiting.Approval, awaiting.PolicyRule = "approvals/"+exampleID, "upgrades"
 	awaiting.AwaitedApproval = &pb.AwaitedApproval{RequiredApprovals: 1, Roles: []string{"approver"}, ExpireTime: timestamppb.New(exampleStart.Add(time.Hour))}
 	waits := &pb.Approval{
-		Name: "approvals/" + exampleID, CommandId: exampleID, State: pb.ApprovalState_APPROVAL_STATE_PENDING,
+		Name: "approvals/" + exampleID, Id: exampleID, CommandId: exampleID, State: pb.ApprovalState_APPROVAL_STATE_PENDING,
 		Rule: "upgrades", RequiredApprovals: 1, Roles: []string{"approver"}, ExpireTime: timestamppb.New(exampleStart.Add(time.Hour)),
 		Revision: 1, RequestHash: exampleHash(1), CanDecide: true,
 		RequestedBy: &pb.Actor{Principal: "deploy-agent", Origin: pb.Origin_ORIGIN_MCP}, CreateTime: timestamppb.New(exampleStart),
@@ -162,7 +165,7 @@ func responses() map[string]proto.Message {
 		Lines: []string{"deploy@web1:~$ cd /srv/shop", "deploy@web1:/srv/shop$"}, CursorRow: 1, CursorColumn: 23, Session: open,
 	}
 
-	return map[string]proto.Message{
+	all := map[string]proto.Message{
 		"CommandService_Execute": &pb.ExecuteResponse{Command: done, Stdout: stdout, Stderr: stderr},
 		"CommandService_StreamOutput": &pb.StreamOutputResponse{
 			Time: timestamppb.New(exampleStart),
@@ -229,6 +232,8 @@ func responses() map[string]proto.Message {
 			Text: `{"time":"2026-01-15T09:30:00Z","kind":"command.accepted","principal":"admin"}`,
 		},
 	}
+	maps.Copy(all, taskResponses(waits, approved))
+	return all
 }
 
 // exampleHash gives 32 bytes that look like a SHA-256.
@@ -311,6 +316,7 @@ func operations() map[string]operation {
 		"AdminService_VerifyAudit":        {tag: tagAudit, summary: "Verify the chain of the audit"},
 		"AdminService_ExportAudit":        {tag: tagAudit, summary: "Export the audit", stream: true},
 	}
+	maps.Copy(ops, taskOperations())
 	requests, responses := requests(), responses()
 	for id, op := range ops {
 		op.params = parameters(requests[id])
@@ -323,7 +329,7 @@ func operations() map[string]operation {
 
 // inPath are the fields that stand in the path of every operation that has
 // them beside a body.
-var inPath = []string{"command_id", "session", "host", "principal"}
+var inPath = []string{"command_id", "session", "host", "principal", "task_id"}
 
 // parameters gives the example's fields by the names that parameters have: the
 // proto name in the path, the JSON name in the query.

@@ -24,7 +24,7 @@ import (
 
 // beside are the paths of the document that are not of the contract: the gateway's
 // own, and WebSockets.
-var beside = []string{"GET /healthz", "GET /metrics", "GET /readyz", "GET /v1/commands/{command_id}/stream", "GET /v1/sessions/{session}/terminal", "GET /v1/socket"}
+var beside = []string{"GET /healthz", "GET /metrics", "GET /readyz", "GET /api/agent/{task_id}/updates", "GET /v1/commands/{command_id}/stream", "GET /v1/sessions/{session}/terminal", "GET /v1/socket"}
 
 // The committed document says for every HTTP rule of the contract what a caller
 // needs, and has what the gateway does beside it.
@@ -227,6 +227,9 @@ const streams = `{"paths": {
       {"name": "session", "in": "path", "required": true, "description": "The session.", "schema": {"type": "string"}},
       {"name": "scrollbackLines", "in": "query", "schema": {"type": "integer"}}],
     "responses": {"200": {"content": {"application/json": {"schema": {"type": "object"}}}}}}},
+  "/v1/tasks/{task_id}/events": {"get": {"operationId": "Task", "summary": "Task tells.",
+    "parameters": [{"name": "task_id", "in": "path", "required": true, "description": "The task.", "schema": {"type": "string"}}],
+    "responses": {"200": {"content": {"application/json": {"schema": {"type": "object"}}}}}}},
   "/v1/events": {"get": {"operationId": "Events", "summary": "Events tell.",
     "responses": {"200": {"content": {"application/json": {"schema": {"type": "object"}}}}}}}}}`
 
@@ -246,6 +249,7 @@ func TestMerge(t *testing.T) {
 	all := fixture()
 	all["Output"] = operation{asks: "telexec.v1.StreamOutputRequest", params: map[string]any{"command_id": "c1"}, response: object{}}
 	all["Events"] = operation{response: object{}}
+	all["Task"] = operation{params: map[string]any{"task_id": "t1"}, response: object{}}
 	all["Screen"] = operation{params: map[string]any{"session": "deploy"}, response: object{}}
 	raw, err := Merge([][]byte{[]byte(part), []byte(streams)}, all, errorsPage)
 	if err != nil {

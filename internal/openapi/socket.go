@@ -53,7 +53,9 @@ var socketNotes = map[string]string{
 	"telexec.v1.SocketRequest":                 "SocketRequest is what a client says: an id, and exactly one request.",
 	"telexec.v1.SocketRequest.id":              "Chosen by the client, at most 64 bytes; what the service says about this request has it. A subscription is named by it until it is over, so that no other may have it.",
 	"telexec.v1.SocketRequest.subscribeOutput": "Send the output and the changes of a command. follow is implied.",
-	"telexec.v1.SocketRequest.subscribeEvents": "Send the changes of commands and of sessions.",
+	"telexec.v1.SocketRequest.subscribeEvents": "Send the changes of commands and of sessions, and what happens to tasks.",
+	"telexec.v1.SocketRequest.subscribeTask":   "Send what happens to a task.",
+	"telexec.v1.SocketRequest.decide":          "Decide about an approval that a task waits for.",
 	"telexec.v1.SocketRequest.unsubscribe":     "End a subscription.",
 	"telexec.v1.SocketRequest.execute":         "Start a command. The answer comes at once whatever wait says, and the output follows as for subscribeOutput.",
 	"telexec.v1.SocketRequest.cancel":          "End a command and all its processes.",
@@ -66,9 +68,9 @@ var socketNotes = map[string]string{
 	"telexec.v1.SocketMessage":          "SocketMessage is what the service says.",
 	"telexec.v1.SocketMessage.type":     "Which field of data is set, by its name in the proto file: output_complete for outputComplete.",
 	"telexec.v1.SocketMessage.version":  "Version of this envelope: 1.",
-	"telexec.v1.SocketMessage.resource": "What it is about: commands/{id}, events, or empty for the connection itself.",
-	"telexec.v1.SocketMessage.sequence": "Of a command: its version, as far as told. Of events: where to go on after a loss of the connection, as after. It never falls.",
-	"telexec.v1.SocketMessage.id":       "id of the request that it answers or that it is subscribed by; stream or events for the subscription that the path made.",
+	"telexec.v1.SocketMessage.resource": "What it is about: commands/{id}, tasks/{id}, events, or empty for the connection itself.",
+	"telexec.v1.SocketMessage.sequence": "Of a command: its version, as far as told. Of events: where to go on after a loss of the connection, as after. Of a task: the same. It never falls.",
+	"telexec.v1.SocketMessage.id":       "id of the request that it answers or that it is subscribed by; stream, events or updates for the subscription that the path made.",
 	"telexec.v1.SocketMessage.time":     "When the service sent it.",
 	"telexec.v1.SocketMessage.data":     "What it says.",
 
@@ -88,6 +90,9 @@ var socketNotes = map[string]string{
 	"telexec.v1.SocketData.unsubscribed":   "A subscription is over; answer to unsubscribe.",
 	"telexec.v1.SocketData.error":          "A request was refused, or a subscription broke off. Without id it is about the connection, which is then closed, or about a request whose id could not be read.",
 	"telexec.v1.SocketData.session":        "A session was opened, has changed or has ended; of a subscription to events.",
+	"telexec.v1.SocketData.task":           "A task: the first and the last of a subscription to it, and where one to events comes upon it.",
+	"telexec.v1.SocketData.taskEvent":      "Something has happened to a task.",
+	"telexec.v1.SocketData.decide":         "Answer to decide.",
 
 	"telexec.v1.Unsubscribed": "Unsubscribed says that a subscription is over.",
 }
@@ -106,6 +111,9 @@ func socketExamples() map[string][]proto.Message {
 	execute := &pb.ExecuteRequest{Host: "web1", Command: "df -h /"}
 	synced := said("synced", "events", 4712, &pb.SocketData{Data: &pb.SocketData_Synced{Synced: &pb.Synced{}}})
 	synced.Resource = "events"
+	step := all["TaskService_WatchTask"].(*pb.WatchTaskResponse).GetEvent()
+	update := said("task_event", "updates", step.GetSequence(), &pb.SocketData{Data: &pb.SocketData_TaskEvent{TaskEvent: step}})
+	update.Resource = "tasks/" + exampleTaskID
 	return map[string][]proto.Message{
 		"telexec.v1.SocketRequest": {
 			&pb.SocketRequest{Id: "run-1", Request: &pb.SocketRequest_Execute{Execute: execute}},
@@ -113,12 +121,14 @@ func socketExamples() map[string][]proto.Message {
 			&pb.SocketRequest{Id: "all", Request: &pb.SocketRequest_SubscribeEvents{SubscribeEvents: asks["EventService_WatchEvents"].(*pb.WatchEventsRequest)}},
 			&pb.SocketRequest{Id: "stop-1", Request: &pb.SocketRequest_Cancel{Cancel: &pb.CancelRequest{CommandId: exampleID, Reason: "wrong branch", Grace: durationpb.New(2 * time.Second)}}},
 			&pb.SocketRequest{Id: "in-1", Request: &pb.SocketRequest_Input{Input: asks["CommandService_SendInput"].(*pb.SendInputRequest)}},
+			&pb.SocketRequest{Id: "yes-1", Request: &pb.SocketRequest_Decide{Decide: asks["TaskService_DecideTask"].(*pb.DecideTaskRequest)}},
 			&pb.SocketRequest{Id: "bye-1", Request: &pb.SocketRequest_Unsubscribe{Unsubscribe: &pb.Unsubscribe{Subscription: "out-1"}}},
 		},
 		"telexec.v1.SocketMessage": {
 			said("chunk", "stream", 3, &pb.SocketData{Data: &pb.SocketData_Chunk{Chunk: &pb.OutputChunk{Stream: pb.Stream_STREAM_STDOUT, Data: []byte(exampleOutput), Text: exampleOutput}}}),
 			said("ended", "stream", ended.GetVersion(), &pb.SocketData{Data: &pb.SocketData_Ended{Ended: ended}}),
 			synced,
+			update,
 		},
 	}
 }
@@ -155,6 +165,15 @@ func addSockets(paths, schemas, asked object) error {
 	paths["/v1/commands/{command_id}/stream"] = object{"get": socket("WebSocket_StreamOutput", "Follow a command over a WebSocket",
 		without(list(output["parameters"]), "follow"),
 		fmt.Sprintf(socketIntro, "It begins with a subscription to the output and the changes of the command, whose id is stream.", sample(requests[3]), sample(chunk)),
+		http.StatusNotFound)}
+
+	updates, err := find(paths, "/v1/tasks/{task_id}/events")
+	if err != nil {
+		return err
+	}
+	paths["/api/agent/{task_id}/updates"] = object{"get": socket("WebSocket_WatchTask", "Follow a task over a WebSocket",
+		list(updates["parameters"]),
+		fmt.Sprintf(socketIntro, "It begins with a subscription to what happens to the task, whose id is updates; what the task waits for may be decided over it.", sample(requests[5]), sample(examples["telexec.v1.SocketMessage"][3])),
 		http.StatusNotFound)}
 
 	note := "**As a WebSocket:** asked to upgrade, the path answers 101 and opens a connection as GET /v1/socket does, with a subscription to these events, whose id is events."

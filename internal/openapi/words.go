@@ -11,6 +11,7 @@ import (
 const (
 	tagCommands  = "Commands"
 	tagSessions  = "Sessions"
+	tagTasks     = "Tasks"
 	tagEvents    = "Events"
 	tagSocket    = "WebSocket"
 	tagHosts     = "Hosts"
@@ -26,6 +27,7 @@ func tags() []any {
 	return []any{
 		tag(tagCommands, "Run commands on hosts, see what becomes of them, stop them."),
 		tag(tagSessions, "Terminals on hosts that people and agents share."),
+		tag(tagTasks, "Several steps, one after the other, which people approve, and which can be undone."),
 		tag(tagEvents, "What happens, as it happens."),
 		tag(tagSocket, "Output, events and calls over one connection."),
 		tag(tagHosts, "Which hosts there are, and how they are."),
@@ -64,7 +66,7 @@ certificate count only for programs and for pages of this server, and with them 
 It is that of protobuf. Fields have lowerCamelCase names; one that has its default value is left out, but where it says something, as exitCode 0
 does. int64 is a string, for JSON
 numbers are exact up to 2^53 only; a duration is a string of seconds, ` + "`\"2.5s\"`" + `; a time is RFC 3339 in UTC; bytes are base64.
-A field or query parameter that does not exist is refused. All fields of a POST are in its body, those of a GET
+A field or query parameter that does not exist is refused. All fields of a POST are in its body, those of a GET or a DELETE
 in its query: ` + "`output.text=true`, `labels[app]=shop`" + `.
 
 </details>

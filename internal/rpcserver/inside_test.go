@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -45,6 +46,13 @@ func TestEveryMethodHasAClass(t *testing.T) {
 		"SessionService/ReadScreen":       access.ClassRead,
 		"SessionService/SendKeys":         access.ClassRead,
 		"SessionService/ReadRecording":    access.ClassStream,
+		"TaskService/SubmitTask":          access.ClassStart,
+		"TaskService/GetTask":             access.ClassRead,
+		"TaskService/ListTasks":           access.ClassList,
+		"TaskService/CancelTask":          access.ClassRead,
+		"TaskService/UndoTask":            access.ClassStart,
+		"TaskService/DecideTask":          access.ClassRead,
+		"TaskService/WatchTask":           access.ClassStream,
 		"ApprovalService/ListApprovals":   access.ClassList,
 		"ApprovalService/GetApproval":     access.ClassRead,
 		"ApprovalService/DecideApprovals": access.ClassRead,
@@ -140,6 +148,40 @@ func TestARefusalNamesItsSession(t *testing.T) {
 	}
 }
 
+// A refused call names its task; a refused plan the step that was refused, and no other.
+func TestARefusalNamesItsTask(t *testing.T) {
+	const id = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+	for _, r := range []proto.Message{
+		&telexecv1.GetTaskRequest{TaskId: id}, &telexecv1.CancelTaskRequest{TaskId: id}, &telexecv1.UndoTaskRequest{TaskId: id}, &telexecv1.WatchTaskRequest{TaskId: id},
+	} {
+		var e audit.Entry
+		if describe(&e, r.ProtoReflect()); e.Task != id || e.CommandID != "" {
+			t.Errorf("%T: %+v", r, e)
+		}
+	}
+	var decision audit.Entry
+	if describe(&decision, (&telexecv1.DecideTaskRequest{TaskId: id, ApprovalId: "an approval"}).ProtoReflect()); decision.Task != id || decision.CommandID != "an approval" {
+		t.Errorf("%+v", decision)
+	}
+	plan := &telexecv1.SubmitTaskRequest{Task: "roll out", Steps: []*telexecv1.StepSpec{
+		{Host: "web1", Command: "true"},
+		{Hosts: []string{"web1", "web2"}, Command: "reboot", Undo: "halt", SudoUser: "db"},
+		{Session: "deploy", Argv: []string{"rm", "a b"}},
+	}}
+	for field, want := range map[string]audit.Entry{
+		"steps[0].command": {Host: "web1", Command: "true"},
+		"steps[1].command": {Command: "reboot", SudoUser: "db"},
+		"steps[1].undo":    {Command: "halt", SudoUser: "db"},
+		"steps[2].command": {Session: "deploy", Command: "rm 'a b'"},
+		"steps[3].command": {}, "steps": {}, "": {}, "steps[-1].command": {}, "stops[0].command": {}, "task[0].command": {}, "labels[0].x": {},
+	} {
+		var e audit.Entry
+		if describePart(&e, plan.ProtoReflect(), field); !reflect.DeepEqual(e, want) {
+			t.Errorf("%s: %+v", field, e)
+		}
+	}
+}
+
 func TestWhatIsCutAndMasked(t *testing.T) {
 	long := strings.Repeat("é", 300)
 	if name := shorten(long, maxName); len(name) > maxName || !strings.HasPrefix(name, "éé") || !strings.HasSuffix(name, "é…") {
@@ -184,6 +226,12 @@ func TestWhichCallsWait(t *testing.T) {
 		{"/telexec.v1.SessionService/CloseSession", &telexecv1.CloseSessionRequest{}, true},
 		{"/telexec.v1.SessionService/SendKeys", &telexecv1.SendKeysRequest{Settle: durationpb.New(0)}, true}, // 10 s at most
 		{"/telexec.v1.SessionService/ReadScreen", &telexecv1.ReadScreenRequest{}, false},
+		{"/telexec.v1.TaskService/SubmitTask", &telexecv1.SubmitTaskRequest{}, false},
+		{"/telexec.v1.TaskService/UndoTask", &telexecv1.UndoTaskRequest{}, false},
+		{"/telexec.v1.TaskService/DecideTask", &telexecv1.DecideTaskRequest{}, false},
+		{"/telexec.v1.TaskService/CancelTask", &telexecv1.CancelTaskRequest{Grace: durationpb.New(0)}, true}, // until that is proven
+		{"/telexec.v1.TaskService/GetTask", &telexecv1.GetTaskRequest{Until: telexecv1.TaskWait_TASK_WAIT_ENDED}, false},
+		{"/telexec.v1.TaskService/GetTask", &telexecv1.GetTaskRequest{Wait: durationpb.New(time.Second)}, true},
 	} {
 		if got := (&call{method: c.method}).waits(c.request); got != c.waits {
 			t.Errorf("%s %v: %v", c.method, c.request, got)

@@ -38,6 +38,8 @@ type Limiter interface {
 var starts = map[string]bool{
 	"/telexec.v1.CommandService/Execute":     true,
 	"/telexec.v1.SessionService/OpenSession": true,
+	"/telexec.v1.TaskService/SubmitTask":     true,
+	"/telexec.v1.TaskService/UndoTask":       true,
 }
 
 // classOf gives the class of calls that a method belongs to.
@@ -153,6 +155,7 @@ var holds = map[string]bool{
 	"/telexec.v1.SessionService/OpenSession":  true,
 	"/telexec.v1.SessionService/CloseSession": true,
 	"/telexec.v1.SessionService/SendKeys":     true,
+	"/telexec.v1.TaskService/CancelTask":      true,
 }
 
 // waits reports whether a request may hold its call open: it says for how long, or

@@ -2,6 +2,7 @@ package rpcserver
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,11 +45,12 @@ func (c *call) tell(ctx context.Context, refusals Refusals, err error) {
 	e := audit.Entry{
 		Kind: audit.Refused, Principal: c.caller.Name, Origin: string(c.caller.Origin), Address: c.caller.Address, Call: c.caller.Call,
 		Reason: f.Reason, Detail: f.Message, Decision: f.Metadata["decision"], Rule: f.Metadata["rule"],
-		Host: f.Metadata["host"], CommandID: f.Metadata["command_id"],
+		Host: f.Metadata["host"], CommandID: f.Metadata["command_id"], Task: f.Metadata["task_id"],
 	}
 	e.Method, e.Subject = methodName(c.method)
 	if m, ok := c.message.Load().(proto.Message); ok {
 		describe(&e, m.ProtoReflect())
+		describePart(&e, m.ProtoReflect(), f.Metadata["field"])
 	}
 	refusals.Tell(ctx, e)
 }
@@ -76,9 +78,15 @@ func describe(e *audit.Entry, m protoreflect.Message) {
 	if start := m.Descriptor().Fields().ByName("start"); start != nil && start.Message() != nil && m.Has(start) {
 		describe(e, m.Get(start).Message()) // of a call in which more is said than what it is about
 	}
-	for to, name := range map[*string]protoreflect.Name{&e.Host: "host", &e.CommandID: "command_id", &e.Session: "session", &e.Subject: "principal"} {
-		if value := texts(m, name); len(value) == 1 && value[0] != "" {
-			*to = shorten(value[0], maxName)
+	for _, f := range []struct {
+		to   *string
+		name protoreflect.Name
+	}{
+		{&e.Host, "host"}, {&e.CommandID, "command_id"}, {&e.CommandID, "approval_id"}, {&e.Session, "session"}, {&e.Task, "task_id"}, {&e.Subject, "principal"},
+		{&e.SudoUser, "sudo_user"},
+	} {
+		if value := texts(m, f.name); len(value) == 1 && value[0] != "" {
+			*f.to = shorten(value[0], maxName)
 		}
 	}
 	if sudo := m.Descriptor().Fields().ByName("sudo"); sudo != nil && sudo.Message() != nil && m.Has(sudo) {
@@ -105,6 +113,28 @@ func describe(e *audit.Entry, m protoreflect.Message) {
 			size += len(args[i]) + 1
 		}
 		e.Command = shorten(command.Quote(args...), audit.MaxCommand)
+	}
+}
+
+// inList is a field of one of a list, as a refusal names it: "steps[2].undo".
+var inList = regexp.MustCompile(`^(\w+)\[([0-9]{1,6})\]\.(\w+)`)
+
+// describePart adds what that one of a list says whose field was refused; nothing where
+// the refusal is about all of it.
+func describePart(e *audit.Entry, m protoreflect.Message, field string) {
+	named := inList.FindStringSubmatch(field)
+	if named == nil {
+		return
+	}
+	list := m.Descriptor().Fields().ByName(protoreflect.Name(named[1]))
+	i, err := strconv.Atoi(named[2])
+	if err != nil || list == nil || !list.IsList() || list.Message() == nil || i >= m.Get(list).List().Len() {
+		return
+	}
+	part := m.Get(list).List().Get(i).Message()
+	describe(e, part)
+	if undo := texts(part, "undo"); named[3] == "undo" && len(undo) == 1 {
+		e.Command = shorten(undo[0], audit.MaxCommand)
 	}
 }
 

@@ -52,6 +52,9 @@ func validate(v protovalidate.Validator) step {
 			if !ok || m.ProtoReflect().Descriptor().ParentFile().Package() != ownPackage {
 				return nil // of health or reflection
 			}
+			if err := overlong(m.ProtoReflect(), ""); err != nil {
+				return err
+			}
 			return invalid(v.Validate(m))
 		})
 		return next(ctx)
@@ -67,9 +70,13 @@ func invalid(err error) error {
 	if !ok || len(found.Violations) == 0 {
 		return fault.From(err) // a rule that cannot be evaluated is our defect
 	}
-	e := fault.New(fault.Invalid, fault.ReasonInvalidRequest, "").
-		WithHint("Correct the fields named in the details and ask again")
-	for _, v := range found.Violations {
+	e := wrongFields()
+	var said []string
+	for i, v := range found.Violations {
+		if i == toldMost {
+			said = append(said, fmt.Sprintf("and %d more", len(found.Violations)-i))
+			break
+		}
 		f := fault.Field{
 			Path:    protovalidate.FieldPathString(v.Proto.GetField()),
 			Message: v.Proto.GetMessage(),
@@ -81,18 +88,54 @@ func invalid(err error) error {
 		if own, ok := ruleReasons[f.Rule]; ok && e.Reason == fault.ReasonInvalidRequest {
 			e.Reason, e.Hint = own.reason, own.hint
 		}
-		if e.Message != "" {
-			e.Message += "; "
-		}
 		if f.Path != "" {
-			e.Message += f.Path + ": "
+			said = append(said, f.Path+": "+f.Message)
 		} else {
+			said = append(said, f.Message)
 			f.Path = ruleField(f.Rule) // the message says what it is about
 		}
-		e.Message += f.Message
 		e.Fields = append(e.Fields, f)
 	}
+	e.Message = strings.Join(said, "; ")
 	return e
+}
+
+func wrongFields() *fault.Error {
+	return fault.New(fault.Invalid, fault.ReasonInvalidRequest, "").
+		WithHint("Correct the fields named in the details and ask again")
+}
+
+// toldMost is how many violations are told; a list with as many elements is not too long to
+// be looked at.
+const toldMost = 20
+
+// overlong refuses a list with more elements than its rule allows, before the rules of
+// each element are asked, which of a hostile one takes minutes. path is that of m.
+func overlong(m protoreflect.Message, path string) (wrong error) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		at := path + string(f.Name())
+		switch {
+		case f.IsMap():
+		case f.IsList():
+			list := v.List()
+			if n := list.Len(); n > toldMost {
+				rules, err := protovalidate.ResolveFieldRules(f)
+				if most := rules.GetRepeated().GetMaxItems(); err == nil && most > 0 && uint64(n) > most {
+					e, words := wrongFields(), fmt.Sprintf("has %d elements; it may have at most %d", n, most)
+					e.Message, e.Fields = at+": "+words, []fault.Field{{Path: at, Message: words, Rule: "repeated.max_items"}}
+					wrong = e
+					return false
+				}
+			}
+			for i := 0; f.Message() != nil && i < list.Len() && wrong == nil; i++ {
+				wrong = overlong(list.Get(i).Message(), fmt.Sprintf("%s[%d].", at, i))
+			}
+		case f.Message() != nil:
+			wrong = overlong(v.Message(), at+".")
+		}
+		return wrong == nil
+	})
+	return wrong
 }
 
 // ruleField gives the field that a rule about a whole message is first about: the

@@ -19,6 +19,8 @@ type Gauges struct {
 	EventWatchers  func() int // readers of what happens to all commands
 	Sessions       func() int // sessions that have not ended
 	Viewers        func() int // who is attached to them
+	Tasks          func() int // tasks that have begun and not ended
+	TasksQueued    func() int // tasks waiting for their turn
 	SSHConnections func() int // open connections to hosts
 }
 
@@ -87,6 +89,8 @@ func (m *Metrics) Observe(g Gauges) {
 		{"telexec_event_watchers", "Readers of what happens to all commands connected now.", g.EventWatchers},
 		{"telexec_sessions", "Sessions that have not ended.", g.Sessions},
 		{"telexec_session_viewers", "Viewers attached to sessions now.", g.Viewers},
+		{"telexec_tasks_running", "Tasks that have begun and not ended, also those that wait for people or are undone.", g.Tasks},
+		{"telexec_tasks_queued", "Tasks waiting for their turn now.", g.TasksQueued},
 		{"telexec_ssh_connections", "SSH connections open now.", g.SSHConnections},
 	} {
 		if v.read == nil {

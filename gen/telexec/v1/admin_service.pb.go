@@ -1099,7 +1099,10 @@ type AuditEntry struct {
 	Hash []byte `protobuf:"bytes,24,opt,name=hash,proto3" json:"hash,omitempty"`
 	// ULID of the session that it is about, or in which the command runs; of a refused
 	// call the name or id that it gave.
-	Session       string `protobuf:"bytes,25,opt,name=session,proto3" json:"session,omitempty"`
+	Session string `protobuf:"bytes,25,opt,name=session,proto3" json:"session,omitempty"`
+	// ULID of the task that it is about, or of which the command is a step, or takes one
+	// back; of a refused call the id that it gave.
+	Task          string `protobuf:"bytes,26,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1305,6 +1308,13 @@ func (x *AuditEntry) GetHash() []byte {
 func (x *AuditEntry) GetSession() string {
 	if x != nil {
 		return x.Session
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetTask() string {
+	if x != nil {
+		return x.Task
 	}
 	return ""
 }
@@ -1749,7 +1759,7 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"\atime_to\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06timeTo\"t\n" +
 	"\x18ListAuditEntriesResponse\x120\n" +
 	"\aentries\x18\x01 \x03(\v2\x16.telexec.v1.AuditEntryR\aentries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe9\x05\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfd\x05\n" +
 	"\n" +
 	"AuditEntry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12.\n" +
@@ -1778,7 +1788,8 @@ const file_telexec_v1_admin_service_proto_rawDesc = "" +
 	"\x06stderr\x18\x16 \x01(\v2\x17.telexec.v1.AuditOutputR\x06stderr\x12\x14\n" +
 	"\x05count\x18\x17 \x01(\x05R\x05count\x12\x12\n" +
 	"\x04hash\x18\x18 \x01(\fR\x04hash\x12\x18\n" +
-	"\asession\x18\x19 \x01(\tR\asessionB\f\n" +
+	"\asession\x18\x19 \x01(\tR\asession\x12\x12\n" +
+	"\x04task\x18\x1a \x01(\tR\x04taskB\f\n" +
 	"\n" +
 	"_exit_code\"c\n" +
 	"\vAuditOutput\x12\x14\n" +

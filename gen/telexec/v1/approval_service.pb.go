@@ -193,7 +193,18 @@ type Approval struct {
 	// SHA-256 of them; empty for none.
 	StdinSha256 []byte `protobuf:"bytes,19,opt,name=stdin_sha256,json=stdinSha256,proto3" json:"stdin_sha256,omitempty"`
 	// Where it would run: login user and address of the host, "ops@10.0.0.7:22".
-	Target        string `protobuf:"bytes,20,opt,name=target,proto3" json:"target,omitempty"`
+	Target string `protobuf:"bytes,20,opt,name=target,proto3" json:"target,omitempty"`
+	// The same as command_id.
+	Id string `protobuf:"bytes,21,opt,name=id,proto3" json:"id,omitempty"`
+	// Of a step: the task that it is of, as it is now, with its whole plan. The hosts of the
+	// step and what takes it back stand there, and are approved with it. For who may decide
+	// now, or may see the task; unset else, and in the answers to decisions and of
+	// TaskService.
+	Task *Task `protobuf:"bytes,22,opt,name=task,proto3" json:"task,omitempty"`
+	// Name of that step; empty where it is none.
+	Step string `protobuf:"bytes,23,opt,name=step,proto3" json:"step,omitempty"`
+	// It is about the command that takes the step back.
+	Undoes        bool `protobuf:"varint,24,opt,name=undoes,proto3" json:"undoes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -366,6 +377,34 @@ func (x *Approval) GetTarget() string {
 		return x.Target
 	}
 	return ""
+}
+
+func (x *Approval) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Approval) GetTask() *Task {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+func (x *Approval) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *Approval) GetUndoes() bool {
+	if x != nil {
+		return x.Undoes
+	}
+	return false
 }
 
 // ApprovalDecision is one decision that was taken.
@@ -934,7 +973,7 @@ var File_telexec_v1_approval_service_proto protoreflect.FileDescriptor
 const file_telexec_v1_approval_service_proto_rawDesc = "" +
 	"\n" +
 	"!telexec/v1/approval_service.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\"\xa9\x06\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\x1a\x15telexec/v1/task.proto\"\x8b\a\n" +
 	"\bApproval\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -962,7 +1001,11 @@ const file_telexec_v1_approval_service_proto_rawDesc = "" +
 	"\vstdin_bytes\x18\x12 \x01(\x03R\n" +
 	"stdinBytes\x12!\n" +
 	"\fstdin_sha256\x18\x13 \x01(\fR\vstdinSha256\x12\x16\n" +
-	"\x06target\x18\x14 \x01(\tR\x06target\"\x85\x02\n" +
+	"\x06target\x18\x14 \x01(\tR\x06target\x12\x0e\n" +
+	"\x02id\x18\x15 \x01(\tR\x02id\x12$\n" +
+	"\x04task\x18\x16 \x01(\v2\x10.telexec.v1.TaskR\x04task\x12\x12\n" +
+	"\x04step\x18\x17 \x01(\tR\x04step\x12\x16\n" +
+	"\x06undoes\x18\x18 \x01(\bR\x06undoes\"\x85\x02\n" +
 	"\x10ApprovalDecision\x12!\n" +
 	"\x02by\x18\x01 \x01(\v2\x11.telexec.v1.ActorR\x02by\x12-\n" +
 	"\averdict\x18\x02 \x01(\x0e2\x13.telexec.v1.VerdictR\averdict\x12\x16\n" +
@@ -1059,7 +1102,8 @@ var file_telexec_v1_approval_service_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),   // 12: google.protobuf.Timestamp
 	(*Actor)(nil),                   // 13: telexec.v1.Actor
 	(*Command)(nil),                 // 14: telexec.v1.Command
-	(*durationpb.Duration)(nil),     // 15: google.protobuf.Duration
+	(*Task)(nil),                    // 15: telexec.v1.Task
+	(*durationpb.Duration)(nil),     // 16: google.protobuf.Duration
 }
 var file_telexec_v1_approval_service_proto_depIdxs = []int32{
 	0,  // 0: telexec.v1.Approval.state:type_name -> telexec.v1.ApprovalState
@@ -1069,28 +1113,29 @@ var file_telexec_v1_approval_service_proto_depIdxs = []int32{
 	12, // 4: telexec.v1.Approval.decide_time:type_name -> google.protobuf.Timestamp
 	3,  // 5: telexec.v1.Approval.decisions:type_name -> telexec.v1.ApprovalDecision
 	14, // 6: telexec.v1.Approval.command:type_name -> telexec.v1.Command
-	13, // 7: telexec.v1.ApprovalDecision.by:type_name -> telexec.v1.Actor
-	1,  // 8: telexec.v1.ApprovalDecision.verdict:type_name -> telexec.v1.Verdict
-	12, // 9: telexec.v1.ApprovalDecision.time:type_name -> google.protobuf.Timestamp
-	0,  // 10: telexec.v1.ListApprovalsRequest.states:type_name -> telexec.v1.ApprovalState
-	2,  // 11: telexec.v1.ListApprovalsResponse.approvals:type_name -> telexec.v1.Approval
-	2,  // 12: telexec.v1.GetApprovalResponse.approval:type_name -> telexec.v1.Approval
-	15, // 13: telexec.v1.ModifiedRequest.timeout:type_name -> google.protobuf.Duration
-	1,  // 14: telexec.v1.Decision.verdict:type_name -> telexec.v1.Verdict
-	8,  // 15: telexec.v1.Decision.modified:type_name -> telexec.v1.ModifiedRequest
-	9,  // 16: telexec.v1.DecideApprovalsRequest.decisions:type_name -> telexec.v1.Decision
-	2,  // 17: telexec.v1.DecideApprovalsResponse.approvals:type_name -> telexec.v1.Approval
-	4,  // 18: telexec.v1.ApprovalService.ListApprovals:input_type -> telexec.v1.ListApprovalsRequest
-	6,  // 19: telexec.v1.ApprovalService.GetApproval:input_type -> telexec.v1.GetApprovalRequest
-	10, // 20: telexec.v1.ApprovalService.DecideApprovals:input_type -> telexec.v1.DecideApprovalsRequest
-	5,  // 21: telexec.v1.ApprovalService.ListApprovals:output_type -> telexec.v1.ListApprovalsResponse
-	7,  // 22: telexec.v1.ApprovalService.GetApproval:output_type -> telexec.v1.GetApprovalResponse
-	11, // 23: telexec.v1.ApprovalService.DecideApprovals:output_type -> telexec.v1.DecideApprovalsResponse
-	21, // [21:24] is the sub-list for method output_type
-	18, // [18:21] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	15, // 7: telexec.v1.Approval.task:type_name -> telexec.v1.Task
+	13, // 8: telexec.v1.ApprovalDecision.by:type_name -> telexec.v1.Actor
+	1,  // 9: telexec.v1.ApprovalDecision.verdict:type_name -> telexec.v1.Verdict
+	12, // 10: telexec.v1.ApprovalDecision.time:type_name -> google.protobuf.Timestamp
+	0,  // 11: telexec.v1.ListApprovalsRequest.states:type_name -> telexec.v1.ApprovalState
+	2,  // 12: telexec.v1.ListApprovalsResponse.approvals:type_name -> telexec.v1.Approval
+	2,  // 13: telexec.v1.GetApprovalResponse.approval:type_name -> telexec.v1.Approval
+	16, // 14: telexec.v1.ModifiedRequest.timeout:type_name -> google.protobuf.Duration
+	1,  // 15: telexec.v1.Decision.verdict:type_name -> telexec.v1.Verdict
+	8,  // 16: telexec.v1.Decision.modified:type_name -> telexec.v1.ModifiedRequest
+	9,  // 17: telexec.v1.DecideApprovalsRequest.decisions:type_name -> telexec.v1.Decision
+	2,  // 18: telexec.v1.DecideApprovalsResponse.approvals:type_name -> telexec.v1.Approval
+	4,  // 19: telexec.v1.ApprovalService.ListApprovals:input_type -> telexec.v1.ListApprovalsRequest
+	6,  // 20: telexec.v1.ApprovalService.GetApproval:input_type -> telexec.v1.GetApprovalRequest
+	10, // 21: telexec.v1.ApprovalService.DecideApprovals:input_type -> telexec.v1.DecideApprovalsRequest
+	5,  // 22: telexec.v1.ApprovalService.ListApprovals:output_type -> telexec.v1.ListApprovalsResponse
+	7,  // 23: telexec.v1.ApprovalService.GetApproval:output_type -> telexec.v1.GetApprovalResponse
+	11, // 24: telexec.v1.ApprovalService.DecideApprovals:output_type -> telexec.v1.DecideApprovalsResponse
+	22, // [22:25] is the sub-list for method output_type
+	19, // [19:22] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_telexec_v1_approval_service_proto_init() }
@@ -1099,6 +1144,7 @@ func file_telexec_v1_approval_service_proto_init() {
 		return
 	}
 	file_telexec_v1_command_proto_init()
+	file_telexec_v1_task_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

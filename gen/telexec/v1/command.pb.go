@@ -1192,7 +1192,8 @@ type Command struct {
 	Approval string `protobuf:"bytes,38,opt,name=approval,proto3" json:"approval,omitempty"`
 	// Name of the policy rule that let it in; "default" where none matched.
 	PolicyRule string `protobuf:"bytes,39,opt,name=policy_rule,json=policyRule,proto3" json:"policy_rule,omitempty"`
-	// Name of the task and step it belongs to: "tasks/{id}/steps/{step}".
+	// The task and step that it is of, or takes back: "tasks/{id}/steps/{name of the step}";
+	// empty where it is none.
 	TaskStep string `protobuf:"bytes,40,opt,name=task_step,json=taskStep,proto3" json:"task_step,omitempty"`
 	// Whether SendInput can still write to it.
 	StdinOpen bool `protobuf:"varint,41,opt,name=stdin_open,json=stdinOpen,proto3" json:"stdin_open,omitempty"`

@@ -1505,7 +1505,9 @@ type ListCommandsRequest struct {
 	// Created at or after.
 	CreateTimeFrom *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time_from,json=createTimeFrom,proto3" json:"create_time_from,omitempty"`
 	// Created before.
-	CreateTimeTo  *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=create_time_to,json=createTimeTo,proto3" json:"create_time_to,omitempty"`
+	CreateTimeTo *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=create_time_to,json=createTimeTo,proto3" json:"create_time_to,omitempty"`
+	// Of the steps of this task.
+	TaskId        string `protobuf:"bytes,12,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1615,6 +1617,13 @@ func (x *ListCommandsRequest) GetCreateTimeTo() *timestamppb.Timestamp {
 		return x.CreateTimeTo
 	}
 	return nil
+}
+
+func (x *ListCommandsRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
 }
 
 // ListCommandsResponse is one page.
@@ -1832,7 +1841,7 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\x03eof\x18\x03 \x01(\bR\x03eof\"4\n" +
 	"\x11SendInputResponse\x12\x1f\n" +
 	"\vstdin_bytes\x18\x01 \x01(\x03R\n" +
-	"stdinBytes\"\xf5\x04\n" +
+	"stdinBytes\"\x9e\x06\n" +
 	"\x13ListCommandsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
@@ -1847,7 +1856,9 @@ const file_telexec_v1_command_service_proto_rawDesc = "" +
 	"\tprincipal\x18\t \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\tprincipal\x12D\n" +
 	"\x10create_time_from\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x0ecreateTimeFrom\x12@\n" +
-	"\x0ecreate_time_to\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fcreateTimeTo\x1a9\n" +
+	"\x0ecreate_time_to\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fcreateTimeTo\x12\xa6\x01\n" +
+	"\atask_id\x18\f \x01(\tB\x8c\x01\xbaH\x88\x01\xba\x01\x84\x01\n" +
+	"\ftask_id.form\x12Ba task id has 26 digits and capital letters, as SubmitTask gave it\x1a0this.matches('^([0-7][0-9A-HJKMNP-TV-Z]{25})?$')R\x06taskId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"o\n" +

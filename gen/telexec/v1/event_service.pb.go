@@ -31,15 +31,19 @@ type WatchEventsRequest struct {
 	// sequence of the last message that the caller has; what has changed behind it
 	// comes first. 0: all that is stored. Unset: only what has not ended.
 	After *int64 `protobuf:"varint,1,opt,name=after,proto3,oneof" json:"after,omitempty"`
-	// Commands and sessions on this host.
+	// Commands and sessions on this host. Tasks are then not told, for they have many.
 	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
-	// Commands and sessions of this principal.
+	// Commands, sessions and tasks of this principal.
 	Principal string `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"`
-	// Commands and sessions with all of these labels.
+	// Commands, sessions and tasks with all of these labels.
 	Labels map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Send a heartbeat when nothing else was sent for so long, 1 s to 5 min;
 	// unset: 15 s.
-	Heartbeat     *durationpb.Duration `protobuf:"bytes,5,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	Heartbeat *durationpb.Duration `protobuf:"bytes,5,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	// Of tasks that the caller knows, by id: sequence of the last event that it has. What has
+	// happened behind it comes first. OUT_OF_RANGE (EVENTS_UNKNOWN) where there is no such
+	// event yet; NOT_FOUND (UNKNOWN_TASK) where retention has removed the task.
+	TaskSequences map[string]int64 `protobuf:"bytes,6,rep,name=task_sequences,json=taskSequences,proto3" json:"task_sequences,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -109,6 +113,13 @@ func (x *WatchEventsRequest) GetHeartbeat() *durationpb.Duration {
 	return nil
 }
 
+func (x *WatchEventsRequest) GetTaskSequences() map[string]int64 {
+	if x != nil {
+		return x.TaskSequences
+	}
+	return nil
+}
+
 // WatchEventsResponse is one thing that happened.
 type WatchEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -125,6 +136,8 @@ type WatchEventsResponse struct {
 	//	*WatchEventsResponse_Synced
 	//	*WatchEventsResponse_Heartbeat
 	//	*WatchEventsResponse_Session
+	//	*WatchEventsResponse_Task
+	//	*WatchEventsResponse_TaskEvent
 	Event         isWatchEventsResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -217,6 +230,24 @@ func (x *WatchEventsResponse) GetSession() *Session {
 	return nil
 }
 
+func (x *WatchEventsResponse) GetTask() *Task {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_Task); ok {
+			return x.Task
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetTaskEvent() *TaskEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_TaskEvent); ok {
+			return x.TaskEvent
+		}
+	}
+	return nil
+}
+
 type isWatchEventsResponse_Event interface {
 	isWatchEventsResponse_Event()
 }
@@ -243,6 +274,18 @@ type WatchEventsResponse_Session struct {
 	Session *Session `protobuf:"bytes,6,opt,name=session,proto3,oneof"`
 }
 
+type WatchEventsResponse_Task struct {
+	// A task, when the watch comes upon it: those that have not ended before synced,
+	// others before the first event that is told of them. What becomes of it is told by
+	// task_event. It does not raise sequence.
+	Task *Task `protobuf:"bytes,7,opt,name=task,proto3,oneof"`
+}
+
+type WatchEventsResponse_TaskEvent struct {
+	// Something has happened to a task. It does not raise sequence; it has one of its own.
+	TaskEvent *TaskEvent `protobuf:"bytes,8,opt,name=task_event,json=taskEvent,proto3,oneof"`
+}
+
 func (*WatchEventsResponse_Command) isWatchEventsResponse_Event() {}
 
 func (*WatchEventsResponse_Synced) isWatchEventsResponse_Event() {}
@@ -250,6 +293,10 @@ func (*WatchEventsResponse_Synced) isWatchEventsResponse_Event() {}
 func (*WatchEventsResponse_Heartbeat) isWatchEventsResponse_Event() {}
 
 func (*WatchEventsResponse_Session) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_Task) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_TaskEvent) isWatchEventsResponse_Event() {}
 
 // Synced says that everything up to now has been told.
 type Synced struct {
@@ -330,24 +377,32 @@ var File_telexec_v1_event_service_proto protoreflect.FileDescriptor
 const file_telexec_v1_event_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1etelexec/v1/event_service.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\x1a\x18telexec/v1/session.proto\"\xdb\x02\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18telexec/v1/command.proto\x1a\x18telexec/v1/session.proto\x1a\x15telexec/v1/task.proto\"\x94\x05\n" +
 	"\x12WatchEventsRequest\x12\"\n" +
 	"\x05after\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\x05after\x88\x01\x01\x12\x1c\n" +
 	"\x04host\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\x04host\x12&\n" +
 	"\tprincipal\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\tprincipal\x12L\n" +
 	"\x06labels\x18\x04 \x03(\v2*.telexec.v1.WatchEventsRequest.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10\bR\x06labels\x12H\n" +
-	"\theartbeat\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\xac\x022\x02\b\x01R\theartbeat\x1a9\n" +
+	"\theartbeat\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\xac\x022\x02\b\x01R\theartbeat\x12\xf4\x01\n" +
+	"\x0etask_sequences\x18\x06 \x03(\v21.telexec.v1.WatchEventsRequest.TaskSequencesEntryB\x99\x01\xbaH\x95\x01\x9a\x01\x91\x01\x10\xe8\a\"\x85\x01\xba\x01\x81\x01\n" +
+	"\ftask_id.form\x12Ba task id has 26 digits and capital letters, as SubmitTask gave it\x1a-this.matches('^[0-7][0-9A-HJKMNP-TV-Z]{25}$')*\x04\"\x02(\x00R\rtaskSequences\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06_after\"\xb6\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a@\n" +
+	"\x12TaskSequencesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\b\n" +
+	"\x06_after\"\x96\x03\n" +
 	"\x13WatchEventsResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x03R\bsequence\x12/\n" +
 	"\acommand\x18\x03 \x01(\v2\x13.telexec.v1.CommandH\x00R\acommand\x12,\n" +
 	"\x06synced\x18\x04 \x01(\v2\x12.telexec.v1.SyncedH\x00R\x06synced\x12:\n" +
 	"\theartbeat\x18\x05 \x01(\v2\x1a.telexec.v1.EventHeartbeatH\x00R\theartbeat\x12/\n" +
-	"\asession\x18\x06 \x01(\v2\x13.telexec.v1.SessionH\x00R\asessionB\a\n" +
+	"\asession\x18\x06 \x01(\v2\x13.telexec.v1.SessionH\x00R\asession\x12&\n" +
+	"\x04task\x18\a \x01(\v2\x10.telexec.v1.TaskH\x00R\x04task\x126\n" +
+	"\n" +
+	"task_event\x18\b \x01(\v2\x15.telexec.v1.TaskEventH\x00R\ttaskEventB\a\n" +
 	"\x05event\"\b\n" +
 	"\x06Synced\"\x10\n" +
 	"\x0eEventHeartbeat2t\n" +
@@ -367,33 +422,39 @@ func file_telexec_v1_event_service_proto_rawDescGZIP() []byte {
 	return file_telexec_v1_event_service_proto_rawDescData
 }
 
-var file_telexec_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_telexec_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_telexec_v1_event_service_proto_goTypes = []any{
 	(*WatchEventsRequest)(nil),    // 0: telexec.v1.WatchEventsRequest
 	(*WatchEventsResponse)(nil),   // 1: telexec.v1.WatchEventsResponse
 	(*Synced)(nil),                // 2: telexec.v1.Synced
 	(*EventHeartbeat)(nil),        // 3: telexec.v1.EventHeartbeat
 	nil,                           // 4: telexec.v1.WatchEventsRequest.LabelsEntry
-	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*Command)(nil),               // 7: telexec.v1.Command
-	(*Session)(nil),               // 8: telexec.v1.Session
+	nil,                           // 5: telexec.v1.WatchEventsRequest.TaskSequencesEntry
+	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Command)(nil),               // 8: telexec.v1.Command
+	(*Session)(nil),               // 9: telexec.v1.Session
+	(*Task)(nil),                  // 10: telexec.v1.Task
+	(*TaskEvent)(nil),             // 11: telexec.v1.TaskEvent
 }
 var file_telexec_v1_event_service_proto_depIdxs = []int32{
-	4, // 0: telexec.v1.WatchEventsRequest.labels:type_name -> telexec.v1.WatchEventsRequest.LabelsEntry
-	5, // 1: telexec.v1.WatchEventsRequest.heartbeat:type_name -> google.protobuf.Duration
-	6, // 2: telexec.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	7, // 3: telexec.v1.WatchEventsResponse.command:type_name -> telexec.v1.Command
-	2, // 4: telexec.v1.WatchEventsResponse.synced:type_name -> telexec.v1.Synced
-	3, // 5: telexec.v1.WatchEventsResponse.heartbeat:type_name -> telexec.v1.EventHeartbeat
-	8, // 6: telexec.v1.WatchEventsResponse.session:type_name -> telexec.v1.Session
-	0, // 7: telexec.v1.EventService.WatchEvents:input_type -> telexec.v1.WatchEventsRequest
-	1, // 8: telexec.v1.EventService.WatchEvents:output_type -> telexec.v1.WatchEventsResponse
-	8, // [8:9] is the sub-list for method output_type
-	7, // [7:8] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	4,  // 0: telexec.v1.WatchEventsRequest.labels:type_name -> telexec.v1.WatchEventsRequest.LabelsEntry
+	6,  // 1: telexec.v1.WatchEventsRequest.heartbeat:type_name -> google.protobuf.Duration
+	5,  // 2: telexec.v1.WatchEventsRequest.task_sequences:type_name -> telexec.v1.WatchEventsRequest.TaskSequencesEntry
+	7,  // 3: telexec.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	8,  // 4: telexec.v1.WatchEventsResponse.command:type_name -> telexec.v1.Command
+	2,  // 5: telexec.v1.WatchEventsResponse.synced:type_name -> telexec.v1.Synced
+	3,  // 6: telexec.v1.WatchEventsResponse.heartbeat:type_name -> telexec.v1.EventHeartbeat
+	9,  // 7: telexec.v1.WatchEventsResponse.session:type_name -> telexec.v1.Session
+	10, // 8: telexec.v1.WatchEventsResponse.task:type_name -> telexec.v1.Task
+	11, // 9: telexec.v1.WatchEventsResponse.task_event:type_name -> telexec.v1.TaskEvent
+	0,  // 10: telexec.v1.EventService.WatchEvents:input_type -> telexec.v1.WatchEventsRequest
+	1,  // 11: telexec.v1.EventService.WatchEvents:output_type -> telexec.v1.WatchEventsResponse
+	11, // [11:12] is the sub-list for method output_type
+	10, // [10:11] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_telexec_v1_event_service_proto_init() }
@@ -403,12 +464,15 @@ func file_telexec_v1_event_service_proto_init() {
 	}
 	file_telexec_v1_command_proto_init()
 	file_telexec_v1_session_proto_init()
+	file_telexec_v1_task_proto_init()
 	file_telexec_v1_event_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_telexec_v1_event_service_proto_msgTypes[1].OneofWrappers = []any{
 		(*WatchEventsResponse_Command)(nil),
 		(*WatchEventsResponse_Synced)(nil),
 		(*WatchEventsResponse_Heartbeat)(nil),
 		(*WatchEventsResponse_Session)(nil),
+		(*WatchEventsResponse_Task)(nil),
+		(*WatchEventsResponse_TaskEvent)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -416,7 +480,7 @@ func file_telexec_v1_event_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_telexec_v1_event_service_proto_rawDesc), len(file_telexec_v1_event_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

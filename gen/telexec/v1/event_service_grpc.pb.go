@@ -28,12 +28,14 @@ const (
 //
 // EventService tells what happens in the service as it happens.
 type EventServiceClient interface {
-	// WatchEvents tells every change of the commands and sessions that the caller may
+	// WatchEvents tells every change of the commands, sessions and tasks that the caller may
 	// see, until the caller goes away. It begins with what the caller has missed: with after,
-	// the commands that have changed behind it, in the order of their changes; and
-	// always those that have not ended. Then comes synced, then what happens.
+	// the commands that have changed behind it, in the order of their changes; with
+	// task_sequences, the events of those tasks; and always what has not ended. Then comes
+	// synced, then what happens.
 	//
-	// Each message is the command or the session as it is now: of one that changed several
+	// Of tasks every event is told, once and in its order, as WatchTask does. Else each message
+	// is the command or the session as it is now: of one that changed several
 	// times meanwhile the last state is told, and never an older one behind a newer
 	// one (version). A slow reader misses steps in between, never the last
 	// one, and slows nobody.
@@ -76,12 +78,14 @@ type EventService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResp
 //
 // EventService tells what happens in the service as it happens.
 type EventServiceServer interface {
-	// WatchEvents tells every change of the commands and sessions that the caller may
+	// WatchEvents tells every change of the commands, sessions and tasks that the caller may
 	// see, until the caller goes away. It begins with what the caller has missed: with after,
-	// the commands that have changed behind it, in the order of their changes; and
-	// always those that have not ended. Then comes synced, then what happens.
+	// the commands that have changed behind it, in the order of their changes; with
+	// task_sequences, the events of those tasks; and always what has not ended. Then comes
+	// synced, then what happens.
 	//
-	// Each message is the command or the session as it is now: of one that changed several
+	// Of tasks every event is told, once and in its order, as WatchTask does. Else each message
+	// is the command or the session as it is now: of one that changed several
 	// times meanwhile the last state is told, and never an older one behind a newer
 	// one (version). A slow reader misses steps in between, never the last
 	// one, and slows nobody.

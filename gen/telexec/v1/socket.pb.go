@@ -41,6 +41,8 @@ type SocketRequest struct {
 	//	*SocketRequest_Cancel
 	//	*SocketRequest_Signal
 	//	*SocketRequest_Input
+	//	*SocketRequest_SubscribeTask
+	//	*SocketRequest_Decide
 	Request       isSocketRequest_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -153,6 +155,24 @@ func (x *SocketRequest) GetInput() *SendInputRequest {
 	return nil
 }
 
+func (x *SocketRequest) GetSubscribeTask() *WatchTaskRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SocketRequest_SubscribeTask); ok {
+			return x.SubscribeTask
+		}
+	}
+	return nil
+}
+
+func (x *SocketRequest) GetDecide() *DecideTaskRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SocketRequest_Decide); ok {
+			return x.Decide
+		}
+	}
+	return nil
+}
+
 type isSocketRequest_Request interface {
 	isSocketRequest_Request()
 }
@@ -193,6 +213,16 @@ type SocketRequest_Input struct {
 	Input *SendInputRequest `protobuf:"bytes,8,opt,name=input,proto3,oneof"`
 }
 
+type SocketRequest_SubscribeTask struct {
+	// Send the events of a task.
+	SubscribeTask *WatchTaskRequest `protobuf:"bytes,9,opt,name=subscribe_task,json=subscribeTask,proto3,oneof"`
+}
+
+type SocketRequest_Decide struct {
+	// Decide about an approval that a task waits for.
+	Decide *DecideTaskRequest `protobuf:"bytes,10,opt,name=decide,proto3,oneof"`
+}
+
 func (*SocketRequest_SubscribeOutput) isSocketRequest_Request() {}
 
 func (*SocketRequest_SubscribeEvents) isSocketRequest_Request() {}
@@ -206,6 +236,10 @@ func (*SocketRequest_Cancel) isSocketRequest_Request() {}
 func (*SocketRequest_Signal) isSocketRequest_Request() {}
 
 func (*SocketRequest_Input) isSocketRequest_Request() {}
+
+func (*SocketRequest_SubscribeTask) isSocketRequest_Request() {}
+
+func (*SocketRequest_Decide) isSocketRequest_Request() {}
 
 // Unsubscribe names the subscription to end.
 type Unsubscribe struct {
@@ -258,18 +292,19 @@ type SocketMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which field of data is set: "chunk", "command", "gap", "output_complete",
 	// "ended", "event", "synced", "heartbeat", "execute", "cancel", "signal",
-	// "input", "unsubscribed", "error", "session".
+	// "input", "unsubscribed", "error", "session", "task", "task_event", "decide".
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// Version of this envelope: 1.
 	Version int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	// What it is about: "commands/{id}", "events", or empty for the connection
-	// itself.
+	// What it is about: "commands/{id}", "tasks/{id}", "events", or empty for the
+	// connection itself.
 	Resource string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
 	// Of a command: its version, as far as told. Of events: where to go on after a
-	// loss of the connection, WatchEventsRequest.after. It never falls.
+	// loss of the connection, WatchEventsRequest.after. Of a task: the same for
+	// WatchTaskRequest.after. It never falls.
 	Sequence int64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// id of the request that it answers or that it is subscribed by; "stream" or
-	// "events" for the subscription that the path made.
+	// id of the request that it answers or that it is subscribed by; "stream",
+	// "events" or "updates" for the subscription that the path made.
 	Id string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
 	// When the service sent it.
 	Time *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
@@ -380,6 +415,9 @@ type SocketData struct {
 	//	*SocketData_Unsubscribed
 	//	*SocketData_Error
 	//	*SocketData_Session
+	//	*SocketData_Task
+	//	*SocketData_TaskEvent
+	//	*SocketData_Decide
 	Data          isSocketData_Data `protobuf_oneof:"data"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -557,6 +595,33 @@ func (x *SocketData) GetSession() *Session {
 	return nil
 }
 
+func (x *SocketData) GetTask() *Task {
+	if x != nil {
+		if x, ok := x.Data.(*SocketData_Task); ok {
+			return x.Task
+		}
+	}
+	return nil
+}
+
+func (x *SocketData) GetTaskEvent() *TaskEvent {
+	if x != nil {
+		if x, ok := x.Data.(*SocketData_TaskEvent); ok {
+			return x.TaskEvent
+		}
+	}
+	return nil
+}
+
+func (x *SocketData) GetDecide() *DecideTaskResponse {
+	if x != nil {
+		if x, ok := x.Data.(*SocketData_Decide); ok {
+			return x.Decide
+		}
+	}
+	return nil
+}
+
 type isSocketData_Data interface {
 	isSocketData_Data()
 }
@@ -638,6 +703,22 @@ type SocketData_Session struct {
 	Session *Session `protobuf:"bytes,15,opt,name=session,proto3,oneof"`
 }
 
+type SocketData_Task struct {
+	// A task: the first and the last of a subscription to it, and where one to events
+	// comes upon it.
+	Task *Task `protobuf:"bytes,16,opt,name=task,proto3,oneof"`
+}
+
+type SocketData_TaskEvent struct {
+	// Something has happened to a task.
+	TaskEvent *TaskEvent `protobuf:"bytes,17,opt,name=task_event,json=taskEvent,proto3,oneof"`
+}
+
+type SocketData_Decide struct {
+	// Answer to decide.
+	Decide *DecideTaskResponse `protobuf:"bytes,18,opt,name=decide,proto3,oneof"`
+}
+
 func (*SocketData_Chunk) isSocketData_Data() {}
 
 func (*SocketData_Command) isSocketData_Data() {}
@@ -667,6 +748,12 @@ func (*SocketData_Unsubscribed) isSocketData_Data() {}
 func (*SocketData_Error) isSocketData_Data() {}
 
 func (*SocketData_Session) isSocketData_Data() {}
+
+func (*SocketData_Task) isSocketData_Data() {}
+
+func (*SocketData_TaskEvent) isSocketData_Data() {}
+
+func (*SocketData_Decide) isSocketData_Data() {}
 
 // Unsubscribed says that a subscription is over.
 type Unsubscribed struct {
@@ -710,7 +797,7 @@ var File_telexec_v1_socket_proto protoreflect.FileDescriptor
 const file_telexec_v1_socket_proto_rawDesc = "" +
 	"\n" +
 	"\x17telexec/v1/socket.proto\x12\n" +
-	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18telexec/v1/command.proto\x1a telexec/v1/command_service.proto\x1a\x1etelexec/v1/event_service.proto\x1a\x18telexec/v1/session.proto\"\xea\x03\n" +
+	"telexec.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18telexec/v1/command.proto\x1a telexec/v1/command_service.proto\x1a\x1etelexec/v1/event_service.proto\x1a\x18telexec/v1/session.proto\x1a\x15telexec/v1/task.proto\x1a\x1dtelexec/v1/task_service.proto\"\xea\x04\n" +
 	"\rSocketRequest\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x02id\x12L\n" +
 	"\x10subscribe_output\x18\x02 \x01(\v2\x1f.telexec.v1.StreamOutputRequestH\x00R\x0fsubscribeOutput\x12K\n" +
@@ -719,7 +806,10 @@ const file_telexec_v1_socket_proto_rawDesc = "" +
 	"\aexecute\x18\x05 \x01(\v2\x1a.telexec.v1.ExecuteRequestH\x00R\aexecute\x123\n" +
 	"\x06cancel\x18\x06 \x01(\v2\x19.telexec.v1.CancelRequestH\x00R\x06cancel\x123\n" +
 	"\x06signal\x18\a \x01(\v2\x19.telexec.v1.SignalRequestH\x00R\x06signal\x124\n" +
-	"\x05input\x18\b \x01(\v2\x1c.telexec.v1.SendInputRequestH\x00R\x05inputB\x10\n" +
+	"\x05input\x18\b \x01(\v2\x1c.telexec.v1.SendInputRequestH\x00R\x05input\x12E\n" +
+	"\x0esubscribe_task\x18\t \x01(\v2\x1c.telexec.v1.WatchTaskRequestH\x00R\rsubscribeTask\x127\n" +
+	"\x06decide\x18\n" +
+	" \x01(\v2\x1d.telexec.v1.DecideTaskRequestH\x00R\x06decideB\x10\n" +
 	"\arequest\x12\x05\xbaH\x02\b\x01\":\n" +
 	"\vUnsubscribe\x12+\n" +
 	"\fsubscription\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\fsubscription\"\xe1\x01\n" +
@@ -730,7 +820,7 @@ const file_telexec_v1_socket_proto_rawDesc = "" +
 	"\bsequence\x18\x04 \x01(\x03R\bsequence\x12\x0e\n" +
 	"\x02id\x18\x05 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12*\n" +
-	"\x04data\x18\a \x01(\v2\x16.telexec.v1.SocketDataR\x04data\"\xa0\x06\n" +
+	"\x04data\x18\a \x01(\v2\x16.telexec.v1.SocketDataR\x04data\"\xba\a\n" +
 	"\n" +
 	"SocketData\x12/\n" +
 	"\x05chunk\x18\x01 \x01(\v2\x17.telexec.v1.OutputChunkH\x00R\x05chunk\x12/\n" +
@@ -748,7 +838,11 @@ const file_telexec_v1_socket_proto_rawDesc = "" +
 	"\x05input\x18\f \x01(\v2\x1d.telexec.v1.SendInputResponseH\x00R\x05input\x12>\n" +
 	"\funsubscribed\x18\r \x01(\v2\x18.telexec.v1.UnsubscribedH\x00R\funsubscribed\x12*\n" +
 	"\x05error\x18\x0e \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12/\n" +
-	"\asession\x18\x0f \x01(\v2\x13.telexec.v1.SessionH\x00R\asessionB\x06\n" +
+	"\asession\x18\x0f \x01(\v2\x13.telexec.v1.SessionH\x00R\asession\x12&\n" +
+	"\x04task\x18\x10 \x01(\v2\x10.telexec.v1.TaskH\x00R\x04task\x126\n" +
+	"\n" +
+	"task_event\x18\x11 \x01(\v2\x15.telexec.v1.TaskEventH\x00R\ttaskEvent\x128\n" +
+	"\x06decide\x18\x12 \x01(\v2\x1e.telexec.v1.DecideTaskResponseH\x00R\x06decideB\x06\n" +
 	"\x04data\"\x0e\n" +
 	"\fUnsubscribedB5Z3github.com/telexec/telexec/gen/telexec/v1;telexecv1b\x06proto3"
 
@@ -777,19 +871,24 @@ var file_telexec_v1_socket_proto_goTypes = []any{
 	(*CancelRequest)(nil),         // 8: telexec.v1.CancelRequest
 	(*SignalRequest)(nil),         // 9: telexec.v1.SignalRequest
 	(*SendInputRequest)(nil),      // 10: telexec.v1.SendInputRequest
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*OutputChunk)(nil),           // 12: telexec.v1.OutputChunk
-	(*Command)(nil),               // 13: telexec.v1.Command
-	(*OutputGap)(nil),             // 14: telexec.v1.OutputGap
-	(*OutputComplete)(nil),        // 15: telexec.v1.OutputComplete
-	(*Synced)(nil),                // 16: telexec.v1.Synced
-	(*Heartbeat)(nil),             // 17: telexec.v1.Heartbeat
-	(*ExecuteResponse)(nil),       // 18: telexec.v1.ExecuteResponse
-	(*CancelResponse)(nil),        // 19: telexec.v1.CancelResponse
-	(*SignalResponse)(nil),        // 20: telexec.v1.SignalResponse
-	(*SendInputResponse)(nil),     // 21: telexec.v1.SendInputResponse
-	(*status.Status)(nil),         // 22: google.rpc.Status
-	(*Session)(nil),               // 23: telexec.v1.Session
+	(*WatchTaskRequest)(nil),      // 11: telexec.v1.WatchTaskRequest
+	(*DecideTaskRequest)(nil),     // 12: telexec.v1.DecideTaskRequest
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*OutputChunk)(nil),           // 14: telexec.v1.OutputChunk
+	(*Command)(nil),               // 15: telexec.v1.Command
+	(*OutputGap)(nil),             // 16: telexec.v1.OutputGap
+	(*OutputComplete)(nil),        // 17: telexec.v1.OutputComplete
+	(*Synced)(nil),                // 18: telexec.v1.Synced
+	(*Heartbeat)(nil),             // 19: telexec.v1.Heartbeat
+	(*ExecuteResponse)(nil),       // 20: telexec.v1.ExecuteResponse
+	(*CancelResponse)(nil),        // 21: telexec.v1.CancelResponse
+	(*SignalResponse)(nil),        // 22: telexec.v1.SignalResponse
+	(*SendInputResponse)(nil),     // 23: telexec.v1.SendInputResponse
+	(*status.Status)(nil),         // 24: google.rpc.Status
+	(*Session)(nil),               // 25: telexec.v1.Session
+	(*Task)(nil),                  // 26: telexec.v1.Task
+	(*TaskEvent)(nil),             // 27: telexec.v1.TaskEvent
+	(*DecideTaskResponse)(nil),    // 28: telexec.v1.DecideTaskResponse
 }
 var file_telexec_v1_socket_proto_depIdxs = []int32{
 	5,  // 0: telexec.v1.SocketRequest.subscribe_output:type_name -> telexec.v1.StreamOutputRequest
@@ -799,28 +898,33 @@ var file_telexec_v1_socket_proto_depIdxs = []int32{
 	8,  // 4: telexec.v1.SocketRequest.cancel:type_name -> telexec.v1.CancelRequest
 	9,  // 5: telexec.v1.SocketRequest.signal:type_name -> telexec.v1.SignalRequest
 	10, // 6: telexec.v1.SocketRequest.input:type_name -> telexec.v1.SendInputRequest
-	11, // 7: telexec.v1.SocketMessage.time:type_name -> google.protobuf.Timestamp
-	3,  // 8: telexec.v1.SocketMessage.data:type_name -> telexec.v1.SocketData
-	12, // 9: telexec.v1.SocketData.chunk:type_name -> telexec.v1.OutputChunk
-	13, // 10: telexec.v1.SocketData.command:type_name -> telexec.v1.Command
-	14, // 11: telexec.v1.SocketData.gap:type_name -> telexec.v1.OutputGap
-	15, // 12: telexec.v1.SocketData.output_complete:type_name -> telexec.v1.OutputComplete
-	13, // 13: telexec.v1.SocketData.ended:type_name -> telexec.v1.Command
-	13, // 14: telexec.v1.SocketData.event:type_name -> telexec.v1.Command
-	16, // 15: telexec.v1.SocketData.synced:type_name -> telexec.v1.Synced
-	17, // 16: telexec.v1.SocketData.heartbeat:type_name -> telexec.v1.Heartbeat
-	18, // 17: telexec.v1.SocketData.execute:type_name -> telexec.v1.ExecuteResponse
-	19, // 18: telexec.v1.SocketData.cancel:type_name -> telexec.v1.CancelResponse
-	20, // 19: telexec.v1.SocketData.signal:type_name -> telexec.v1.SignalResponse
-	21, // 20: telexec.v1.SocketData.input:type_name -> telexec.v1.SendInputResponse
-	4,  // 21: telexec.v1.SocketData.unsubscribed:type_name -> telexec.v1.Unsubscribed
-	22, // 22: telexec.v1.SocketData.error:type_name -> google.rpc.Status
-	23, // 23: telexec.v1.SocketData.session:type_name -> telexec.v1.Session
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	11, // 7: telexec.v1.SocketRequest.subscribe_task:type_name -> telexec.v1.WatchTaskRequest
+	12, // 8: telexec.v1.SocketRequest.decide:type_name -> telexec.v1.DecideTaskRequest
+	13, // 9: telexec.v1.SocketMessage.time:type_name -> google.protobuf.Timestamp
+	3,  // 10: telexec.v1.SocketMessage.data:type_name -> telexec.v1.SocketData
+	14, // 11: telexec.v1.SocketData.chunk:type_name -> telexec.v1.OutputChunk
+	15, // 12: telexec.v1.SocketData.command:type_name -> telexec.v1.Command
+	16, // 13: telexec.v1.SocketData.gap:type_name -> telexec.v1.OutputGap
+	17, // 14: telexec.v1.SocketData.output_complete:type_name -> telexec.v1.OutputComplete
+	15, // 15: telexec.v1.SocketData.ended:type_name -> telexec.v1.Command
+	15, // 16: telexec.v1.SocketData.event:type_name -> telexec.v1.Command
+	18, // 17: telexec.v1.SocketData.synced:type_name -> telexec.v1.Synced
+	19, // 18: telexec.v1.SocketData.heartbeat:type_name -> telexec.v1.Heartbeat
+	20, // 19: telexec.v1.SocketData.execute:type_name -> telexec.v1.ExecuteResponse
+	21, // 20: telexec.v1.SocketData.cancel:type_name -> telexec.v1.CancelResponse
+	22, // 21: telexec.v1.SocketData.signal:type_name -> telexec.v1.SignalResponse
+	23, // 22: telexec.v1.SocketData.input:type_name -> telexec.v1.SendInputResponse
+	4,  // 23: telexec.v1.SocketData.unsubscribed:type_name -> telexec.v1.Unsubscribed
+	24, // 24: telexec.v1.SocketData.error:type_name -> google.rpc.Status
+	25, // 25: telexec.v1.SocketData.session:type_name -> telexec.v1.Session
+	26, // 26: telexec.v1.SocketData.task:type_name -> telexec.v1.Task
+	27, // 27: telexec.v1.SocketData.task_event:type_name -> telexec.v1.TaskEvent
+	28, // 28: telexec.v1.SocketData.decide:type_name -> telexec.v1.DecideTaskResponse
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_telexec_v1_socket_proto_init() }
@@ -832,6 +936,8 @@ func file_telexec_v1_socket_proto_init() {
 	file_telexec_v1_command_service_proto_init()
 	file_telexec_v1_event_service_proto_init()
 	file_telexec_v1_session_proto_init()
+	file_telexec_v1_task_proto_init()
+	file_telexec_v1_task_service_proto_init()
 	file_telexec_v1_socket_proto_msgTypes[0].OneofWrappers = []any{
 		(*SocketRequest_SubscribeOutput)(nil),
 		(*SocketRequest_SubscribeEvents)(nil),
@@ -840,6 +946,8 @@ func file_telexec_v1_socket_proto_init() {
 		(*SocketRequest_Cancel)(nil),
 		(*SocketRequest_Signal)(nil),
 		(*SocketRequest_Input)(nil),
+		(*SocketRequest_SubscribeTask)(nil),
+		(*SocketRequest_Decide)(nil),
 	}
 	file_telexec_v1_socket_proto_msgTypes[3].OneofWrappers = []any{
 		(*SocketData_Chunk)(nil),
@@ -857,6 +965,9 @@ func file_telexec_v1_socket_proto_init() {
 		(*SocketData_Unsubscribed)(nil),
 		(*SocketData_Error)(nil),
 		(*SocketData_Session)(nil),
+		(*SocketData_Task)(nil),
+		(*SocketData_TaskEvent)(nil),
+		(*SocketData_Decide)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

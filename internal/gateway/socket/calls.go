@@ -78,7 +78,7 @@ func (k *socket) take(ctx, watching context.Context, r *telexecv1.SocketRequest)
 		k.fail(message{id: id, answers: true}, err)
 		return
 	}
-	commands := telexecv1.NewCommandServiceClient(k.set.o.Conn)
+	commands, tasks := telexecv1.NewCommandServiceClient(k.set.o.Conn), telexecv1.NewTaskServiceClient(k.set.o.Conn)
 	switch q := r.GetRequest().(type) {
 	case *telexecv1.SocketRequest_SubscribeOutput:
 		k.settle()
@@ -86,6 +86,9 @@ func (k *socket) take(ctx, watching context.Context, r *telexecv1.SocketRequest)
 	case *telexecv1.SocketRequest_SubscribeEvents:
 		k.settle()
 		k.subscribeEvents(watching, id, q.SubscribeEvents)
+	case *telexecv1.SocketRequest_SubscribeTask:
+		k.settle()
+		k.subscribeTask(watching, id, q.SubscribeTask)
 	case *telexecv1.SocketRequest_Unsubscribe:
 		k.unsubscribe(id, q.Unsubscribe.GetSubscription())
 	case *telexecv1.SocketRequest_Execute:
@@ -113,6 +116,12 @@ func (k *socket) take(ctx, watching context.Context, r *telexecv1.SocketRequest)
 				return &telexecv1.SocketData{Data: &telexecv1.SocketData_Input{Input: a}}, nil
 			})
 		})
+	case *telexecv1.SocketRequest_Decide:
+		k.tasks.Go(func() {
+			answer(ctx, k, id, taskResource(q.Decide.GetTaskId()), q.Decide, tasks.DecideTask, func(a *telexecv1.DecideTaskResponse) (*telexecv1.SocketData, *telexecv1.Command) {
+				return &telexecv1.SocketData{Data: &telexecv1.SocketData_Decide{Decide: a}}, nil
+			})
+		})
 	}
 }
 
@@ -128,14 +137,14 @@ func (k *socket) begin(r *telexecv1.SocketRequest) error {
 	switch r.GetRequest().(type) {
 	case *telexecv1.SocketRequest_Unsubscribe:
 		return nil // answered at once
-	case *telexecv1.SocketRequest_SubscribeOutput, *telexecv1.SocketRequest_SubscribeEvents, *telexecv1.SocketRequest_Execute:
+	case *telexecv1.SocketRequest_SubscribeOutput, *telexecv1.SocketRequest_SubscribeEvents, *telexecv1.SocketRequest_SubscribeTask, *telexecv1.SocketRequest_Execute:
 		if len(k.subs) >= maxSubscriptions {
 			return tooMany("the socket has %d subscriptions, and may have no more", maxSubscriptions).WithHint("End one, or open another socket")
 		}
 		k.subs[id] = &subscription{id: id, room: make(chan struct{}, 1)}
 	}
 	switch r.GetRequest().(type) {
-	case *telexecv1.SocketRequest_SubscribeOutput, *telexecv1.SocketRequest_SubscribeEvents:
+	case *telexecv1.SocketRequest_SubscribeOutput, *telexecv1.SocketRequest_SubscribeEvents, *telexecv1.SocketRequest_SubscribeTask:
 		return nil
 	}
 	if len(k.calls) >= maxCalls {
@@ -221,9 +230,14 @@ func (k *socket) inOrder(command string, f func()) {
 }
 
 // commandResource names a command as SocketMessage.resource does.
-func commandResource(id string) string {
+func commandResource(id string) string { return resourceOf("commands/", id) }
+
+// taskResource names a task likewise.
+func taskResource(id string) string { return resourceOf("tasks/", id) }
+
+func resourceOf(collection, id string) string {
 	if id = strings.ToValidUTF8(id, "\ufffd"); id == "" || len(id) > maxID {
 		return ""
 	}
-	return "commands/" + id
+	return collection + id
 }

@@ -29,7 +29,7 @@ const (
 	laggingAfter  = 64 << 10
 	laggingWithin = 10 * time.Minute
 
-	// endedIdle is how long a socket of one command stays when that is over and nothing
+	// endedIdle is how long a socket of one command or task stays when that is over and nothing
 	// more is asked for, emptyIdle any other that is good for nothing.
 	endedIdle = 30 * time.Second
 	emptyIdle = 5 * time.Minute
@@ -89,7 +89,7 @@ type message struct {
 	of           *subscription             // nil: of none
 	answers      bool                      // a request
 	final        bool                      // the last of its subscription
-	size         int                       // bytes of output
+	size         int                       // bytes of output, or of what may be as long
 }
 
 func newSocket(set *Sockets, v Visit) *socket {
@@ -99,8 +99,11 @@ func newSocket(set *Sockets, v Visit) *socket {
 		subs: make(map[string]*subscription), calls: make(map[string]struct{}), inputs: make(map[string][]func()),
 		closed: websocket.StatusAbnormalClosure,
 	}
-	if v.First.GetSubscribeOutput() != nil {
+	switch v.First.GetRequest().(type) {
+	case *telexecv1.SocketRequest_SubscribeOutput:
 		k.quiet, k.farewell = endedIdle, "the command has ended"
+	case *telexecv1.SocketRequest_SubscribeTask:
+		k.quiet, k.farewell = endedIdle, "the task has ended"
 	}
 	if v.Terminal != "" {
 		k.terminal = newTerminal(k, v.Terminal)
@@ -450,6 +453,7 @@ func (k *socket) next() (message, bool) {
 		}
 		if m.of != nil {
 			m.of.urgent--
+			m.of.bytes -= m.size
 			if m.of.over {
 				continue
 			}

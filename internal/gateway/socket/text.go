@@ -81,7 +81,7 @@ func decodeRequest(binary bool, kind websocket.MessageType, data []byte, unmarsh
 		return nil, "", invalid("the request's id has more than %d bytes", maxID).WithHint("Choose a shorter one")
 	case r.GetRequest() == nil:
 		return nil, id, invalid("the request asks for nothing").
-			WithHint("Give one of subscribeOutput, subscribeEvents, unsubscribe, execute, cancel, signal and input")
+			WithHint("Give one of subscribeOutput, subscribeEvents, subscribeTask, unsubscribe, execute, cancel, signal, input and decide")
 	}
 	return r, id, nil
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -47,8 +48,8 @@ type subscription struct {
 	resource string
 	stop     context.CancelFunc // nil before it runs
 	batch    []message          // in their order
-	bytes    int                // of output in it
-	urgent   int                // messages of it that wait among the urgent ones
+	bytes    int                // sizes of what is in it, and of what waits among the urgent ones
+	urgent   int                // how many messages of it wait there
 	version  int64              // that was told last
 	taken    time.Time          // when something of the batch was last written
 	ready    bool               // it is in the socket's ready
@@ -131,7 +132,8 @@ func (k *socket) subscribeEvents(ctx context.Context, id string, r *telexecv1.Wa
 				ev, err = stream.Recv()
 			}
 			if err == nil {
-				k.push(w, message{data: eventData(ev), version: ev.GetSequence(), at: saidAt(ev.GetTime())})
+				// A task may be a hundred long command lines: one at once is enough.
+				k.push(w, message{data: eventData(ev), version: ev.GetSequence(), at: saidAt(ev.GetTime()), size: proto.Size(ev.GetTask())})
 			}
 		}
 		if errors.Is(err, io.EOF) {
@@ -150,8 +152,63 @@ func eventData(ev *telexecv1.WatchEventsResponse) *telexecv1.SocketData {
 		return &telexecv1.SocketData{Data: &telexecv1.SocketData_Synced{Synced: e.Synced}}
 	case *telexecv1.WatchEventsResponse_Session:
 		return &telexecv1.SocketData{Data: &telexecv1.SocketData_Session{Session: e.Session}}
+	case *telexecv1.WatchEventsResponse_Task:
+		return taskData(e.Task)
+	case *telexecv1.WatchEventsResponse_TaskEvent:
+		return taskEventData(e.TaskEvent)
 	}
+	return heartbeat()
+}
+
+func taskData(t *telexecv1.Task) *telexecv1.SocketData {
+	return &telexecv1.SocketData{Data: &telexecv1.SocketData_Task{Task: t}}
+}
+
+func taskEventData(e *telexecv1.TaskEvent) *telexecv1.SocketData {
+	return &telexecv1.SocketData{Data: &telexecv1.SocketData_TaskEvent{TaskEvent: e}}
+}
+
+func heartbeat() *telexecv1.SocketData {
 	return &telexecv1.SocketData{Data: &telexecv1.SocketData_Heartbeat{Heartbeat: &telexecv1.Heartbeat{}}}
+}
+
+// subscribeTask begins to send the events of a task. It is over with the task: the
+// second message that has it is the last.
+func (k *socket) subscribeTask(ctx context.Context, id string, r *telexecv1.WatchTaskRequest) {
+	if r.GetAfter() > 0 {
+		k.set.o.Meter.SocketResumed()
+	}
+	k.watch(ctx, id, taskResource(r.GetTaskId()), func(ctx context.Context, w *subscription) error {
+		stream, err := telexecv1.NewTaskServiceClient(k.set.o.Conn).WatchTask(k.outgoing(ctx), r)
+		// Where to go on is behind the last event that was told, whatever the task says.
+		told, met := r.GetAfter(), false
+		for err == nil {
+			var said *telexecv1.WatchTaskResponse
+			if err = k.waitRoom(ctx, w, 0); err == nil {
+				said, err = stream.Recv()
+			}
+			if err != nil {
+				break
+			}
+			m := message{data: heartbeat(), at: time.Now()}
+			switch s := said.GetResponse().(type) {
+			case *telexecv1.WatchTaskResponse_Event:
+				m.data, told = taskEventData(s.Event), s.Event.GetSequence()
+			case *telexecv1.WatchTaskResponse_Task:
+				m.data, m.size, m.final = taskData(s.Task), proto.Size(s.Task), met
+				met = true
+			}
+			m.version = told
+			if k.push(w, m); m.final {
+				return nil
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			k.push(w, message{data: unsubscribed(), version: told, at: time.Now(), final: true})
+			return nil
+		}
+		return err
+	})
 }
 
 // saidAt gives when the service said a message.
@@ -211,6 +268,7 @@ func (k *socket) push(w *subscription, m message) {
 	}
 	m.id, m.resource, m.of = w.id, w.resource, w
 	w.urgent++
+	w.bytes += m.size
 	k.urgent = append(k.urgent, m)
 	notify(k.wake)
 }

@@ -649,7 +649,8 @@ export type Command = Message<"telexec.v1.Command"> & {
   policyRule: string;
 
   /**
-   * Name of the task and step it belongs to: "tasks/{id}/steps/{step}".
+   * The task and step that it is of, or takes back: "tasks/{id}/steps/{name of the step}";
+   * empty where it is none.
    *
    * @generated from field: string task_step = 40;
    */

@@ -10,13 +10,15 @@ import type { Command } from "./command_pb.js";
 import { file_telexec_v1_command } from "./command_pb.js";
 import type { Session } from "./session_pb.js";
 import { file_telexec_v1_session } from "./session_pb.js";
+import type { Task, TaskEvent } from "./task_pb.js";
+import { file_telexec_v1_task } from "./task_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file telexec/v1/event_service.proto.
  */
 export const file_telexec_v1_event_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch50ZWxleGVjL3YxL2V2ZW50X3NlcnZpY2UucHJvdG8SCnRlbGV4ZWMudjEi7AEKEldhdGNoRXZlbnRzUmVxdWVzdBISCgVhZnRlchgBIAEoA0gAiAEBEgwKBGhvc3QYAiABKAkSEQoJcHJpbmNpcGFsGAMgASgJEjoKBmxhYmVscxgEIAMoCzIqLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXF1ZXN0LkxhYmVsc0VudHJ5EiwKCWhlYXJ0YmVhdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBl9hZnRlciKBAgoTV2F0Y2hFdmVudHNSZXNwb25zZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghzZXF1ZW5jZRgCIAEoAxImCgdjb21tYW5kGAMgASgLMhMudGVsZXhlYy52MS5Db21tYW5kSAASJAoGc3luY2VkGAQgASgLMhIudGVsZXhlYy52MS5TeW5jZWRIABIvCgloZWFydGJlYXQYBSABKAsyGi50ZWxleGVjLnYxLkV2ZW50SGVhcnRiZWF0SAASJgoHc2Vzc2lvbhgGIAEoCzITLnRlbGV4ZWMudjEuU2Vzc2lvbkgAQgcKBWV2ZW50IggKBlN5bmNlZCIQCg5FdmVudEhlYXJ0YmVhdDJgCgxFdmVudFNlcnZpY2USUAoLV2F0Y2hFdmVudHMSHi50ZWxleGVjLnYxLldhdGNoRXZlbnRzUmVxdWVzdBofLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXNwb25zZTABQjVaM2dpdGh1Yi5jb20vdGVsZXhlYy90ZWxleGVjL2dlbi90ZWxleGVjL3YxO3RlbGV4ZWN2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_telexec_v1_command, file_telexec_v1_session]);
+  fileDesc("Ch50ZWxleGVjL3YxL2V2ZW50X3NlcnZpY2UucHJvdG8SCnRlbGV4ZWMudjEi7QIKEldhdGNoRXZlbnRzUmVxdWVzdBISCgVhZnRlchgBIAEoA0gAiAEBEgwKBGhvc3QYAiABKAkSEQoJcHJpbmNpcGFsGAMgASgJEjoKBmxhYmVscxgEIAMoCzIqLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXF1ZXN0LkxhYmVsc0VudHJ5EiwKCWhlYXJ0YmVhdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhJJCg50YXNrX3NlcXVlbmNlcxgGIAMoCzIxLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXF1ZXN0LlRhc2tTZXF1ZW5jZXNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjQKElRhc2tTZXF1ZW5jZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBQggKBl9hZnRlciLQAgoTV2F0Y2hFdmVudHNSZXNwb25zZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghzZXF1ZW5jZRgCIAEoAxImCgdjb21tYW5kGAMgASgLMhMudGVsZXhlYy52MS5Db21tYW5kSAASJAoGc3luY2VkGAQgASgLMhIudGVsZXhlYy52MS5TeW5jZWRIABIvCgloZWFydGJlYXQYBSABKAsyGi50ZWxleGVjLnYxLkV2ZW50SGVhcnRiZWF0SAASJgoHc2Vzc2lvbhgGIAEoCzITLnRlbGV4ZWMudjEuU2Vzc2lvbkgAEiAKBHRhc2sYByABKAsyEC50ZWxleGVjLnYxLlRhc2tIABIrCgp0YXNrX2V2ZW50GAggASgLMhUudGVsZXhlYy52MS5UYXNrRXZlbnRIAEIHCgVldmVudCIICgZTeW5jZWQiEAoORXZlbnRIZWFydGJlYXQyYAoMRXZlbnRTZXJ2aWNlElAKC1dhdGNoRXZlbnRzEh4udGVsZXhlYy52MS5XYXRjaEV2ZW50c1JlcXVlc3QaHy50ZWxleGVjLnYxLldhdGNoRXZlbnRzUmVzcG9uc2UwAUI1WjNnaXRodWIuY29tL3RlbGV4ZWMvdGVsZXhlYy9nZW4vdGVsZXhlYy92MTt0ZWxleGVjdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_telexec_v1_command, file_telexec_v1_session, file_telexec_v1_task]);
 
 /**
  * WatchEventsRequest says from where, and of what. All filters given must match.
@@ -33,21 +35,21 @@ export type WatchEventsRequest = Message<"telexec.v1.WatchEventsRequest"> & {
   after?: bigint | undefined;
 
   /**
-   * Commands and sessions on this host.
+   * Commands and sessions on this host. Tasks are then not told, for they have many.
    *
    * @generated from field: string host = 2;
    */
   host: string;
 
   /**
-   * Commands and sessions of this principal.
+   * Commands, sessions and tasks of this principal.
    *
    * @generated from field: string principal = 3;
    */
   principal: string;
 
   /**
-   * Commands and sessions with all of these labels.
+   * Commands, sessions and tasks with all of these labels.
    *
    * @generated from field: map<string, string> labels = 4;
    */
@@ -60,6 +62,15 @@ export type WatchEventsRequest = Message<"telexec.v1.WatchEventsRequest"> & {
    * @generated from field: google.protobuf.Duration heartbeat = 5;
    */
   heartbeat?: Duration | undefined;
+
+  /**
+   * Of tasks that the caller knows, by id: sequence of the last event that it has. What has
+   * happened behind it comes first. OUT_OF_RANGE (EVENTS_UNKNOWN) where there is no such
+   * event yet; NOT_FOUND (UNKNOWN_TASK) where retention has removed the task.
+   *
+   * @generated from field: map<string, int64> task_sequences = 6;
+   */
+  taskSequences: { [key: string]: bigint };
 };
 
 /**
@@ -129,6 +140,24 @@ export type WatchEventsResponse = Message<"telexec.v1.WatchEventsResponse"> & {
      */
     value: Session;
     case: "session";
+  } | {
+    /**
+     * A task, when the watch comes upon it: those that have not ended before synced,
+     * others before the first event that is told of them. What becomes of it is told by
+     * task_event. It does not raise sequence.
+     *
+     * @generated from field: telexec.v1.Task task = 7;
+     */
+    value: Task;
+    case: "task";
+  } | {
+    /**
+     * Something has happened to a task. It does not raise sequence; it has one of its own.
+     *
+     * @generated from field: telexec.v1.TaskEvent task_event = 8;
+     */
+    value: TaskEvent;
+    case: "taskEvent";
   } | { case: undefined; value?: undefined };
 };
 
@@ -176,12 +205,14 @@ export const EventHeartbeatSchema: GenMessage<EventHeartbeat> = /*@__PURE__*/
  */
 export const EventService: GenService<{
   /**
-   * WatchEvents tells every change of the commands and sessions that the caller may
+   * WatchEvents tells every change of the commands, sessions and tasks that the caller may
    * see, until the caller goes away. It begins with what the caller has missed: with after,
-   * the commands that have changed behind it, in the order of their changes; and
-   * always those that have not ended. Then comes synced, then what happens.
+   * the commands that have changed behind it, in the order of their changes; with
+   * task_sequences, the events of those tasks; and always what has not ended. Then comes
+   * synced, then what happens.
    *
-   * Each message is the command or the session as it is now: of one that changed several
+   * Of tasks every event is told, once and in its order, as WatchTask does. Else each message
+   * is the command or the session as it is now: of one that changed several
    * times meanwhile the last state is told, and never an older one behind a newer
    * one (version). A slow reader misses steps in between, never the last
    * one, and slows nobody.

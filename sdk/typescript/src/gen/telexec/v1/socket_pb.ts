@@ -16,13 +16,17 @@ import type { Synced, WatchEventsRequest } from "./event_service_pb.js";
 import { file_telexec_v1_event_service } from "./event_service_pb.js";
 import type { Session } from "./session_pb.js";
 import { file_telexec_v1_session } from "./session_pb.js";
+import type { Task, TaskEvent } from "./task_pb.js";
+import { file_telexec_v1_task } from "./task_pb.js";
+import type { DecideTaskRequest, DecideTaskResponse, WatchTaskRequest } from "./task_service_pb.js";
+import { file_telexec_v1_task_service } from "./task_service_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file telexec/v1/socket.proto.
  */
 export const file_telexec_v1_socket: GenFile = /*@__PURE__*/
-  fileDesc("Chd0ZWxleGVjL3YxL3NvY2tldC5wcm90bxIKdGVsZXhlYy52MSKHAwoNU29ja2V0UmVxdWVzdBIKCgJpZBgBIAEoCRI7ChBzdWJzY3JpYmVfb3V0cHV0GAIgASgLMh8udGVsZXhlYy52MS5TdHJlYW1PdXRwdXRSZXF1ZXN0SAASOgoQc3Vic2NyaWJlX2V2ZW50cxgDIAEoCzIeLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXF1ZXN0SAASLgoLdW5zdWJzY3JpYmUYBCABKAsyFy50ZWxleGVjLnYxLlVuc3Vic2NyaWJlSAASLQoHZXhlY3V0ZRgFIAEoCzIaLnRlbGV4ZWMudjEuRXhlY3V0ZVJlcXVlc3RIABIrCgZjYW5jZWwYBiABKAsyGS50ZWxleGVjLnYxLkNhbmNlbFJlcXVlc3RIABIrCgZzaWduYWwYByABKAsyGS50ZWxleGVjLnYxLlNpZ25hbFJlcXVlc3RIABItCgVpbnB1dBgIIAEoCzIcLnRlbGV4ZWMudjEuU2VuZElucHV0UmVxdWVzdEgAQgkKB3JlcXVlc3QiIwoLVW5zdWJzY3JpYmUSFAoMc3Vic2NyaXB0aW9uGAEgASgJIq4BCg1Tb2NrZXRNZXNzYWdlEgwKBHR5cGUYASABKAkSDwoHdmVyc2lvbhgCIAEoBRIQCghyZXNvdXJjZRgDIAEoCRIQCghzZXF1ZW5jZRgEIAEoAxIKCgJpZBgFIAEoCRIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgRkYXRhGAcgASgLMhYudGVsZXhlYy52MS5Tb2NrZXREYXRhIpwFCgpTb2NrZXREYXRhEigKBWNodW5rGAEgASgLMhcudGVsZXhlYy52MS5PdXRwdXRDaHVua0gAEiYKB2NvbW1hbmQYAiABKAsyEy50ZWxleGVjLnYxLkNvbW1hbmRIABIkCgNnYXAYAyABKAsyFS50ZWxleGVjLnYxLk91dHB1dEdhcEgAEjUKD291dHB1dF9jb21wbGV0ZRgEIAEoCzIaLnRlbGV4ZWMudjEuT3V0cHV0Q29tcGxldGVIABIkCgVlbmRlZBgFIAEoCzITLnRlbGV4ZWMudjEuQ29tbWFuZEgAEiQKBWV2ZW50GAYgASgLMhMudGVsZXhlYy52MS5Db21tYW5kSAASJAoGc3luY2VkGAcgASgLMhIudGVsZXhlYy52MS5TeW5jZWRIABIqCgloZWFydGJlYXQYCCABKAsyFS50ZWxleGVjLnYxLkhlYXJ0YmVhdEgAEi4KB2V4ZWN1dGUYCSABKAsyGy50ZWxleGVjLnYxLkV4ZWN1dGVSZXNwb25zZUgAEiwKBmNhbmNlbBgKIAEoCzIaLnRlbGV4ZWMudjEuQ2FuY2VsUmVzcG9uc2VIABIsCgZzaWduYWwYCyABKAsyGi50ZWxleGVjLnYxLlNpZ25hbFJlc3BvbnNlSAASLgoFaW5wdXQYDCABKAsyHS50ZWxleGVjLnYxLlNlbmRJbnB1dFJlc3BvbnNlSAASMAoMdW5zdWJzY3JpYmVkGA0gASgLMhgudGVsZXhlYy52MS5VbnN1YnNjcmliZWRIABIjCgVlcnJvchgOIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSAASJgoHc2Vzc2lvbhgPIAEoCzITLnRlbGV4ZWMudjEuU2Vzc2lvbkgAQgYKBGRhdGEiDgoMVW5zdWJzY3JpYmVkQjVaM2dpdGh1Yi5jb20vdGVsZXhlYy90ZWxleGVjL2dlbi90ZWxleGVjL3YxO3RlbGV4ZWN2MWIGcHJvdG8z", [file_google_protobuf_timestamp, file_google_rpc_status, file_telexec_v1_command, file_telexec_v1_command_service, file_telexec_v1_event_service, file_telexec_v1_session]);
+  fileDesc("Chd0ZWxleGVjL3YxL3NvY2tldC5wcm90bxIKdGVsZXhlYy52MSLwAwoNU29ja2V0UmVxdWVzdBIKCgJpZBgBIAEoCRI7ChBzdWJzY3JpYmVfb3V0cHV0GAIgASgLMh8udGVsZXhlYy52MS5TdHJlYW1PdXRwdXRSZXF1ZXN0SAASOgoQc3Vic2NyaWJlX2V2ZW50cxgDIAEoCzIeLnRlbGV4ZWMudjEuV2F0Y2hFdmVudHNSZXF1ZXN0SAASLgoLdW5zdWJzY3JpYmUYBCABKAsyFy50ZWxleGVjLnYxLlVuc3Vic2NyaWJlSAASLQoHZXhlY3V0ZRgFIAEoCzIaLnRlbGV4ZWMudjEuRXhlY3V0ZVJlcXVlc3RIABIrCgZjYW5jZWwYBiABKAsyGS50ZWxleGVjLnYxLkNhbmNlbFJlcXVlc3RIABIrCgZzaWduYWwYByABKAsyGS50ZWxleGVjLnYxLlNpZ25hbFJlcXVlc3RIABItCgVpbnB1dBgIIAEoCzIcLnRlbGV4ZWMudjEuU2VuZElucHV0UmVxdWVzdEgAEjYKDnN1YnNjcmliZV90YXNrGAkgASgLMhwudGVsZXhlYy52MS5XYXRjaFRhc2tSZXF1ZXN0SAASLwoGZGVjaWRlGAogASgLMh0udGVsZXhlYy52MS5EZWNpZGVUYXNrUmVxdWVzdEgAQgkKB3JlcXVlc3QiIwoLVW5zdWJzY3JpYmUSFAoMc3Vic2NyaXB0aW9uGAEgASgJIq4BCg1Tb2NrZXRNZXNzYWdlEgwKBHR5cGUYASABKAkSDwoHdmVyc2lvbhgCIAEoBRIQCghyZXNvdXJjZRgDIAEoCRIQCghzZXF1ZW5jZRgEIAEoAxIKCgJpZBgFIAEoCRIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgRkYXRhGAcgASgLMhYudGVsZXhlYy52MS5Tb2NrZXREYXRhIp0GCgpTb2NrZXREYXRhEigKBWNodW5rGAEgASgLMhcudGVsZXhlYy52MS5PdXRwdXRDaHVua0gAEiYKB2NvbW1hbmQYAiABKAsyEy50ZWxleGVjLnYxLkNvbW1hbmRIABIkCgNnYXAYAyABKAsyFS50ZWxleGVjLnYxLk91dHB1dEdhcEgAEjUKD291dHB1dF9jb21wbGV0ZRgEIAEoCzIaLnRlbGV4ZWMudjEuT3V0cHV0Q29tcGxldGVIABIkCgVlbmRlZBgFIAEoCzITLnRlbGV4ZWMudjEuQ29tbWFuZEgAEiQKBWV2ZW50GAYgASgLMhMudGVsZXhlYy52MS5Db21tYW5kSAASJAoGc3luY2VkGAcgASgLMhIudGVsZXhlYy52MS5TeW5jZWRIABIqCgloZWFydGJlYXQYCCABKAsyFS50ZWxleGVjLnYxLkhlYXJ0YmVhdEgAEi4KB2V4ZWN1dGUYCSABKAsyGy50ZWxleGVjLnYxLkV4ZWN1dGVSZXNwb25zZUgAEiwKBmNhbmNlbBgKIAEoCzIaLnRlbGV4ZWMudjEuQ2FuY2VsUmVzcG9uc2VIABIsCgZzaWduYWwYCyABKAsyGi50ZWxleGVjLnYxLlNpZ25hbFJlc3BvbnNlSAASLgoFaW5wdXQYDCABKAsyHS50ZWxleGVjLnYxLlNlbmRJbnB1dFJlc3BvbnNlSAASMAoMdW5zdWJzY3JpYmVkGA0gASgLMhgudGVsZXhlYy52MS5VbnN1YnNjcmliZWRIABIjCgVlcnJvchgOIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSAASJgoHc2Vzc2lvbhgPIAEoCzITLnRlbGV4ZWMudjEuU2Vzc2lvbkgAEiAKBHRhc2sYECABKAsyEC50ZWxleGVjLnYxLlRhc2tIABIrCgp0YXNrX2V2ZW50GBEgASgLMhUudGVsZXhlYy52MS5UYXNrRXZlbnRIABIwCgZkZWNpZGUYEiABKAsyHi50ZWxleGVjLnYxLkRlY2lkZVRhc2tSZXNwb25zZUgAQgYKBGRhdGEiDgoMVW5zdWJzY3JpYmVkQjVaM2dpdGh1Yi5jb20vdGVsZXhlYy90ZWxleGVjL2dlbi90ZWxleGVjL3YxO3RlbGV4ZWN2MWIGcHJvdG8z", [file_google_protobuf_timestamp, file_google_rpc_status, file_telexec_v1_command, file_telexec_v1_command_service, file_telexec_v1_event_service, file_telexec_v1_session, file_telexec_v1_task, file_telexec_v1_task_service]);
 
 /**
  * SocketRequest is what a client says.
@@ -100,6 +104,22 @@ export type SocketRequest = Message<"telexec.v1.SocketRequest"> & {
      */
     value: SendInputRequest;
     case: "input";
+  } | {
+    /**
+     * Send the events of a task.
+     *
+     * @generated from field: telexec.v1.WatchTaskRequest subscribe_task = 9;
+     */
+    value: WatchTaskRequest;
+    case: "subscribeTask";
+  } | {
+    /**
+     * Decide about an approval that a task waits for.
+     *
+     * @generated from field: telexec.v1.DecideTaskRequest decide = 10;
+     */
+    value: DecideTaskRequest;
+    case: "decide";
   } | { case: undefined; value?: undefined };
 };
 
@@ -140,7 +160,7 @@ export type SocketMessage = Message<"telexec.v1.SocketMessage"> & {
   /**
    * Which field of data is set: "chunk", "command", "gap", "output_complete",
    * "ended", "event", "synced", "heartbeat", "execute", "cancel", "signal",
-   * "input", "unsubscribed", "error", "session".
+   * "input", "unsubscribed", "error", "session", "task", "task_event", "decide".
    *
    * @generated from field: string type = 1;
    */
@@ -154,8 +174,8 @@ export type SocketMessage = Message<"telexec.v1.SocketMessage"> & {
   version: number;
 
   /**
-   * What it is about: "commands/{id}", "events", or empty for the connection
-   * itself.
+   * What it is about: "commands/{id}", "tasks/{id}", "events", or empty for the
+   * connection itself.
    *
    * @generated from field: string resource = 3;
    */
@@ -163,15 +183,16 @@ export type SocketMessage = Message<"telexec.v1.SocketMessage"> & {
 
   /**
    * Of a command: its version, as far as told. Of events: where to go on after a
-   * loss of the connection, WatchEventsRequest.after. It never falls.
+   * loss of the connection, WatchEventsRequest.after. Of a task: the same for
+   * WatchTaskRequest.after. It never falls.
    *
    * @generated from field: int64 sequence = 4;
    */
   sequence: bigint;
 
   /**
-   * id of the request that it answers or that it is subscribed by; "stream" or
-   * "events" for the subscription that the path made.
+   * id of the request that it answers or that it is subscribed by; "stream",
+   * "events" or "updates" for the subscription that the path made.
    *
    * @generated from field: string id = 5;
    */
@@ -332,6 +353,31 @@ export type SocketData = Message<"telexec.v1.SocketData"> & {
      */
     value: Session;
     case: "session";
+  } | {
+    /**
+     * A task: the first and the last of a subscription to it, and where one to events
+     * comes upon it.
+     *
+     * @generated from field: telexec.v1.Task task = 16;
+     */
+    value: Task;
+    case: "task";
+  } | {
+    /**
+     * Something has happened to a task.
+     *
+     * @generated from field: telexec.v1.TaskEvent task_event = 17;
+     */
+    value: TaskEvent;
+    case: "taskEvent";
+  } | {
+    /**
+     * Answer to decide.
+     *
+     * @generated from field: telexec.v1.DecideTaskResponse decide = 18;
+     */
+    value: DecideTaskResponse;
+    case: "decide";
   } | { case: undefined; value?: undefined };
 };
 
