@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +28,8 @@ type approvalsListCmd struct {
 
 // Help is shown by approvals --help.
 func (approvalsListCmd) Help() string {
-	return `Shows the commands that wait for an approval: those that you may decide, and your own; newest first.
+	return `Shows the commands that wait for an approval: those that you may decide, and your own; newest first. One that is the
+step of a task stands for all hosts of the step, and for what takes it back; telexec approvals show has the whole plan.
 
 Examples:
 
@@ -47,7 +49,7 @@ func (c *approvalsListCmd) Run(ctx context.Context, a *app) error {
 		req.States = []telexecv1.ApprovalState{telexecv1.ApprovalState_APPROVAL_STATE_PENDING}
 	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		var rows [][]cell
+		var list []*telexecv1.Approval
 		for ap, err := range cl.ListApprovals(ctx, req) {
 			if err != nil {
 				return err
@@ -58,20 +60,67 @@ func (c *approvalsListCmd) Run(ctx context.Context, a *app) error {
 				}
 				continue
 			}
-			third := plainCell(a.out.left(ap.GetExpireTime()))
-			if c.All {
-				third = approvalCell(ap)
-			}
-			rows = append(rows, []cell{
-				plainCell(ap.GetCommandId()), plainCell(a.out.ago(ap.GetCreateTime())), third, plainCell(ap.GetCommand().GetHost()),
-				plainCell(actor(ap.GetRequestedBy())), plainCell(ap.GetRule()), plainCell(approvalCount(ap)), plainCell(ap.GetCommand().GetCommand()),
-			})
+			list = append(list, ap)
 		}
 		if a.opts.JSON {
 			return nil
 		}
+		steps := slices.ContainsFunc(list, func(ap *telexecv1.Approval) bool { return ap.GetTask() != nil })
+		if steps {
+			header = slices.Insert(header, len(header)-1, "STEP")
+		}
+		var rows [][]cell
+		for _, ap := range list {
+			third := plainCell(a.out.left(ap.GetExpireTime()))
+			if c.All {
+				third = approvalCell(ap)
+			}
+			row := []cell{
+				plainCell(ap.GetCommandId()), plainCell(a.out.ago(ap.GetCreateTime())), third, plainCell(approvalHosts(ap)),
+				plainCell(actor(ap.GetRequestedBy())), plainCell(ap.GetRule()), plainCell(approvalCount(ap)),
+			}
+			if steps {
+				row = append(row, plainCell(stepText(ap)))
+			}
+			rows = append(rows, append(row, plainCell(ap.GetCommand().GetCommand())))
+		}
 		return a.out.table(header, rows)
 	})
+}
+
+// stepOf gives the step that an approval is about; nil where it is about none.
+func stepOf(ap *telexecv1.Approval) *telexecv1.Step { return stepNamed(ap.GetTask(), ap.GetStep()) }
+
+// stepNamed gives a step of a task; nil where there is none of that name.
+func stepNamed(t *telexecv1.Task, name string) *telexecv1.Step {
+	for _, s := range t.GetSteps() {
+		if s.GetName() == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// approvalHosts is the host, and how many more the step has: "web1 +2".
+func approvalHosts(ap *telexecv1.Approval) string {
+	host := ap.GetCommand().GetHost()
+	if n := len(stepOf(ap).GetRuns()); n > 1 && !ap.GetUndoes() {
+		host += fmt.Sprintf(" +%d", n-1)
+	}
+	return host
+}
+
+// stepText is "upgrade of roll out", or "undo of …".
+func stepText(ap *telexecv1.Approval) string {
+	if ap.GetTask() == nil {
+		return "-"
+	}
+	text, _, _ := strings.Cut(ap.GetTask().GetTask(), "\n")
+	s := ap.GetStep() + " of " + text
+	if ap.GetUndoes() {
+		s = "undo of " + s
+	}
+	return cut(s, 40)
 }
 
 type approvalsShowCmd struct {
@@ -80,7 +129,7 @@ type approvalsShowCmd struct {
 
 // Help is shown by approvals show --help.
 func (approvalsShowCmd) Help() string {
-	return `Shows all that would run, and nothing of it cut or hidden: characters that are not to be seen are escaped, and letters
+	return `Shows all that would run, and of a step of a task the whole plan, and nothing of it cut or hidden: characters that are not to be seen are escaped, and letters
 that may look like others are named. "Request" is the SHA-256 of all of it; telexec approve --request-hash takes it.`
 }
 
@@ -115,7 +164,20 @@ func (p *printer) approval(ap *telexecv1.Approval) facts {
 	f := facts{}
 	f.add("Approval", ap.GetCommandId())
 	f.paint("State", p.approvalState(ap), approvalCell(ap).colour)
+	step := stepOf(ap)
+	if step != nil {
+		p.stepFacts(&f, ap, step)
+	}
 	f.exactly("Host", cmd.GetHost(), p.width)
+	if n := len(step.GetRuns()); n > 1 && !ap.GetUndoes() {
+		var others []string
+		for _, r := range step.GetRuns() {
+			if r.GetHost() != cmd.GetHost() {
+				others = append(others, r.GetHost())
+			}
+		}
+		f.exactly("and on", strings.Join(others, " "), p.width)
+	}
 	f.exactly("Target", ap.GetTarget(), p.width)
 	if cmd.GetSudoUser() != "" {
 		f.exactly("As", cmd.GetSudoUser(), p.width)
@@ -123,6 +185,13 @@ func (p *printer) approval(ap *telexecv1.Approval) facts {
 		f.add("As", "the login user of the host")
 	}
 	f.exactly("Command", cmd.GetCommand(), p.width)
+	switch {
+	case step == nil || ap.GetUndoes():
+	case step.GetUndo() != "":
+		f.exactly("Undo", step.GetUndo(), p.width)
+	default:
+		f.add("Undo", "none: the step cannot be taken back")
+	}
 	if cmd.GetWorkingDirectory() != "" {
 		f.exactly("Directory", cmd.GetWorkingDirectory(), p.width)
 	} else {
@@ -159,7 +228,45 @@ func (p *printer) approval(ap *telexecv1.Approval) facts {
 			f.exactly("", d.GetReason(), p.width)
 		}
 	}
+	if step != nil {
+		p.planFacts(&f, ap)
+	}
 	return f
+}
+
+// stepFacts tells which step of which task is to be approved.
+func (p *printer) stepFacts(f *facts, ap *telexecv1.Approval, step *telexecv1.Step) {
+	f.exactly("Task", ap.GetTask().GetTask(), p.width)
+	f.add("", fmt.Sprintf("%s, %s", ap.GetTask().GetId(), taskStateText(ap.GetTask())))
+	number := slices.Index(ap.GetTask().GetSteps(), step) + 1
+	what := fmt.Sprintf("%s, number %d of %d", step.GetName(), number, len(ap.GetTask().GetSteps()))
+	if step.GetSession() != "" {
+		what += ", " + inSession(step)
+	}
+	if ap.GetUndoes() {
+		what += "; this is what takes it back"
+	} else if how := stepHow(step); how != "-" {
+		what += "; " + how
+	}
+	f.exactly("Step", what, p.width)
+}
+
+// planFacts has the whole plan of the task, step by step.
+func (p *printer) planFacts(f *facts, ap *telexecv1.Approval) {
+	for i, s := range ap.GetTask().GetSteps() {
+		state := stepCell(s.GetState())
+		text := s.GetName() + " " + firstOf(inSession(s), "on "+stepHosts(s)) + ", " + strings.ReplaceAll(state.text, "_", " ")
+		if s.GetName() == ap.GetStep() {
+			text += "; this one"
+		} else if how := stepHow(s); how != "-" {
+			text += "; " + how
+		}
+		f.exactly(fmt.Sprintf("Step %d", i+1), text, p.width)
+		f.exactly("  runs", s.GetCommand(), p.width)
+		if s.GetUndo() != "" {
+			f.exactly("  undo", s.GetUndo(), p.width)
+		}
+	}
 }
 
 // howAsked is how, of a command that has not been started.

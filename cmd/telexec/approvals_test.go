@@ -328,3 +328,60 @@ func TestStatusOfWhatWaits(t *testing.T) {
 		"State         awaiting_approval\n              waits for approval by 2 approvers until ", "telexec approvals show " + someID, "Rule          upgrades\n",
 	}, nil)
 }
+
+// Of a step the whole plan is shown, on which hosts it runs, and what takes it back; and
+// none of it can pass for something else.
+func TestApprovalOfAStep(t *testing.T) {
+	step := func(name, line, undo string, hosts ...string) *telexecv1.Step {
+		s := &telexecv1.Step{Name: name, Command: line, Undo: undo, State: telexecv1.StepState_STEP_STATE_PENDING}
+		for _, h := range hosts {
+			s.Runs = append(s.Runs, &telexecv1.StepRun{Host: h})
+		}
+		return s
+	}
+	task := &telexecv1.Task{
+		Id: someID, Task: "roll out\nStep 9  harmless", State: telexecv1.TaskState_TASK_STATE_AWAITING_APPROVAL,
+		Steps: []*telexecv1.Step{
+			step("drain", "lbctl drain", "", "web1"),
+			step("upgrade", "apt upgrade\nrm -rf /x", "apt downgrade\u202e", "web1", "web2", "web3"),
+			step("migrate", "./migrate", "", ""),
+		},
+	}
+	task.Steps[2].Session, task.Steps[2].NeedsApproval = "deploy", true
+	task.Steps[1].Rollout = &telexecv1.Rollout{Canary: 1, Parallel: 2}
+	ap := &telexecv1.Approval{
+		CommandId: someID, State: telexecv1.ApprovalState_APPROVAL_STATE_PENDING, RequiredApprovals: 1, Task: task, Step: "upgrade", CanDecide: true,
+		Command: &telexecv1.Command{Host: "web1", Command: task.Steps[1].GetCommand()},
+	}
+	d := &desk{approvals: []*telexecv1.Approval{ap}}
+	i := d.sit(t)
+	code := i.run(t.Context(), "approvals", "show", someID)
+	for _, want := range []string{
+		"Task          | roll out\n              | Step 9  harmless\n",
+		"Step          upgrade, number 2 of 3; 1 first, 2 at once\n",
+		"Host          web1\nand on        web2 web3\n",
+		"Command       | apt upgrade\n              | rm -rf /x\nUndo          apt downgrade\\u202e\n",
+		"Step 1        drain on web1, pending\n  runs        lbctl drain\n",
+		"Step 2        upgrade on web1 web2 web3, pending; this one\n",
+		"Step 3        migrate in session deploy, pending; needs approval\n",
+	} {
+		if code != 0 || !strings.Contains(i.stdout.String(), want) {
+			t.Errorf("code %d, no\n%s\nin\n%s%s", code, want, i.stdout.String(), i.stderr.String())
+		}
+	}
+	i.stdout.Reset()
+	if i.run(t.Context(), "approvals"); !strings.Contains(i.stdout.String(), "web1 +2") || !strings.Contains(i.stdout.String(), "upgrade of roll out") {
+		t.Errorf("list:\n%s", i.stdout.String())
+	}
+	ap.Undoes, ap.Command.Command = true, "apt downgrade"
+	i.stdout.Reset()
+	if i.run(t.Context(), "approvals", "show", someID); !strings.Contains(i.stdout.String(), "number 2 of 3; this is what takes it back\n") ||
+		strings.Contains(i.stdout.String(), "and on") || strings.Contains(i.stdout.String(), "\nUndo ") {
+		t.Errorf("undo:\n%s", i.stdout.String())
+	}
+	ap.Undoes, ap.Step = false, "migrate"
+	i.stdout.Reset()
+	if i.run(t.Context(), "approvals", "show", someID); !strings.Contains(i.stdout.String(), "Step          migrate, number 3 of 3, in session deploy; needs approval\n") {
+		t.Errorf("in a session:\n%s", i.stdout.String())
+	}
+}

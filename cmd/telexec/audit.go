@@ -109,12 +109,19 @@ func (a *app) auditRow(e *telexecv1.AuditEntry) []cell {
 	if e.GetBy().GetPrincipal() != "" {
 		by = actor(e.GetBy())
 	}
+	what := firstOf(e.GetCommand(), e.GetSubject(), e.GetMethod(), e.GetDetail())
+	if ofTask(e) {
+		what = firstOf(e.GetDetail(), e.GetTask())
+	}
 	return []cell{
 		plainCell(strconv.FormatInt(e.GetSequence(), 10)), plainCell(a.out.ago(e.GetTime())), plainCell(e.GetKind()), plainCell(by),
 		plainCell(firstOf(e.GetAddress(), "-")), plainCell(firstOf(e.GetHost(), "-")), cameToCell(e),
-		plainCell(firstOf(e.GetCommand(), e.GetSubject(), e.GetMethod(), e.GetDetail())),
+		plainCell(what),
 	}
 }
+
+// ofTask reports whether an entry is about a task as a whole.
+func ofTask(e *telexecv1.AuditEntry) bool { return strings.HasPrefix(e.GetKind(), "task.") }
 
 // cameToCell is what came of what an entry tells: "deny by no-shells",
 // "completed, exit code 3", "TOKEN_EXPIRED ×4".
@@ -138,7 +145,7 @@ func cameToCell(e *telexecv1.AuditEntry) cell {
 		colour = red
 	}
 	text := firstOf(strings.Join(parts, ", "), "-")
-	if e.GetCount() > 1 {
+	if e.GetCount() > 1 && !ofTask(e) { // there it is the number of steps
 		text += fmt.Sprintf(" ×%d", e.GetCount())
 	}
 	return cell{text, colour}

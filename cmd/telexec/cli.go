@@ -25,6 +25,8 @@ type cli struct {
 
 	Session sessionCmd `cmd:"" aliases:"sessions" help:"Shells on hosts that last, on terminals that people and agents share."`
 
+	Task taskCmd `cmd:"" aliases:"tasks" help:"Plans of several steps, some of which wait for a yes, and which can be taken back."`
+
 	Approvals approvalsCmd `cmd:"" help:"List the commands that wait for approval, show one as it is to be judged."`
 	Approve   approveCmd   `cmd:"" help:"Let commands run that wait for approval."`
 	Reject    rejectCmd    `cmd:"" help:"Refuse commands that wait for approval."`

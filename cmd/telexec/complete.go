@@ -41,7 +41,7 @@ func (completionCmd) Help() string {
     telexec completion zsh > ~/.zfunc/_telexec               with ~/.zfunc in $fpath
     telexec completion fish > ~/.config/fish/completions/telexec.fish
 
-Subcommands and flags are completed, and, when the service answers, hosts, sessions and the ids of commands.`
+Subcommands and flags are completed, and, when the service answers, hosts, sessions, the ids of commands and tasks, and the names of steps.`
 }
 
 // Run prints a script.
@@ -70,7 +70,7 @@ func (a *app) complete(ctx context.Context, words []string) error {
 	var candidates []string
 	switch {
 	case at.value != nil:
-		candidates = choices(at.value)
+		candidates = choices(at.node, at.value)
 	case at.positional > 0 && pathOf(at.node) == "telexec session keys" && !strings.HasPrefix(last, "-"):
 		candidates = keyNames
 	case at.rest:
@@ -90,7 +90,7 @@ func (a *app) complete(ctx context.Context, words []string) error {
 			candidates = append(candidates, child.Name)
 		}
 	case at.positional < len(at.node.Positional):
-		candidates = choices(at.node.Positional[at.positional])
+		candidates = choices(at.node, at.node.Positional[at.positional])
 	}
 	// The flags that stand in front say which service to ask.
 	a.opts.Server, a.opts.Token, a.opts.TokenFile = at.flags["server"], at.flags["token"], at.flags["token-file"]
@@ -107,6 +107,7 @@ func (a *app) complete(ctx context.Context, words []string) error {
 type place struct {
 	node       *kong.Node
 	positional int               // how many positional arguments stand before
+	last       string            // the last of them
 	value      *kong.Value       // of a flag that waits for it
 	rest       bool              // the remote command: not our words
 	unknown    bool              // the word before is a flag that there is not
@@ -149,6 +150,7 @@ func walk(node *kong.Node, words []string) place {
 			}
 			if w != "--" {
 				p.positional++
+				p.last = w
 			}
 		}
 	}
@@ -194,7 +196,10 @@ func findFlag(node *kong.Node, arg string) *kong.Flag {
 }
 
 // choices gives the values that the grammar knows.
-func choices(v *kong.Value) []string {
+func choices(node *kong.Node, v *kong.Value) []string {
+	if v.Flag != nil && v.Name == "state" && pathOf(node) == "telexec task ls" {
+		return taskStates
+	}
 	if known, ok := knownValues[v.Name]; ok && v.Flag != nil {
 		return known
 	}
@@ -219,12 +224,17 @@ var knownValues = map[string][]string{
 	},
 	"kind": {
 		"command.accepted", "command.ended", "command.cancel", "command.signal", "command.input",
-		"session.opened", "session.typed", "session.keyboard", "session.close", "session.ended", "approval.decided", "refused",
+		"session.opened", "session.typed", "session.keyboard", "session.close", "session.ended",
+		"task.submitted", "task.cancel", "task.undo", "task.ended", "approval.decided", "refused",
 		"login", "logout", "token.created", "token.revoked", "policy.loaded", "service.started", "service.stopped",
 	},
 }
 
-// live asks the service for hosts, ids, principals and sessions where one of them is wanted.
+// taskStates are the states of tasks, as telexec task ls takes them.
+var taskStates = []string{"queued", "running", "awaiting_approval", "undoing", "completed", "failed", "cancelled", "undone", "undo_failed"}
+
+// live asks the service for hosts, ids, principals, sessions and steps where one of them is
+// wanted.
 func (a *app) live(ctx context.Context, at place) []string {
 	name := ""
 	switch {
@@ -233,7 +243,7 @@ func (a *app) live(ctx context.Context, at place) []string {
 	case !at.rest && !at.unknown && at.positional < len(at.node.Positional):
 		name = at.node.Positional[at.positional].Name
 	}
-	if name != "host" && name != "id" && name != "principal" && name != "session" {
+	if !slices.Contains([]string{"host", "id", "principal", "session", "step", "task"}, name) {
 		return nil
 	}
 	cl, err := a.dial(singleCall)
@@ -250,6 +260,11 @@ func (a *app) live(ctx context.Context, at place) []string {
 		return principals(ctx, cl)
 	case name == "session":
 		return sessionNames(ctx, cl, outlived[pathOf(at.node)])
+	case name == "step":
+		return stepNames(ctx, a, cl, at)
+	case name == "task" || strings.HasPrefix(pathOf(at.node), "telexec task "):
+		ids, _ := taskIDs(ctx, cl, taskStatesFor[at.node.Name])
+		return ids
 	case needsApproval[pathOf(at.node)]:
 		ids, _ := approvalIDs(ctx, cl, &telexecv1.ListApprovalsRequest{States: []telexecv1.ApprovalState{telexecv1.ApprovalState_APPROVAL_STATE_PENDING}})
 		return ids
@@ -268,6 +283,35 @@ func (a *app) live(ctx context.Context, at place) []string {
 
 // needsRunning are the subcommands that concern only commands that have not ended.
 var needsRunning = map[string]bool{"cancel": true, "signal": true, "input": true}
+
+// taskStatesFor are the states of the tasks that a subcommand of task is of use for.
+var taskStatesFor = map[string][]telexecv1.TaskState{
+	"cancel": {
+		telexecv1.TaskState_TASK_STATE_QUEUED, telexecv1.TaskState_TASK_STATE_RUNNING,
+		telexecv1.TaskState_TASK_STATE_AWAITING_APPROVAL, telexecv1.TaskState_TASK_STATE_UNDOING,
+	},
+	"undo": {
+		telexecv1.TaskState_TASK_STATE_COMPLETED, telexecv1.TaskState_TASK_STATE_FAILED, telexecv1.TaskState_TASK_STATE_CANCELLED,
+		telexecv1.TaskState_TASK_STATE_UNDONE, telexecv1.TaskState_TASK_STATE_UNDO_FAILED,
+	},
+}
+
+// stepNames are those of the task that stands before.
+func stepNames(ctx context.Context, a *app, cl *client.Client, at place) []string {
+	id, err := a.taskArg(ctx, cl, at.last)
+	if err != nil {
+		return nil
+	}
+	resp, err := cl.GetTask(ctx, &telexecv1.GetTaskRequest{TaskId: id})
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, s := range resp.GetTask().GetSteps() {
+		names = append(names, s.GetName())
+	}
+	return names
+}
 
 // needsApproval are those that concern what waits for approval.
 var needsApproval = map[string]bool{"telexec approvals show": true, "telexec approve": true, "telexec reject": true}

@@ -108,7 +108,16 @@ func (a *app) ask(ctx context.Context, keyboard *bufio.Reader, ap *telexecv1.App
 	if d.GetModified() != nil {
 		question = "Modify"
 	}
-	_, _ = io.WriteString(a.env.Stderr, "telexec: "+question+" "+ap.GetCommandId()+"? [y/N] ")
+	yes, err := a.yes(ctx, keyboard, question+" "+ap.GetCommandId())
+	if err == nil && !yes {
+		err = &exitError{code: exitNo, message: "nothing was decided"}
+	}
+	return err
+}
+
+// yes asks a question, and reports whether the answer is yes.
+func (a *app) yes(ctx context.Context, keyboard *bufio.Reader, question string) (bool, error) {
+	_, _ = io.WriteString(a.env.Stderr, "telexec: "+question+"? [y/N] ")
 	typed := make(chan string, 1) // sent to once; nobody may be there to take it
 	go func() {
 		line, err := keyboard.ReadString('\n')
@@ -120,15 +129,15 @@ func (a *app) ask(ctx context.Context, keyboard *bufio.Reader, ap *telexecv1.App
 	select {
 	case line := <-typed:
 		if slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(line))) {
-			return nil
+			return true, nil
 		}
 		if !strings.HasSuffix(line, "\n") {
 			a.out.printErr("\n")
 		}
-		return &exitError{code: exitNo, message: "nothing was decided"}
+		return false, nil
 	case <-ctx.Done():
 		a.out.printErr("\n")
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 }
 

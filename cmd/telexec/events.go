@@ -23,9 +23,10 @@ type eventsCmd struct {
 
 // Help is shown by events --help.
 func (eventsCmd) Help() string {
-	return `First come the commands that have not ended, and with --after before them those that have changed meanwhile; then a line
-for every change, until Ctrl-C. A command that changes faster than it is read is shown as it is now. With --json each line
-has a sequence: --after goes on there, and nothing is missed.
+	return `First come the commands and tasks that have not ended, and with --after before them the commands that have changed
+meanwhile; then a line for every change of a command and every event of a task, until Ctrl-C. A command that changes faster
+than it is read is shown as it is now. With --json each line has a sequence: --after goes on there, and of commands nothing is
+missed; of a task telexec task watch --after has all. With --host no tasks are told, for they have many hosts.
 
 Examples:
 
@@ -53,6 +54,11 @@ func (c *eventsCmd) Run(ctx context.Context, a *app) error {
 				err = a.out.event(event.GetTime(), cmd)
 			case cmd != nil: // it has happened some time ago
 				err = a.out.event(cmp.Or(cmd.GetEndTime(), cmd.GetLastActivityTime(), cmd.GetCreateTime()), cmd)
+			case event.GetTask() != nil && !synced: // else its events tell of it
+				err = a.out.happens(event.GetTask().GetCreateTime(), event.GetTask().GetId(), taskCell(event.GetTask()), event.GetTask().GetTask())
+			case event.GetTaskEvent() != nil && event.GetTaskEvent().GetType() != "step_progress":
+				e := event.GetTaskEvent()
+				err = a.out.happens(e.GetTime(), e.GetTaskId(), taskCell(&telexecv1.Task{State: e.GetState()}), e.GetMessage())
 			case event.GetSynced() != nil:
 				synced = true
 			}
@@ -74,9 +80,14 @@ func (p *printer) event(at *timestamppb.Timestamp, cmd *telexecv1.Command) error
 	if exit := exitText(cmd); exit != "-" {
 		state.text += " " + printable(exit)
 	}
+	return p.happens(at, cmd.GetId(), state, cmd.GetHost()+"  "+cmd.GetCommand())
+}
+
+// happens prints what has become of a command or a task.
+func (p *printer) happens(at *timestamppb.Timestamp, id string, state cell, what string) error {
 	blank := strings.Repeat(" ", max(0, stateWidth-len(state.text)))
-	head := fmt.Sprintf("%s  %s  ", at.AsTime().Local().Format(time.DateTime), cmd.GetId())
-	tail := fmt.Sprintf("  %s  %s", printable(cmd.GetHost()), printable(cmd.GetCommand()))
+	head := fmt.Sprintf("%s  %s  ", at.AsTime().Local().Format(time.DateTime), id)
+	tail := "  " + printable(what)
 	if used := len(head) + max(stateWidth, len(state.text)); p.width > used {
 		tail = cut(tail, p.width-used)
 	}

@@ -102,3 +102,28 @@ func TestEvents(t *testing.T) {
 		t.Errorf("exit code %d, %s%s", code, stdout, stderr)
 	}
 }
+
+// Of a task that has not ended it is told where it is, then every event but percents.
+func TestEventsOfTasks(t *testing.T) {
+	at := timestamppb.New(time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local))
+	task := func(id string) *telexecv1.WatchEventsResponse {
+		return &telexecv1.WatchEventsResponse{Event: &telexecv1.WatchEventsResponse_Task{Task: &telexecv1.Task{
+			Id: id, Task: "roll out", State: telexecv1.TaskState_TASK_STATE_RUNNING, CreateTime: at,
+		}}}
+	}
+	tell := func(id string, sequence int64, kind, message string) *telexecv1.WatchEventsResponse {
+		return &telexecv1.WatchEventsResponse{Event: &telexecv1.WatchEventsResponse_TaskEvent{TaskEvent: &telexecv1.TaskEvent{
+			TaskId: id, Sequence: sequence, Type: kind, Message: message, Time: at, State: telexecv1.TaskState_TASK_STATE_AWAITING_APPROVAL,
+		}}}
+	}
+	other := "01J8Z3K4M5N6P7Q8R9S0T1V2W4"
+	h := &herald{tells: []*telexecv1.WatchEventsResponse{
+		task(someID), {Event: &telexecv1.WatchEventsResponse_Synced{Synced: &telexecv1.Synced{}}},
+		tell(someID, 5, "step_progress", "50 %"), task(other), tell(other, 1, "approval_request", "step a waits\x1b"),
+	}}
+	want := "2026-03-01 12:00:00  " + someID + "  running         roll out\n" +
+		"2026-03-01 12:00:00  " + other + "  awaiting_approval  step a waits\\x1b\n"
+	if code, stdout, stderr := h.listen(t, "waits"); code != exitCancelled || stdout != want || stderr != "" {
+		t.Errorf("exit code %d\n%swant\n%s%s", code, stdout, want, stderr)
+	}
+}

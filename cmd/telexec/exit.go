@@ -155,6 +155,10 @@ var hints = map[string]string{
 	"NO_KEEPER":          "Leave --keeper out to have the best that the host has",
 	"TYPING_NOT_ALLOWED": "telexec session run runs a command there, and telexec session attach --observe looks on",
 
+	"UNKNOWN_TASK":    "telexec task ls lists the tasks",
+	"TASK_NOT_ENDED":  "telexec task watch shows how it goes; telexec task cancel ends it",
+	"NOTHING_TO_UNDO": "telexec task get shows what it has done, and what was undone",
+
 	"ALREADY_DECIDED":  "telexec approvals show tells what was decided, telexec status what came of it",
 	"UNKNOWN_APPROVAL": "telexec approvals lists what waits, with --all what has waited",
 	"UNKNOWN_TOKEN":    "telexec token list lists the keys",

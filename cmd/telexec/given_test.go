@@ -42,7 +42,7 @@ func TestEmptyValueOfAFlag(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{"cancel --reason", "history --page-token", "session close --reason"}; !slices.Equal(allowed, want) {
+	if want := []string{"cancel --reason", "history --page-token", "session close --reason", "task ls --page-token", "task cancel --reason"}; !slices.Equal(allowed, want) {
 		t.Errorf("empty may be %q, want %q", allowed, want)
 	}
 	if seen < 40 {

@@ -22,6 +22,7 @@ const maxPage = 1000
 type psCmd struct {
 	Host    string `placeholder:"HOST" help:"Only those on this host."`
 	Session string `placeholder:"NAME" help:"Only those in this session."`
+	Task    string `placeholder:"ID" help:"Only those of the steps of this task."`
 }
 
 // Help is shown by ps --help.
@@ -38,7 +39,11 @@ durable commands are "reconnecting": they go on there.`
 // Run lists what has not ended.
 func (c *psCmd) Run(ctx context.Context, a *app) error {
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
-		_, err := a.list(ctx, cl, &telexecv1.ListCommandsRequest{Active: true, Host: c.Host, Session: c.Session}, 0, active)
+		id, err := a.taskFlag(ctx, cl, c.Task)
+		if err != nil {
+			return err
+		}
+		_, err = a.list(ctx, cl, &telexecv1.ListCommandsRequest{Active: true, Host: c.Host, Session: c.Session, TaskId: id}, 0, active)
 		return err
 	})
 }
@@ -46,11 +51,13 @@ func (c *psCmd) Run(ctx context.Context, a *app) error {
 type historyCmd struct {
 	Host      string            `placeholder:"HOST" help:"Only on this host."`
 	Session   string            `placeholder:"NAME" help:"Only in this session."`
+	Task      string            `placeholder:"ID" help:"Only of the steps of this task, and of what takes them back."`
 	State     []string          `placeholder:"STATE" help:"Only in one of these states: awaiting_approval, queued, starting, running, completed, failed, cancelled, timed_out, rejected, expired, lost."`
 	Origin    string            `placeholder:"DOOR" help:"Only those that came through this door: grpc, rest, websocket, mcp, cli, web."`
 	Label     map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Only with this label; may be repeated, then all must match."`
 	Principal string            `placeholder:"NAME" help:"Only those asked for by this principal."`
 	Since     string            `placeholder:"TIME" help:"Only those created since then: a duration before now (90m, 2h, 7d), a date or a time (2006-01-02, RFC 3339)."`
+	Before    string            `placeholder:"TIME" help:"Only those created before then; written as --since is."`
 	Limit     int               `default:"50" placeholder:"N" help:"At most so many (default ${default}; 0: all)."`
 	PageToken string            `allowempty:"" placeholder:"TOKEN" help:"Go on where an earlier page ended."`
 }
@@ -80,17 +87,18 @@ func (c *historyCmd) Run(ctx context.Context, a *app) error {
 		}
 		req.Origin = telexecv1.Origin(n)
 	}
-	if c.Since != "" {
-		t, err := parseSince(c.Since, a.out.now())
-		if err != nil {
-			return err
-		}
-		req.CreateTimeFrom = timestamppb.New(t)
+	var err error
+	if req.CreateTimeFrom, req.CreateTimeTo, err = a.between(c.Since, c.Before); err != nil {
+		return err
 	}
 	if c.Limit < 0 {
 		return failure("--limit cannot be below 0")
 	}
 	return a.session(ctx, func(ctx context.Context, cl *client.Client) error {
+		var err error
+		if req.TaskId, err = a.taskFlag(ctx, cl, c.Task); err != nil {
+			return err
+		}
 		token, err := a.list(ctx, cl, req, c.Limit, all)
 		if err == nil && token != "" {
 			a.out.note("there are older ones: --page-token %s goes on, --limit 0 shows all", token)
@@ -101,6 +109,21 @@ func (c *historyCmd) Run(ctx context.Context, a *app) error {
 
 // enumName gives the name of an enum value as a user writes it: "timed-out".
 func enumName(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "_")) }
+
+// between reads --since and --before; nil where one was not given.
+func (a *app) between(since, before string) (from, to *timestamppb.Timestamp, err error) {
+	now := a.out.now()
+	read := func(s string) *timestamppb.Timestamp {
+		if s == "" || err != nil {
+			return nil
+		}
+		var t time.Time
+		t, err = parseSince(s, now)
+		return timestamppb.New(t)
+	}
+	from, to = read(since), read(before)
+	return from, to, err
+}
 
 // parseSince understands a duration before now, in days too, a date and a time.
 func parseSince(s string, now time.Time) (time.Time, error) {
@@ -175,6 +198,12 @@ func (a *app) list(ctx context.Context, cl *client.Client, req *telexecv1.ListCo
 	if slices.ContainsFunc(cmds, func(c *telexecv1.Command) bool { return c.GetSession() != "" }) {
 		own = append(own, column{"SESSION", func(c *telexecv1.Command) string { return firstOf(c.GetSession(), "-") }})
 	}
+	if slices.ContainsFunc(cmds, func(c *telexecv1.Command) bool { return c.GetTaskStep() != "" }) {
+		own = append(own, column{"STEP", func(c *telexecv1.Command) string {
+			_, step := taskStep(c)
+			return firstOf(step, "-")
+		}})
+	}
 	header := []string{"ID", "HOST", "STATE"}
 	for _, c := range own {
 		header = append(header, c.header)
@@ -233,6 +262,12 @@ func durabilityText(cmd *telexecv1.Command) string {
 	return enum(cmd.GetDurability().String(), "DURABILITY_")
 }
 
+// taskStep gives the id of the task, and the name of the step, that a command is of.
+func taskStep(cmd *telexecv1.Command) (id, step string) {
+	id, step, _ = strings.Cut(strings.TrimPrefix(cmd.GetTaskStep(), "tasks/"), "/steps/")
+	return id, step
+}
+
 // actor is "admin via cli".
 func actor(who *telexecv1.Actor) string {
 	if who == nil {
@@ -269,6 +304,15 @@ func (a *app) idArg(ctx context.Context, cl *client.Client, arg string) (string,
 	})
 }
 
+// article is " command" of "commands", "n approval" of "approvals": what follows an "a".
+func article(what string) string {
+	one := strings.TrimSuffix(what, "s")
+	if strings.HasPrefix(one, "a") {
+		return "n " + one
+	}
+	return " " + one
+}
+
 // findID finds the whole id, if need be among those that list gives. what they
 // are, and where, is told where none or several fit.
 func (a *app) findID(arg, what, where string, list func() ([]string, error)) (string, error) {
@@ -277,7 +321,7 @@ func (a *app) findID(arg, what, where string, list func() ([]string, error)) (st
 		return id, nil
 	}
 	if !partOfID.MatchString(id) {
-		return "", failure("%q is not the id of a command, nor enough of one", arg).
+		return "", failure("%q is not the id of a%s, nor enough of one", arg, article(what)).
 			withHint("An id has 26 characters; the last four or more will do. %s", where)
 	}
 	all, err := list()

@@ -51,6 +51,11 @@ func TestLive(t *testing.T) {
 		{"AttachIsLeftBehindTheKeys", testAttachIsLeftBehindTheKeys},
 		{"SessionRun", testSessionRun},
 		{"Replay", testReplay},
+		{"TaskOnATerminal", testTaskOnATerminal},
+		{"TaskOnAPlainTerminal", testTaskOnAPlainTerminal},
+		{"LargestTask", testLargestTask},
+		{"TaskIsLeft", testTaskIsLeft},
+		{"TaskOverABrokenWay", testTaskOverABrokenWay},
 		{"ServiceIsKilled", testServiceIsKilled},
 		{"ServiceOfAnAttachedCommandIsKilled", testServiceOfAnAttachedCommandIsKilled},
 		{"AttachOverARestart", testAttachOverARestart},
@@ -436,7 +441,12 @@ func (i *invocation) startOnTerminal(t *testing.T, args ...string) (keyboard *os
 	go func() {
 		done <- run(t.Context(), Env{
 			Stdin: tty, Stdout: tty, Stderr: tty, Signals: i.signals,
-			Getenv: func(name string) string { return i.env[name] },
+			Getenv: func(name string) string {
+				if value, ok := i.env[name]; ok || name != "TERM" {
+					return value
+				}
+				return "xterm"
+			},
 		}, args)
 	}()
 	return keyboard, bufio.NewReader(keyboard), func() int { return <-done }

@@ -36,9 +36,15 @@ type printer struct {
 	now            func() time.Time
 }
 
+// dumb reports whether nothing is known of the terminal but that it shows lines.
+func dumb(env Env) bool {
+	name := env.Getenv("TERM")
+	return name == "" || name == "dumb"
+}
+
 func newPrinter(env Env) *printer {
 	p := &printer{stdout: env.Stdout, stderr: env.Stderr, now: time.Now}
-	colours := env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
+	colours := env.Getenv("NO_COLOR") == "" && !dumb(env)
 	if fd, ok := terminal(env.Stdout); ok {
 		p.colour = colours
 		p.width, _, _ = term.GetSize(fd) // 0 where it cannot tell

@@ -9,6 +9,7 @@
 //	cli.go      the grammar: global flags and the list of subcommands
 //	execute.go terminal.go sudo.go redact.go  run: start a command and be its terminal; signals, input, secrets
 //	logs.go wait.go status.go cancel.go input.go list.go events.go hosts.go server.go complete.go
+//	task.go plan.go follow.go steplist.go  plans of several steps: their file, and how they go
 //	approvals.go decide.go policy.go  what waits for a yes, and what the rules say
 //	session.go opening.go keys.go attach.go typing.go outbox.go remark.go screen.go replay.go  sessions, and the terminal here as theirs
 //	token.go audit.go  API keys, and what was done

@@ -98,6 +98,20 @@ func TestUsage(t *testing.T) {
 		{"logs --only stdin X", 125, "", `must be one of "stdout","stderr","both"`},
 		{"input X", 125, "", "nothing to write"},
 		{"completion tcsh", 125, "", "must be one of"},
+		{"task submit --help", 0, "needsApproval: true", ""},
+		{"task submit", 125, "", "telexec task submit --help explains it"},
+		{"task submit nosuch.yaml", 125, "", "cannot read the plan"},
+		{"task submit -", 125, "", "standard input holds no plan"},
+		{"task ls --state asleep", 125, "", "no state"},
+		{"task ls --limit -1", 125, "", "--limit"},
+		{"task ls --before yesterdayish", 125, "", `cannot read the time "yesterdayish"`},
+		{"history --before yesterdayish", 125, "", `cannot read the time "yesterdayish"`},
+		{"task get --wait --until never V2W3", 125, "", `--until must be one of "end","approval","step"`},
+		{"task get --until approval V2W3", 125, "", "--until is for --wait"},
+		{"task get --help", 0, ".approvals[].commandId", ""},
+		{"task undo V2W3", 125, "", "telexec task undo --preview"},
+		{"task watch x", 125, "", "is not the id of a task, nor enough of one"},
+		{"approvals show x", 125, "", "is not the id of an approval, nor enough of one"},
 		{"ps --server ftp://x", 125, "", "unknown scheme"},
 		{"ps --server example.com:1", 125, "", "plain text"},
 		{"ps --token-file /does/not/exist", 125, "", "token file"},
@@ -470,7 +484,7 @@ func TestCompletionOfWords(t *testing.T) {
 		words string // joined by |; the last one is under the cursor
 		want  string // joined by blanks; a leading … means: among others
 	}{
-		{"", "run logs wait status cancel signal input ps history events session approvals approve reject policy hosts token audit server version completion help"},
+		{"", "run logs wait status cancel signal input ps history events session task approvals approve reject policy hosts token audit server version completion help"},
 		{"help|wa", "wait"},
 		{"run|--|web1|ls|--det", ""},
 		{"run|web1|--det", ""},
@@ -524,6 +538,13 @@ func TestCompletionOfWords(t *testing.T) {
 		{"session|open|--keeper|", "tmux screen dtach none"},
 		{"session|--al", "--all"},
 		{"session|attach|", ""}, // no service, no names
+		{"task|", "submit get watch ls cancel undo"},
+		{"tasks|w", "watch"},
+		{"task|submit|--dry", "--dry-run"},
+		{"task|ls|--state|un", "undoing undone undo_failed"},
+		{"task|get|V2W3|--until|", "end approval step"},
+		{"task|undo|V2W3|", ""},
+		{"ps|--task|", ""},
 	} {
 		t.Run(tt.words, func(t *testing.T) {
 			var i invocation

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"io"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -63,11 +64,12 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"code":    code,
-			"capture": capture,
-			"await":   await,
-			"over":    over,
-			"shorten": shorten,
+			"code":      code,
+			"capture":   capture,
+			"await":     await,
+			"awaittask": awaitTask,
+			"over":      over,
+			"shorten":   shorten,
 		},
 	})
 }
@@ -138,4 +140,27 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s ended without %q; its output: %s", id, text, output.String())
+}
+
+// awaittask STATE ID follows a task until it is in a state. The standard output is then
+// the id of what it waits for, or else of the command that runs.
+func awaitTask(ts *testscript.TestScript, _ bool, args []string) {
+	state, id := args[0], args[1]
+	c, err := client.Dial(client.Options{Server: ts.Getenv("TELEXEC_SERVER"), Token: client.Token(ts.Getenv("TELEXEC_TOKEN"))})
+	ts.Check(err)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	command, is := "", false
+	for m, err := range c.WatchTask(ctx, &telexecv1.WatchTaskRequest{TaskId: id}) {
+		ts.Check(err)
+		e := m.GetEvent()
+		command = firstOf(e.GetCommandId(), command)
+		is = is || e != nil && taskStateName(e.GetState()) == strings.ToLower(state)
+		if is && command != "" {
+			_, _ = io.WriteString(ts.Stdout(), command+"\n")
+			return
+		}
+	}
+	ts.Fatalf("%s ended without being %s", id, state)
 }

@@ -17,7 +17,8 @@ type scripted struct {
 	telexecv1.UnimplementedCommandServiceServer
 	*desk // approvals, policy, keys and audit; nil for none
 
-	house *house // sessions; nil for none
+	house  *house  // sessions; nil for none
+	errand *errand // a task; nil for none
 
 	execute func(n int, req *telexecv1.ExecuteRequest) *telexecv1.Command // n counts from 1
 	stream  func(s grpc.ServerStreamingServer[telexecv1.StreamOutputResponse]) error
@@ -32,6 +33,7 @@ type scripted struct {
 	mu       sync.Mutex
 	asked    []*telexecv1.ExecuteRequest
 	statuses int
+	listed   *telexecv1.ListCommandsRequest
 }
 
 // start serves on loopback and gives an invocation that asks there.
@@ -50,6 +52,9 @@ func (s *scripted) start(t *testing.T) *invocation {
 	}
 	if s.house != nil {
 		telexecv1.RegisterSessionServiceServer(server, s.house)
+	}
+	if s.errand != nil {
+		telexecv1.RegisterTaskServiceServer(server, s.errand)
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
@@ -102,7 +107,10 @@ func (s *scripted) Signal(context.Context, *telexecv1.SignalRequest) (*telexecv1
 	return &telexecv1.SignalResponse{}, nil
 }
 
-func (s *scripted) ListCommands(context.Context, *telexecv1.ListCommandsRequest) (*telexecv1.ListCommandsResponse, error) {
+func (s *scripted) ListCommands(_ context.Context, req *telexecv1.ListCommandsRequest) (*telexecv1.ListCommandsResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listed = req
 	return &telexecv1.ListCommandsResponse{Commands: s.list}, nil
 }
 

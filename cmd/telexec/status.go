@@ -85,6 +85,9 @@ func (a *app) showCommand(cmd *telexecv1.Command) error {
 	}
 	f.add("Host", cmd.GetHost())
 	f.add("Session", cmd.GetSession())
+	if id, step := taskStep(cmd); id != "" {
+		f.add("Step", fmt.Sprintf("%q of task %s", step, id))
+	}
 	f.add("Line", cmd.GetCommand())
 	f.add("Directory", cmd.GetWorkingDirectory())
 	f.add("Environment", strings.Join(cmd.GetEnvNames(), " "))

@@ -53,11 +53,21 @@ func (c *Client) DecideApprovals(ctx context.Context, req *telexecv1.DecideAppro
 	if !ok || !e.doubt {
 		return resp, err
 	}
+	taken, err := c.doubted(ctx, e, req.GetDecisions())
+	if err != nil {
+		return nil, err
+	}
+	return &telexecv1.DecideApprovalsResponse{Approvals: taken}, nil
+}
+
+// doubted is what came of decisions whose answer may have been lost: the approvals where
+// they hold them, else e, which the last attempt has met with.
+func (c *Client) doubted(ctx context.Context, e *Error, decisions []*telexecv1.Decision) ([]*telexecv1.Approval, error) {
 	switch e.Reason {
 	case reasonAlreadyDecided, reasonRequestChanged, reasonNotYourDecision:
-		taken, readErr := c.taken(ctx, req.GetDecisions())
+		taken, readErr := c.taken(ctx, decisions)
 		if readErr == nil && taken != nil {
-			return &telexecv1.DecideApprovalsResponse{Approvals: taken}, nil
+			return taken, nil
 		}
 		if readErr == nil {
 			return nil, e

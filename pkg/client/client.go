@@ -6,6 +6,7 @@
 //     id, so a lost answer is asked for again;
 //   - a StreamOutput that resumes by itself: when the connection or the service
 //     goes away, it comes back and goes on at the exact byte;
+//   - tasks, of which every event is told once and in its order, over lost connections too;
 //   - sessions, and a [Terminal] that comes back by itself when the connection does, at
 //     the exact byte;
 //   - errors that can be acted on: [Error] has the reason for programs and the
@@ -30,13 +31,13 @@
 //	}
 //
 // What is retried: calls that do no harm when they reach the service twice
-// (all but Signal, SendInput, SendKeys, CreateToken and most of OpenSession), and any call that provably never
+// (all but Signal, SendInput, SendKeys, CreateToken, UndoTask and most of OpenSession), and any call that provably never
 // left this machine. A client that never had a connection does not retry at all: a
 // wrong address is told at once.
 //
 // The package has all of the contract that Go programs call, which makes it larger
 // than most rooms here: client.go and list.go are the calls, retry.go, stream.go
-// and input.go what makes them safe, session.go and terminal.go those about sessions, approval.go, token.go and audit.go those about
+// and input.go what makes them safe, session.go and terminal.go those about sessions, task.go those about tasks, approval.go, token.go and audit.go those about
 // who may do what, and error.go what can go wrong.
 package client
 
@@ -149,6 +150,7 @@ type Client struct {
 	sessions  telexecv1.SessionServiceClient
 	approvals telexecv1.ApprovalServiceClient
 	policy    telexecv1.PolicyServiceClient
+	tasks     telexecv1.TaskServiceClient
 	server    string // as shown to people
 	retryFor  time.Duration
 	resumeFor time.Duration
@@ -222,6 +224,7 @@ func Dial(o Options) (*Client, error) {
 	c.sessions = telexecv1.NewSessionServiceClient(conn)
 	c.approvals = telexecv1.NewApprovalServiceClient(conn)
 	c.policy = telexecv1.NewPolicyServiceClient(conn)
+	c.tasks = telexecv1.NewTaskServiceClient(conn)
 	return c, nil
 }
 

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
@@ -412,6 +413,32 @@ func TestHTTPPort(t *testing.T) {
 	_, err = c.GetServerInfo(t.Context())
 	if e, ok := asError(err); !ok || e.Reason != ReasonUnreachable || !strings.Contains(e.Message, "is an HTTP port") {
 		t.Errorf("%v", err)
+	}
+}
+
+// What gRPC itself refuses is told in words of ours, and which side does not take it.
+func TestMessageThatIsTooLarge(t *testing.T) {
+	listener := bufconn.Listen(1 << 20)
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(1000))
+	telexecv1.RegisterTaskServiceServer(server, telexecv1.UnimplementedTaskServiceServer{})
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) })
+	t.Cleanup(func() { server.Stop(); serving.Wait() })
+	c := (&peer{listener: listener}).dial(t, Options{})
+	_, err := c.SubmitTask(t.Context(), &telexecv1.SubmitTaskRequest{Task: strings.Repeat("x", 2000), RequestId: "r"})
+	e, ok := asError(err)
+	if !ok || e.Reason != ReasonTooLarge || e.Code != codes.ResourceExhausted || e.Hint == "" ||
+		e.Message != "the request has 2006 bytes, which is more than the 1000 bytes that one message may have" {
+		t.Errorf("%#v", err)
+	}
+	for message, want := range map[string]string{
+		"grpc: received message larger than max (40000000 vs. 33554432)":     "the answer has 40000000 bytes, which is more than the 33554432 bytes that one message may have",
+		"grpc: received message after decompression larger than max 5242880": "the request is more than the 5242880 bytes that one message may have",
+	} {
+		e := c.decode(t.Context(), status.Error(codes.ResourceExhausted, message))
+		if e.Reason != ReasonTooLarge || e.Message != want {
+			t.Errorf("%s: %v", message, e)
+		}
 	}
 }
 

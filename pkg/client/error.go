@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +26,8 @@ const (
 	ReasonProtocol = "PROTOCOL_ERROR"
 	// ReasonInputLost: input may have been lost on the way and cannot be sent again.
 	ReasonInputLost = "INPUT_LOST"
+	// ReasonTooLarge: a request, or an answer, has more bytes than the other side takes.
+	ReasonTooLarge = "MESSAGE_TOO_LARGE"
 	// ReasonCallEnded: the caller's context ended the call.
 	ReasonCallEnded = "CALL_ENDED"
 )
@@ -49,7 +53,7 @@ type Error struct {
 	// RetryAfter is above 0 where the service says that a retry helps then.
 	RetryAfter time.Duration
 	// Metadata has facts for programs: "host", "command_id", "request_id"; and
-	// "in_doubt" with "true" where DecideApprovals or CreateToken may have done what
+	// "in_doubt" with "true" where DecideApprovals, DecideTask, CreateToken or UndoTask may have done what
 	// was asked all the same.
 	Metadata map[string]string
 
@@ -141,6 +145,10 @@ func (c *Client) decode(ctx context.Context, err error) *Error {
 		e.Code = status.FromContextError(cause).Code()
 		return e
 	}
+	if m := tooLarge.FindStringSubmatch(st.Message()); e.Code == codes.ResourceExhausted && m != nil {
+		c.isTooLarge(e, m[1], m[2])
+		return e
+	}
 	if e.broken() {
 		e.Reason = ReasonUnreachable
 		e.Message = fmt.Sprintf("the service at %s cannot be reached: %s", c.server, plain(st.Message()))
@@ -155,6 +163,24 @@ func (c *Client) decode(ctx context.Context, err error) *Error {
 		c.isHTTP(e)
 	}
 	return e
+}
+
+// tooLarge is what gRPC says of a message that one side does not take: of a request the
+// service's gRPC, of an answer ours. "received message larger than max (7340080 vs. 5242880)".
+var tooLarge = regexp.MustCompile(`^grpc: received message (?:after decompression )?larger than max \(?(?:(\d+) vs\. )?(\d+)\)?$`)
+
+// isTooLarge makes e tell which message was too large, where gRPC tells it in its own words.
+func (c *Client) isTooLarge(e *Error, has, most string) {
+	what, hint := "the request", "Ask for less at once"
+	if most == strconv.Itoa(maxReceive) {
+		what, hint = "the answer", "Ask for a smaller part of it"
+	}
+	if has != "" {
+		has = " has " + has + " bytes, which"
+	}
+	e.Reason = ReasonTooLarge
+	e.Message = fmt.Sprintf("%s%s is more than the %s bytes that one message may have", what, has, most)
+	e.Hint = hint
 }
 
 // isHTTP makes e tell that a web server was called, which gRPC tells in its own words.
@@ -189,6 +215,8 @@ const (
 	reasonNotYourDecision  = "NOT_YOUR_DECISION"
 	reasonTokenNameTaken   = "TOKEN_NAME_TAKEN"
 	reasonUnknownToken     = "UNKNOWN_TOKEN"
+	reasonUnknownTask      = "UNKNOWN_TASK"
+	reasonAccessDenied     = "ACCESS_DENIED"
 )
 
 // inDoubt makes e tell that what was asked may have been done, and what to do then.

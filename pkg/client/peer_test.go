@@ -38,6 +38,7 @@ type peer struct {
 	telexecv1.UnimplementedApprovalServiceServer
 	telexecv1.UnimplementedPolicyServiceServer
 	sessionPeer
+	taskPeer
 
 	listener *bufconn.Listener
 	server   *grpc.Server
@@ -90,6 +91,8 @@ func newPeer(t *testing.T) *peer {
 	telexecv1.RegisterPolicyServiceServer(p.server, p)
 	p.sessionPeer.peer = p
 	telexecv1.RegisterSessionServiceServer(p.server, p)
+	p.taskPeer.peer = p
+	telexecv1.RegisterTaskServiceServer(p.server, p)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = p.server.Serve(p.listener) })
 	t.Cleanup(func() { p.server.Stop(); wg.Wait() })
