@@ -16,6 +16,7 @@ var (
 
 	commandID = regexp.MustCompile(`\b01[0-9A-HJKMNP-TV-Z]{24}\b`) // the time comes first
 	pageToken = regexp.MustCompile(`page_token(?:": | )"([^"]+)"`)
+	undoMark  = regexp.MustCompile(`/undo/([0-9a-z]+)`) // in the handle of an undo, which one it is
 
 	words = []struct {
 		pattern *regexp.Regexp
@@ -28,7 +29,9 @@ var (
 		{regexp.MustCompile(`("duration_seconds": )[0-9.e-]+`), `${1}"SECONDS"`},
 		{regexp.MustCompile(`("(?:running|queued)_commands": )[0-9]+`), `${1}"N"`},
 		{regexp.MustCompile(`running [0-9]+ of ([0-9]+), queued [0-9]+`), "running N of $1, queued N"},
-		{regexp.MustCompile(`("version": )"[^"]*"`), `${1}"VERSION"`},
+		{regexp.MustCompile(`("version": )(?:"[^"]*"|[0-9]+)`), `${1}"VERSION"`},
+		// One more or less says nothing.
+		{regexp.MustCompile(`(if_version_greater_than\\?": )[0-9]+`), "${1}VERSION"},
 		{regexp.MustCompile(`(?s)  "_meta": \{\n    "io\.modelcontextprotocol/serverInfo": \{.*?\n    \}\n  \},?\n`), ""}, // in every answer
 		// A command that has just started is told as either; nobody can know which.
 		{regexp.MustCompile(`(on \S+: |"state": ")starting\b`), "${1}running"},
@@ -74,6 +77,9 @@ func (c *conversation) plain(text string) string {
 	}
 	for _, m := range pageToken.FindAllStringSubmatch(text, -1) {
 		text = strings.ReplaceAll(text, m[1], c.tokens.name(m[1]))
+	}
+	for _, m := range undoMark.FindAllStringSubmatch(text, -1) {
+		text = strings.ReplaceAll(text, m[0], "/undo/"+c.undoes.name(m[1]))
 	}
 	text = commandID.ReplaceAllStringFunc(text, c.ids.name)
 	for _, w := range words {

@@ -53,7 +53,8 @@ var update = flag.Bool("update", false, "rewrite the expected files in testdata/
 //
 // Every answer is checked against the output schema of its tool. What differs from
 // run to run is written in words: ids are ID1, ID2, … in the order in which they
-// appear, and $ID1 in a later call is that id; the same holds for page tokens, $TOKEN1.
+// appear, and $ID1 in a later call is that id; the same holds for page tokens, $TOKEN1, and for
+// what tells the undos of a task apart, $UNDO1.
 func TestScript(t *testing.T) {
 	const atOnce = 40 // more than all transcripts together, so that none waits for another
 	server := sshtest.Start(t, sshtest.Options{User: sshtest.PlainUser(t), MaxSessions: atOnce})
@@ -81,11 +82,12 @@ func TestScript(t *testing.T) {
 				"PATH=" + os.Getenv("PATH"), "HOME=" + e.WorkDir, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
 				"GORACE=atexit_sleep_ms=0", // or each of the many programs would end a second later
 				"TELEXEC_SERVER=" + service.GRPCAddr, "TELEXEC_TOKEN=" + service.Token.Reveal(),
-			}, approver: approver, alice: alice, user: server.User, ids: named{prefix: "ID"}, tokens: named{prefix: "TOKEN"}}
+			}, approver: approver, alice: alice, user: server.User, ids: named{prefix: "ID"}, tokens: named{prefix: "TOKEN"}, undoes: named{prefix: "UNDO"}}
 			e.Values[conversationKey{}] = c
 			e.Defer(func() {
 				c.getUp()
 				for _, id := range c.ids.values { // they would go on for ever
+					_, _ = telexecv1.NewTaskServiceClient(service.Conn()).CancelTask(context.WithoutCancel(t.Context()), &telexecv1.CancelTaskRequest{TaskId: id})
 					_, _ = service.Commands().Cancel(context.WithoutCancel(t.Context()), &telexecv1.CancelRequest{CommandId: id})
 				}
 				if err := c.leave(); err != nil {
@@ -193,6 +195,7 @@ type conversation struct {
 	}
 	ids    named
 	tokens named
+	undoes named
 	marks  []string // those of all answers so far
 }
 
@@ -446,11 +449,22 @@ func (c *conversation) rpc(args []string) (string, error) {
 	}
 	var task struct{ Result json.RawMessage }
 	if args[0] == "tasks/get" && json.Unmarshal(m.Result, &task) == nil && task.Result != nil {
-		if _, err := c.agent.result("execute_command", message{Result: task.Result}); err != nil {
+		if _, err := c.agent.result(toolOf(params["taskId"].(string)), message{Result: task.Result}); err != nil {
 			return "", err
 		}
 	}
 	return c.raw(m)
+}
+
+// toolOf is the tool that gives a handle of this form, and whose answers its results are.
+func toolOf(handle string) string {
+	switch {
+	case !strings.HasPrefix(handle, "tasks/"):
+		return "execute_command"
+	case strings.Contains(handle, "/undo/"):
+		return "undo_task"
+	}
+	return "submit_task"
 }
 
 // toolParams makes the parameters of tools/call.
@@ -462,10 +476,10 @@ func (c *conversation) toolParams(args []string) (map[string]any, error) {
 	return map[string]any{"name": args[0], "arguments": arguments}, err
 }
 
-// object reads an object that may have $ID1 and $TOKEN1 in it.
+// object reads an object that may have $ID1, $TOKEN1 and $UNDO1 in it.
 func (c *conversation) object(text string) (o map[string]any, err error) {
 	text = reference.ReplaceAllStringFunc(text, func(name string) string {
-		return cmp.Or(c.ids.value(name[1:]), c.tokens.value(name[1:]), name)
+		return cmp.Or(c.ids.value(name[1:]), c.tokens.value(name[1:]), c.undoes.value(name[1:]), name)
 	})
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		return nil, fmt.Errorf("%s: %w", text, err)
@@ -473,7 +487,7 @@ func (c *conversation) object(text string) (o map[string]any, err error) {
 	return o, nil
 }
 
-var reference = regexp.MustCompile(`\$(ID|TOKEN)[0-9]+`)
+var reference = regexp.MustCompile(`\$(ID|TOKEN|UNDO)[0-9]+`)
 
 // told is the answer of a tool in words.
 func (c *conversation) told(params map[string]any, m message) (string, error) {

@@ -58,6 +58,13 @@ type queueFacts struct {
 	WaitsFor      string  `json:"waits_for,omitempty" jsonschema:"host or service: whose limit is reached; session: what runs in its session"`
 }
 
+func queueOf(q *telexecv1.Queue) *queueFacts {
+	if q == nil {
+		return nil
+	}
+	return &queueFacts{Position: q.GetPosition(), EstimatedWait: q.GetEstimatedWait().AsDuration().Seconds(), WaitsFor: q.GetWaitsFor()}
+}
+
 // facts gives what is told of a command.
 func facts(c *telexecv1.Command) commandFacts {
 	f := commandFacts{
@@ -79,9 +86,7 @@ func facts(c *telexecv1.Command) commandFacts {
 	f.CancelReason = brief(c.GetCancellation().GetReason())
 	f.Failure = failureOf(c.GetFailure())
 	f.Approval = approvalOf(c)
-	if q := c.GetQueue(); q != nil {
-		f.Queue = &queueFacts{Position: q.GetPosition(), EstimatedWait: q.GetEstimatedWait().AsDuration().Seconds(), WaitsFor: q.GetWaitsFor()}
-	}
+	f.Queue = queueOf(c.GetQueue())
 	if p := c.GetProgress(); p != nil {
 		f.Percent, f.PercentOf = new(p.GetPercent()), labelOf(p)
 	}

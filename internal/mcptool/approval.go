@@ -35,15 +35,23 @@ func approvalOf(c *telexecv1.Command) *approvalFacts {
 	return &approvalFacts{
 		Rule: c.GetPolicyRule(), Required: w.GetRequiredApprovals(), Approvals: w.GetApprovals(),
 		Roles: append([]string{}, w.GetRoles()...), ExpireTime: clock(w.GetExpireTime()),
-		How: fmt.Sprintf("`telexec approvals show %s` shows it, `telexec approve %s` approves, `telexec reject %s --reason TEXT` rejects", c.GetId(), c.GetId(), c.GetId()),
+		How: howToDecide(c.GetId()),
 	}
 }
 
+// howToDecide is how a person decides about an approval.
+func howToDecide(id string) string {
+	return fmt.Sprintf("`telexec approvals show %s` shows it, `telexec approve %s` approves, `telexec reject %s --reason TEXT` rejects", id, id, id)
+}
+
 // whoWants names the rule that wants a command approved. The service calls what
-// holds where no rule matches "default".
+// holds where no rule matches "default", and what a plan says itself "step".
 func whoWants(rule string) string {
-	if rule == "" || rule == "default" {
+	switch rule {
+	case "", "default":
 		return "the policy"
+	case "step":
+		return "the plan"
 	}
 	return fmt.Sprintf("the rule %q", rule)
 }

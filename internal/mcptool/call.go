@@ -106,6 +106,9 @@ const (
 	reasonSessionEnded   = "SESSION_ENDED"
 	reasonNotRunning     = "NOT_RUNNING"
 	reasonBeyondEnd      = "OFFSET_BEYOND_END"
+	reasonUnknownTask    = "UNKNOWN_TASK"
+	reasonInvalidRequest = "INVALID_REQUEST"
+	reasonExitStatus     = "EXIT_STATUS"
 )
 
 // outputFor asks for so much of each stream that a budget of text can be filled from

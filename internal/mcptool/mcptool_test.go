@@ -27,7 +27,11 @@ var all = map[string]bool{
 	"list_running_commands": false, "list_command_history": false, "list_hosts": false,
 	"ssh_open_session": true, "ssh_list_sessions": false, "ssh_close_session": true, "ssh_run": true,
 	"ssh_get_command_status": false, "ssh_cancel_running_command": true, "ssh_read_screen": false, "ssh_send_keys": true,
+	"submit_task": true, "get_task_status": false, "cancel_task": true, "undo_task": true, "list_tasks": false,
 }
+
+// ofTasks reports whether a tool is of the toolset tasks.
+func ofTasks(name string) bool { return strings.Contains(name, "_task") }
 
 func offered(t *testing.T, session *mcp.ClientSession) []string {
 	t.Helper()
@@ -96,9 +100,11 @@ func TestToolsets(t *testing.T) {
 		{"read-only", Options{ReadOnly: true}, func(_ string, acts bool) bool { return !acts }},
 		{"hosts only", Options{Toolsets: []string{"hosts"}}, func(name string, _ bool) bool { return name == "list_hosts" }},
 		{"run, but not stop", Options{Toolsets: []string{"execute", "observe"}}, func(name string, _ bool) bool {
-			return !slices.Contains([]string{"list_hosts", "cancel_command", "interrupt_command_by_id", "send_command_input"}, name) && !strings.HasPrefix(name, "ssh_")
+			return !slices.Contains([]string{"list_hosts", "cancel_command", "interrupt_command_by_id", "send_command_input"}, name) && !strings.HasPrefix(name, "ssh_") && !ofTasks(name)
 		}},
 		{"sessions only", Options{Toolsets: []string{"sessions"}}, func(name string, _ bool) bool { return strings.HasPrefix(name, "ssh_") }},
+		{"tasks only", Options{Toolsets: []string{"tasks"}}, func(name string, _ bool) bool { return ofTasks(name) }},
+		{"tasks to look at", Options{Toolsets: []string{"tasks"}, ReadOnly: true}, func(name string, acts bool) bool { return ofTasks(name) && !acts }},
 		{"sessions to look at", Options{Toolsets: []string{"sessions"}, ReadOnly: true}, func(name string, acts bool) bool { return strings.HasPrefix(name, "ssh_") && !acts }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -259,7 +265,9 @@ func TestCallersTokens(t *testing.T) {
 		"ssh_get_command_status": `{"sessionName":"x"}`, "ssh_cancel_running_command": `{"sessionName":"x"}`, "ssh_list_sessions": `{}`,
 		"ssh_open_session": `{"host":"a"}`, "ssh_close_session": `{"sessionName":"x"}`, "ssh_run": `{"sessionName":"x","command":"c"}`,
 		"ssh_read_screen": `{"sessionName":"x"}`, "ssh_send_keys": `{"sessionName":"x","keys":[{"text":"y"}]}`,
-		"list_running_commands": `{}`, "list_command_history": `{}`,
+		"list_running_commands": `{}`, "list_command_history": `{}`, "list_tasks": `{}`,
+		"submit_task":     `{"task":"t","steps":[{"host":"a","command":"c"}],"wait_seconds":0}`,
+		"get_task_status": `{"task_id":"` + testID + `"}`, "cancel_task": `{"task_id":"` + testID + `"}`, "undo_task": `{"task_id":"` + testID + `","preview":true}`,
 		"get_command_status": `{"command_id":"` + testID + `","until_pattern":"x","wait_seconds":1}`,
 		"get_command_output": `{"command_id":"` + testID + `","pattern":"x"}`,
 	}
@@ -313,6 +321,8 @@ func FuzzArguments(f *testing.F) {
 		`{"command_id":"` + testID + `","pattern":"(a*)*$","offset":0}`, `{"command_id":"` + testID + `","tail_lines":1,"head_lines":1}`,
 		`{"command_id":"` + testID + `","until_pattern":"x{1000}{1000}","wait_seconds":1e-9}`, `{"since":"1h","before":"now","states":["running","x"]}`,
 		`{"sessionName":"x","host":"web1","command":"c","keys":[{"text":"a"},{"key":"Ctrl+C"}],"columns":2,"rows":500}`, `{"sessionName":"x","keys":[{}],"scrollback_lines":10000}`,
+		`{"task_id":"` + testID + `","until":"ended","wait_seconds":1e-9,"step":"x"}`, `{"task":"t","steps":[{"host":"web1","command":"c","retry":null,"timeout":1e309}]}`,
+		`{"task":"","steps":[null],"validate_only":true}`, `{"task":"t","steps":[{"host_labels":{"a":"b"},"retry":{"times":3},"rollout":{"canary":null}}],"priority":-100}`,
 		`{"limit":200,"page_token":"\u0000"}`, `{"sessionName":"` + strings.Repeat("x", 100) + `"}`, `{"host":"\ud800","command":"\u0000"}`,
 	} {
 		for i := range names {

@@ -36,6 +36,7 @@ type service struct {
 	telexecv1.UnimplementedAdminServiceServer
 	telexecv1.UnimplementedApprovalServiceServer
 	telexecv1.UnimplementedSessionServiceServer
+	telexecv1.UnimplementedTaskServiceServer
 
 	command        *telexecv1.Command // what all calls tell of; nil: a completed one
 	stdout, stderr string
@@ -50,8 +51,14 @@ type service struct {
 	hosts          []*telexecv1.Host
 	sessions       []*telexecv1.Session // of lists; the first one is what other calls tell of; none: one on web1
 	screen         *telexecv1.ReadScreenResponse
-	busy           func() error // why Execute refuses
-	desk           *desk        // where its command waits for approval; nil: it needs none
+	busy           func() error          // why Execute refuses
+	plan           *telexecv1.Task       // what all calls about tasks tell of; nil: a completed one
+	later          *telexecv1.Task       // what GetTask tells of; nil: plan
+	approvals      []*telexecv1.Approval // that it waits for
+	undoes         []*telexecv1.UndoStep
+	events         []*telexecv1.TaskEvent // of it; behind them only heartbeats come
+	refusePlan     func() error           // of calls about tasks
+	desk           *desk                  // where its command waits for approval; nil: it needs none
 
 	mu       sync.Mutex
 	requests []proto.Message
@@ -97,6 +104,7 @@ func (s *service) dial(t testing.TB) *client.Client {
 	telexecv1.RegisterAdminServiceServer(server, s)
 	telexecv1.RegisterApprovalServiceServer(server, s)
 	telexecv1.RegisterSessionServiceServer(server, s)
+	telexecv1.RegisterTaskServiceServer(server, s)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
 	c, err := client.Dial(client.Options{Server: "127.0.0.1:1", Token: "own", RetryFor: -1, DialOptions: []grpc.DialOption{

@@ -113,12 +113,22 @@ func words(text string) []mcp.Content { return []mcp.Content{&mcp.TextContent{Te
 // inputSchema is the schema of arguments of type In.
 func inputSchema[In any]() *jsonschema.Schema {
 	s := schemaOf[In]()
-	for name, constrain := range constraints {
-		if p := s.Properties[name]; p != nil {
-			constrain(p)
-		}
-	}
+	constrain(s)
 	return s
+}
+
+// constrain adds to s, and all within it, what constraints say.
+func constrain(s *jsonschema.Schema) {
+	if s == nil {
+		return
+	}
+	for name, p := range s.Properties {
+		if add := constraints[name]; add != nil {
+			add(p)
+		}
+		constrain(p)
+	}
+	constrain(s.Items)
 }
 
 // constraints are what Go types cannot say of arguments; a name means the same in
@@ -147,6 +157,17 @@ var constraints = map[string]func(*jsonschema.Schema){
 	"settle_seconds":        between(0, maxSettle.Seconds()),
 	"if_busy":               oneOf(busyWait, busyRefuse),
 	"keys":                  items(1, maxKeys),
+
+	"task_id":                 matching(commandID.String()),
+	"until":                   oneOf(untilEnded, untilApproval, untilNextStep),
+	"if_version_greater_than": between(0, maxInteger),
+	"steps":                   items(1, 100),
+	"priority":                between(-100, 100),
+	"on_failure":              oneOf(failureStops, failurePasses, failureTakeBack),
+	"times":                   between(1, 20),
+	"backoff_seconds":         atLeast(0),
+	"parallel":                between(1, 100),
+	"canary":                  between(0, 1000),
 }
 
 // maxInteger is the largest that JSON carries everywhere (RFC 8259, section 6).
@@ -187,8 +208,10 @@ func (a *adapter) teacher() string {
 		return "get_command_status"
 	case a.offers(sessions, false):
 		return "ssh_get_command_status"
+	case a.offers(control, true):
+		return "cancel_command"
 	}
-	return "cancel_command"
+	return "get_task_status"
 }
 
 // field is a property of a schema, with what is said of it.
@@ -282,8 +305,9 @@ func plain(s *jsonschema.Schema) {
 	plain(s.AdditionalProperties)
 }
 
-// withoutNulls removes arguments that are null: many clients send every argument
-// that there is, and mean "not given". What cannot be read is left to the schema.
+// withoutNulls removes arguments that are null, also of the steps of a plan: many clients
+// send every argument that there is, and mean "not given". What cannot be read is left to
+// the schema.
 func withoutNulls(arguments json.RawMessage) json.RawMessage {
 	if !bytes.Contains(arguments, []byte("null")) {
 		return arguments
@@ -293,8 +317,19 @@ func withoutNulls(arguments json.RawMessage) json.RawMessage {
 		return arguments
 	}
 	for name, value := range fields {
-		if string(bytes.TrimSpace(value)) == "null" {
+		var steps []json.RawMessage
+		switch {
+		case string(bytes.TrimSpace(value)) == "null":
 			delete(fields, name)
+		case name == "steps" && json.Unmarshal(value, &steps) == nil:
+			for i := range steps {
+				steps[i] = withoutNulls(steps[i])
+			}
+			if cleaned, err := json.Marshal(steps); err == nil {
+				fields[name] = cleaned
+			}
+		case name == "retry", name == "rollout":
+			fields[name] = withoutNulls(value)
 		}
 	}
 	cleaned, err := json.Marshal(fields)
@@ -316,9 +351,11 @@ type callError struct {
 	Hint              string   `json:"hint,omitempty" jsonschema:"what to do next"`
 	Fields            []string `json:"fields,omitempty" jsonschema:"which arguments are wrong, and why"`
 	RetryAfterSeconds float64  `json:"retry_after_seconds,omitempty" jsonschema:"trying again helps after so long"`
-	RequestID         string   `json:"request_id,omitempty" jsonschema:"the command may have started: call again with this request_id to learn its id; it does not run twice"`
+	RequestID         string   `json:"request_id,omitempty" jsonschema:"the command may have started, or the task been submitted: call again with this request_id to learn its id; it does not run twice"`
 
 	Running *runningFacts `json:"running,omitempty" jsonschema:"with SESSION_BUSY: what runs in the session"`
+
+	task bool // it is about a task, and not a command
 }
 
 // runningFacts is what keeps a session busy.
@@ -339,8 +376,17 @@ func brief(message string) string { return cut(oneLine(message), maxSaid) }
 // Error gives the message and the hint.
 func (e *callError) Error() string { return strings.TrimSuffix(e.Message, ".") + ". " + e.Hint }
 
+// stepOfPlan is what a field of a step begins with.
+var stepOfPlan = regexp.MustCompile(`^steps\[\d+\]\.`)
+
 // argumentOf is what tools call a field of the service's requests.
 func argumentOf(field string) string {
+	if step := stepOfPlan.FindString(field); step != "" {
+		if field = field[len(step):]; field != "name" {
+			field = argumentOf(field)
+		}
+		return step + field
+	}
 	switch field {
 	case "data":
 		return "input"
@@ -348,6 +394,10 @@ func argumentOf(field string) string {
 		return "sessionName"
 	case "working_directory":
 		return "cwd"
+	case "step_id":
+		return "step"
+	case "retry.backoff":
+		return "retry.backoff_seconds"
 	}
 	if key, ok := strings.CutSuffix(field, "].name"); ok {
 		return key + "].key"
@@ -447,6 +497,10 @@ var hints = map[string]string{
 	reasonBeyondEnd:        "Go on from next_offset of the answer before",
 	client.ReasonCallEnded: "A command that was started goes on: get_command_status tells where it is",
 	reasonNotRunning:       "get_command_status shows where it is",
+	reasonUnknownTask:      "list_tasks shows the tasks there are",
+	"TASK_NOT_ENDED":       "Wait for its end with get_task_status, wait_seconds and until ended, or end it with cancel_task; if it is being undone already, get_task_status shows how that goes",
+	"NOTHING_TO_UNDO":      "get_task_status shows of each step what was done and whether it has an undo; tell the person what cannot be taken back",
+	"PERSON_NEEDED":        "Tell the person, who can look at the host, and do it in the web UI or with `telexec task undo --include-unknown`",
 	"STDIN_CLOSED":         "Start the command with stdin_open, or give all of its input as stdin",
 }
 
@@ -463,10 +517,14 @@ func (a *adapter) refusedArguments(tool string, r *mcp.CallToolResult) *mcp.Call
 	said = strings.NewReplacer("at minimum", "at least", "at maximum", "at most").Replace(said)
 	failure := &failedCall{callError{Reason: "INVALID_ARGUMENT", Message: brief(said)}}
 	switch {
+	case strings.Contains(said, "argument steps") && strings.Contains(said, "properties"):
+		failure.Error.Hint = fieldsOfStep
 	case strings.Contains(said, "properties"): // unknown ones, or one that is missing
 		failure.Error.Hint = "The arguments are " + a.arguments[tool]
 	case strings.HasPrefix(said, "argument command_id"):
 		failure.Error.Hint = "An id has 26 digits and capital letters, as execute_command gave it"
+	case strings.HasPrefix(said, "argument task_id"):
+		failure.Error.Hint = "An id has 26 digits and capital letters, as submit_task gave it"
 	}
 	result := failure.result()
 	result.StructuredContent = failure
@@ -490,7 +548,10 @@ func (f *failedCall) result() *mcp.CallToolResult {
 	if e.RetryAfterSeconds > 0 {
 		fmt.Fprintf(&b, "\nTry again in %s.", seconds(e.RetryAfterSeconds))
 	}
-	if e.RequestID != "" {
+	if e.RequestID != "" && e.task {
+		fmt.Fprintf(&b, "\nThe task may have been submitted all the same. Make this call again with the same arguments and request_id %q: "+
+			"it gives the id of that task, and runs nothing twice.", e.RequestID)
+	} else if e.RequestID != "" {
 		fmt.Fprintf(&b, "\nThe command may have started all the same. Make this call again with the same arguments and request_id %q: "+
 			"it gives the id of that command, and runs nothing twice.", e.RequestID)
 	}

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	telexecv1 "github.com/telexec/telexec/gen/telexec/v1"
 	"github.com/telexec/telexec/internal/test/testenv"
@@ -391,6 +394,93 @@ var calls = map[string]func(*testing.T, *inspection){
 			t.Errorf("of a session that is closed: %+v", refusal)
 		}
 	},
+	"submit_task": func(t *testing.T, i *inspection) {
+		var p plan
+		i.call(t, "submit_task", map[string]any{"task": "two steps", "steps": []map[string]any{
+			{"name": "one", "host": i.env.Host, "command": "true"}, {"name": "two", "host": i.env.Host, "command": "exit 3", "on_failure": "continue"},
+		}}, &p)
+		if p.State != "completed" || len(p.Steps) != 2 || p.Steps[0].State != "completed" || p.Steps[1].State != "failed" {
+			t.Errorf("%+v", p)
+		}
+		var refusal struct{ Error struct{ Reason string } }
+		i.refused(t, "submit_task", map[string]any{"task": "nowhere", "steps": []map[string]any{{"host": "nowhere", "command": "true"}}}, &refusal)
+		if refusal.Error.Reason != "UNKNOWN_HOST" {
+			t.Errorf("on a host that is not there: %+v", refusal)
+		}
+	},
+	"get_task_status": func(t *testing.T, i *inspection) {
+		id := i.task(t, "sleep 1", "")
+		var p plan
+		i.call(t, "get_task_status", map[string]any{"task_id": id, "until": "ended", "wait_seconds": 40}, &p)
+		if p.State != "completed" || p.TaskID != id || p.Percent != 100 {
+			t.Errorf("%+v", p)
+		}
+	},
+	"list_tasks": func(t *testing.T, i *inspection) {
+		id := i.task(t, "sleep 600", "")
+		type one struct {
+			TaskID string `json:"task_id"`
+			Ended  bool
+		}
+		var list struct{ Tasks []one }
+		i.call(t, "list_tasks", map[string]any{}, &list)
+		if !slices.Contains(list.Tasks, one{id, false}) {
+			t.Errorf("%s is not in %+v", id, list)
+		}
+	},
+	"cancel_task": func(t *testing.T, i *inspection) {
+		id := i.task(t, "sleep 600", "")
+		var p plan
+		i.call(t, "cancel_task", map[string]any{"task_id": id, "reason": "seen enough"}, &p)
+		if p.State != "cancelled" || !p.Ended {
+			t.Errorf("%+v", p)
+		}
+	},
+	"undo_task": func(t *testing.T, i *inspection) {
+		id := i.task(t, "true", "true")
+		c := telexecv1.NewTaskServiceClient(i.env.Conn())
+		if _, err := c.GetTask(t.Context(), &telexecv1.GetTaskRequest{TaskId: id, Until: telexecv1.TaskWait_TASK_WAIT_ENDED, Wait: durationpb.New(time.Minute)}); err != nil {
+			t.Fatal(err)
+		}
+		var p plan
+		i.call(t, "undo_task", map[string]any{"task_id": id, "preview": true}, &p)
+		if p.State != "completed" || len(p.Undoes) != 1 || p.Undoes[0].State != "pending" {
+			t.Errorf("a preview: %+v", p)
+		}
+		i.call(t, "undo_task", map[string]any{"task_id": id}, &p)
+		if p.State != "undone" || p.Outcome != "completed" {
+			t.Errorf("%+v", p)
+		}
+	},
+}
+
+// plan is what answers about a task have.
+type plan struct {
+	TaskID  string `json:"task_id"`
+	State   string
+	Ended   bool
+	Outcome string
+	Percent float64
+	Steps   []struct{ Name, State string }
+	Undoes  []struct{ Step, State string }
+}
+
+// task submits a task of one step, as another client of the service. What is left of it
+// is cancelled behind the test.
+func (i *inspection) task(t *testing.T, line, undo string) (id string) {
+	t.Helper()
+	c := telexecv1.NewTaskServiceClient(i.env.Conn())
+	submitted, err := c.SubmitTask(t.Context(), &telexecv1.SubmitTaskRequest{Task: "a test", Steps: []*telexecv1.StepSpec{{Host: i.env.Host, Command: line, Undo: undo}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id = submitted.GetTask().GetId()
+	t.Cleanup(func() {
+		if _, err := c.CancelTask(context.WithoutCancel(t.Context()), &telexecv1.CancelTaskRequest{TaskId: id}); err != nil {
+			t.Error(err)
+		}
+	})
+	return id
 }
 
 // session is what answers about a session have.
