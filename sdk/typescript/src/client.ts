@@ -15,6 +15,9 @@ import type * as policy from "./gen/telexec/v1/policy_service_pb.js";
 import type { Session } from "./gen/telexec/v1/session_pb.js";
 import { KeySchema, OpenSessionRequestSchema } from "./gen/telexec/v1/session_service_pb.js";
 import type * as sessions from "./gen/telexec/v1/session_service_pb.js";
+import type { Task } from "./gen/telexec/v1/task_pb.js";
+import { SubmitTaskRequestSchema } from "./gen/telexec/v1/task_service_pb.js";
+import type * as tasks from "./gen/telexec/v1/task_service_pb.js";
 import type { ConnectionState, WebSocketConstructor } from "./link.js";
 import { Links } from "./links.js";
 import { pages, type Pages } from "./list.js";
@@ -22,6 +25,7 @@ import { OutputCursor, chunkEvent, gapEvent, whole } from "./output.js";
 import type { OutputChunkEvent, OutputEvent, OutputGapEvent, OutputStart } from "./output.js";
 import { Rest, type CallOptions, type TokenSource } from "./rest.js";
 import { routes } from "./routes.js";
+import { TaskCursor, type TaskStart, type TaskWatchEvent } from "./tasks.js";
 import { SessionTerminal, type AttachOptions } from "./terminal.js";
 
 /** How to reach the service. In a page that it serves itself, nothing has to be told. */
@@ -79,6 +83,29 @@ export interface OutputPage {
 
 /** What is to be said about one approval. */
 export type DecisionInit = MessageInitShape<typeof approvals.DecisionSchema>;
+
+/** What is to be said about one approval of a task: yes or no, or what is to run instead. */
+export interface TaskDecisionInit {
+  readonly approvalId: string;
+  readonly approved: boolean;
+  /** Why; shown to whoever has asked. */
+  readonly message?: string | undefined;
+  /** With approved: run this instead. */
+  readonly modified?: MessageInitShape<typeof approvals.ModifiedRequestSchema> | undefined;
+  /** Approval.requestHash as it was shown; where it was shown to nobody, that of what waits now counts. */
+  readonly requestHash?: Uint8Array | undefined;
+}
+
+/** What is to be undone of a task, and why. */
+export interface TaskUndoInit {
+  /** Name of the one step; all of them unless told, the last first. */
+  readonly step?: string | undefined;
+  /** Also what may have run; only people may say so. */
+  readonly includeUnknown?: boolean | undefined;
+  readonly reason?: string | undefined;
+  /** Only tell what would run. */
+  readonly preview?: boolean | undefined;
+}
 
 /** What to type: text as it is, or a key by its name: `{ name: "Ctrl+C" }`; see Key in the contract. */
 export type KeyInit = string | { readonly name: string };
@@ -329,6 +356,89 @@ export class Telexec {
     return terminal;
   }
 
+  // ── tasks ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Stores a task, and answers at once; it goes on whatever happens to the caller and to the service. As execute it always
+   * carries a request id, so that it is stored once.
+   */
+  submitTask(request: MessageInitShape<typeof SubmitTaskRequestSchema>, o?: CallOptions): Promise<tasks.SubmitTaskResponse> {
+    const r = clone(SubmitTaskRequestSchema, create(SubmitTaskRequestSchema, request));
+    if (r.requestId === "" && !r.validateOnly) r.requestId = randomId();
+    return this.#rest.call(routes.submitTask, r, o);
+  }
+
+  /**
+   * Tells how a task is, and which approvals it waits for. With wait it is a long-poll for what `until` says: its end, an
+   * approval, the next step; see GetTaskRequest.
+   */
+  getTask(
+    id: string,
+    q: {
+      readonly wait?: DurationInit | undefined;
+      readonly until?: tasks.TaskWait | undefined;
+      readonly ifVersionGreaterThan?: bigint | number | undefined;
+    } = {},
+    o?: CallOptions,
+  ): Promise<tasks.GetTaskResponse> {
+    return this.#rest.call(
+      routes.getTask,
+      {
+        taskId: id,
+        ...(q.wait === undefined ? {} : { wait: durationOf(q.wait) }),
+        ...(q.until === undefined ? {} : { until: q.until }),
+        ...(q.ifVersionGreaterThan === undefined ? {} : { ifVersionGreaterThan: BigInt(q.ifVersionGreaterThan) }),
+      },
+      o,
+      q.wait === undefined ? 0 : msOf(q.wait),
+    );
+  }
+
+  /** Tasks, newest first. */
+  listTasks(filter: MessageInitShape<typeof tasks.ListTasksRequestSchema> = {}, o?: CallOptions): Pages<Task, tasks.ListTasksResponse> {
+    return pages(
+      // The service's offset is of the first page.
+      (pageToken) => this.#rest.call(routes.listTasks, { ...filter, pageToken }, o),
+      (p) => p.tasks,
+    );
+  }
+
+  /** Cancels what runs of a task, or its undo, and nothing more of it begins. What was done is not undone. Idempotent. */
+  cancelTask(
+    id: string,
+    q: { readonly reason?: string | undefined; readonly grace?: DurationInit | undefined } = {},
+    o?: CallOptions,
+  ): Promise<tasks.CancelTaskResponse> {
+    return this.#rest.call(
+      routes.cancelTask,
+      { taskId: id, reason: q.reason ?? "", ...(q.grace === undefined ? {} : { grace: durationOf(q.grace) }) },
+      o,
+      q.grace === undefined ? defaultGraceMs : msOf(q.grace),
+    );
+  }
+
+  /** Begins to take back what a task that has ended has done, or with `preview` only tells what would run. */
+  undoTask(id: string, q: TaskUndoInit = {}, o?: CallOptions): Promise<tasks.UndoTaskResponse> {
+    return this.#rest.call(
+      q.preview ? routes.previewUndo : routes.undoTask,
+      { taskId: id, stepId: q.step ?? "", includeUnknown: q.includeUnknown ?? false, reason: q.reason ?? "", preview: q.preview ?? false },
+      o,
+    );
+  }
+
+  /** Decides about one approval that a task waits for; gives it as it then is. Several are decided with decide. */
+  async decideTask(id: string, d: TaskDecisionInit, o?: CallOptions): Promise<approvals.Approval> {
+    const request = {
+      taskId: id,
+      approvalId: d.approvalId,
+      approved: d.approved,
+      message: d.message ?? "",
+      ...(d.modified === undefined ? {} : { modifiedParameters: d.modified }),
+      ...(d.requestHash === undefined ? {} : { requestHash: new Uint8Array(d.requestHash) }),
+    };
+    return there((await this.#rest.call(routes.decideTask, request, o)).approval, "approval");
+  }
+
   /** Hosts, by name. */
   hosts(filter: MessageInitShape<typeof hosts.ListHostsRequestSchema> = {}, o?: CallOptions): Pages<hosts.Host, hosts.ListHostsResponse> {
     return pages(
@@ -487,8 +597,17 @@ export class Telexec {
   }
 
   /**
-   * Tells the changes of all commands that the caller may see: first what was missed, then "synced", then what happens.
-   * It goes on after a loss without missing a command's last state. For one consumer, as stream.
+   * Tells what happens to a task, each event once and in its order: first how it is, then its events from `after` on, last
+   * "ended". It goes on behind the last event when a connection is lost. For one consumer, as stream. A task that is undone
+   * after its end is watched anew, after its last sequence.
+   */
+  watchTask(id: string, o: TaskStart & CallOptions = {}): AsyncIterableIterator<TaskWatchEvent | ConnectionEvent> {
+    return follow(() => this.#links.pick(), new TaskCursor(this.#rest, id, o), { signal: o.signal, backoff: this.#backoff });
+  }
+
+  /**
+   * Tells the changes of all commands, sessions and tasks that the caller may see: first what was missed, then "synced", then
+   * what happens. It goes on after a loss without missing a command's last state, or any event of a task. For one consumer, as stream.
    */
   events(o: EventsStart & CallOptions = {}): AsyncIterableIterator<CommandEvent | ConnectionEvent> {
     return follow(() => this.#links.pick(), new EventCursor(this.#rest, o), { signal: o.signal, backoff: this.#backoff });

@@ -8,12 +8,16 @@
  */
 
 export { Telexec } from "./client.js";
-export type { DecisionInit, DurationInit, KeyInit, OutputPage, RunOptions, RunResult, TelexecOptions } from "./client.js";
+export type {
+  DecisionInit, DurationInit, KeyInit, OutputPage, RunOptions, RunResult, TaskDecisionInit, TaskUndoInit, TelexecOptions,
+} from "./client.js";
 export { Reason, TelexecError } from "./error.js";
 export type { Code, FieldProblem } from "./error.js";
 export { hasEnded } from "./output.js";
 export type { OutputChunkEvent, OutputEvent, OutputGapEvent, OutputStart, StreamName } from "./output.js";
 export type { CommandEvent, EventsStart } from "./events.js";
+export { hasTaskEnded } from "./tasks.js";
+export type { TaskStart, TaskWatchEvent } from "./tasks.js";
 export { SessionTerminal } from "./terminal.js";
 export type { AttachOptions, Size, TerminalEvent, TerminalScreenEvent } from "./terminal.js";
 export type { ConnectionEvent } from "./follow.js";
@@ -36,4 +40,6 @@ export * from "./gen/telexec/v1/policy_service_pb.js";
 export * from "./gen/telexec/v1/admin_service_pb.js";
 export * from "./gen/telexec/v1/session_pb.js";
 export * from "./gen/telexec/v1/session_service_pb.js";
+export * from "./gen/telexec/v1/task_pb.js";
+export * from "./gen/telexec/v1/task_service_pb.js";
 export * from "./gen/telexec/v1/socket_pb.js";

@@ -8,6 +8,7 @@ import * as event from "./gen/telexec/v1/event_service_pb.js";
 import * as host from "./gen/telexec/v1/host_service_pb.js";
 import * as policy from "./gen/telexec/v1/policy_service_pb.js";
 import * as session from "./gen/telexec/v1/session_service_pb.js";
+import * as task from "./gen/telexec/v1/task_service_pb.js";
 import type { Route } from "./rest.js";
 
 function get<Req extends DescMessage, Resp extends DescMessage>(path: string, request: Req, response: Resp): Route<Req, Resp> {
@@ -46,6 +47,17 @@ export const routes = {
   readScreen: get("/v1/sessions/{session}/screen", session.ReadScreenRequestSchema, session.ReadScreenResponseSchema),
   sendKeys: post("/v1/sessions/{session}:keys", session.SendKeysRequestSchema, session.SendKeysResponseSchema),
   readRecording: get("/v1/sessions/{session}/recording", session.ReadRecordingRequestSchema, session.ReadRecordingResponseSchema),
+
+  // With a request id, which the client always gives.
+  submitTask: post("/v1/tasks", task.SubmitTaskRequestSchema, task.SubmitTaskResponseSchema, true),
+  getTask: get("/v1/tasks/{taskId}", task.GetTaskRequestSchema, task.GetTaskResponseSchema),
+  listTasks: get("/v1/tasks", task.ListTasksRequestSchema, task.ListTasksResponseSchema),
+  cancelTask: post("/v1/tasks/{taskId}:cancel", task.CancelTaskRequestSchema, task.CancelTaskResponseSchema, true),
+  // Where the answer is lost, the next one is that the task has not ended: it is being undone.
+  undoTask: post("/v1/tasks/{taskId}:undo", task.UndoTaskRequestSchema, task.UndoTaskResponseSchema),
+  previewUndo: post("/v1/tasks/{taskId}:undo", task.UndoTaskRequestSchema, task.UndoTaskResponseSchema, true),
+  decideTask: post("/v1/tasks/{taskId}:decide", task.DecideTaskRequestSchema, task.DecideTaskResponseSchema),
+  watchTask: get("/v1/tasks/{taskId}/events", task.WatchTaskRequestSchema, task.WatchTaskResponseSchema),
 
   watchEvents: get("/v1/events", event.WatchEventsRequestSchema, event.WatchEventsResponseSchema),
 

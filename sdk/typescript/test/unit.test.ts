@@ -12,10 +12,12 @@ import { StatusSchema } from "../src/gen/google/rpc/status_pb.js";
 import { CommandState, Stream } from "../src/gen/telexec/v1/command_pb.js";
 import { SessionState } from "../src/gen/telexec/v1/session_pb.js";
 import { SocketMessageSchema, type SocketMessage } from "../src/gen/telexec/v1/socket_pb.js";
+import { TaskState } from "../src/gen/telexec/v1/task_pb.js";
 import { Link, type WebSocketLike } from "../src/link.js";
 import { OutputCursor } from "../src/output.js";
 import { Rest } from "../src/rest.js";
 import { routes } from "../src/routes.js";
+import { TaskCursor, type TaskWatchEvent } from "../src/tasks.js";
 
 type Data = NonNullable<NonNullable<MessageInitShape<typeof SocketMessageSchema>["data"]>["data"]>;
 
@@ -216,6 +218,75 @@ describe("sessions among events", () => {
       got.push(events);
     }
     assert.deepEqual(got, [["a1", "b1", "synced a,b"], ["synced a"]]);
+  });
+});
+
+describe("tasks among events", () => {
+  const task = (id: string, version: bigint, sequence: bigint, state = TaskState.RUNNING): Data => ({ case: "task", value: { id, version, sequence, state } });
+  const event = (taskId: string, sequence: bigint, state = TaskState.RUNNING): Data => ({ case: "taskEvent", value: { taskId, sequence, state } });
+  const short = (events: ReturnType<EventCursor["accept"]>): string[] =>
+    events.map((e) => (e.type === "task" ? `${e.task.id} v${e.task.version}` : e.type === "taskEvent" ? `${e.event.taskId}${e.event.sequence}` : e.type));
+  const where = (c: EventCursor): Record<string, bigint> => (c.subscribe().value as { taskSequences: Record<string, bigint> }).taskSequences;
+  it("are told each event once and in order, also over losses", () => {
+    const c = new EventCursor(never, { taskSequences: { known: 3 } });
+    const tell = (...all: Data[]): string[] => all.flatMap((d) => short(c.accept(said(d, 7n))));
+    assert.deepEqual(where(c), { known: 3n });
+    // One that is new is told with the events that it has in it.
+    assert.deepEqual(tell(task("a", 2n, 2n), event("a", 1n), event("a", 2n), event("a", 3n), event("a", 3n)), ["a v2", "a1", "a2", "a3"]);
+    assert.deepEqual(tell(task("known", 9n, 9n), event("known", 4n)), ["known v9", "known4"]);
+    assert.deepEqual(where(c), { a: 3n, known: 4n });
+    assert.deepEqual(tell(task("a", 2n, 2n), task("a", 5n, 4n), event("a", 4n)), ["a v5", "a4"]);
+    assert.throws(() => tell(event("a", 6n)), /left out events 5 to 5/);
+  });
+  it("are asked for from where they were met, where no event was told", () => {
+    const c = new EventCursor(never, {});
+    c.accept(said(task("a", 5n, 8n)));
+    assert.deepEqual(where(c), { a: 8n });
+  });
+  it("are forgotten when they have ended and many others have since, and when retention has removed them", async () => {
+    const c = new EventCursor(never, { taskSequences: { mine: 1n } });
+    for (let i = 0; i < 40; i++) c.accept(said(task(`t${i}`, 1n, 1n, i === 0 ? TaskState.RUNNING : TaskState.COMPLETED)));
+    const known = Object.keys(where(c));
+    assert.deepEqual([known.length, known.includes("t0"), known.includes("t1"), known.includes("t39")], [34, true, false, true]);
+    const gone = (task_id: string) => new TelexecError({ code: "NOT_FOUND", reason: "UNKNOWN_TASK", message: "", metadata: { task_id } });
+    assert.equal(await c.recover(gone("t39")), true);
+    assert.equal("t39" in where(c), false);
+    assert.equal(await c.recover(gone("mine")), false); // the caller's own mistake
+  });
+});
+
+describe("a task cursor", () => {
+  const task = (version: bigint, sequence: bigint, state = TaskState.RUNNING): Data => ({ case: "task", value: { id: "t", version, sequence, state } });
+  const event = (sequence: bigint): Data => ({ case: "taskEvent", value: { taskId: "t", sequence } });
+  const short = (events: TaskWatchEvent[]): string[] => events.map((e) => (e.type === "event" ? String(e.event.sequence) : `${e.type} v${e.task.version}`));
+  it("tells each event once, and goes on behind the last", () => {
+    const c = new TaskCursor(never, "t", {});
+    const tell = (...all: Data[]): string[] => all.flatMap((d) => short(c.accept(said(d))));
+    assert.deepEqual(tell(task(1n, 2n), event(1n), event(2n)), ["task v1", "1", "2"]);
+    assert.equal((c.subscribe().value as { after: bigint }).after, 2n); // lost
+    assert.deepEqual(tell(task(1n, 2n), event(2n), task(3n, 4n, TaskState.FAILED), event(3n)), ["task v3", "3"]);
+    assert.equal(c.done, false);
+    assert.deepEqual(tell(event(4n), task(3n, 4n, TaskState.FAILED), event(5n)), ["4", "ended v3"]);
+    assert.equal(c.done, true);
+  });
+  it("does not pass over what was left out", () => {
+    const c = new TaskCursor(never, "t", { after: 3 });
+    assert.throws(() => c.accept(said(event(6n))), /left out events 4 to 5/);
+  });
+  it("polls to the last event there is, and then waits for the next", async () => {
+    const lines = (...all: object[]): Response => new Response(all.map((m) => JSON.stringify(m) + "\n").join(""));
+    const asked: string[] = [];
+    const running = { task: { id: "t", version: "4", sequence: "2", state: "TASK_STATE_RUNNING" } };
+    const over = { task: { id: "t", version: "5", sequence: "3", state: "TASK_STATE_COMPLETED" } };
+    const event = (sequence: string) => ({ event: { sequence } });
+    const say = [lines(running, event("1"), event("2")), Response.json({}), lines(over, event("3"), over)];
+    const c = new TaskCursor(rest((url) => (asked.push(url.pathname + url.search), say[asked.length - 1] ?? assert.fail("asked too often"))), "t", {});
+    const told: string[] = [];
+    while (!c.done) assert.equal(await c.poll(new AbortController().signal, (e) => told.push(...short(e))), true);
+    assert.deepEqual(told, ["task v4", "1", "2", "task v5", "3", "ended v5"]);
+    assert.deepEqual(asked, [
+      "/v1/tasks/t/events?heartbeat=10s", "/v1/tasks/t?wait=25s&ifVersionGreaterThan=4", "/v1/tasks/t/events?after=2&heartbeat=10s",
+    ]);
   });
 });
 
