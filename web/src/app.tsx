@@ -6,7 +6,7 @@ import { client, problemOf, useConnection } from "./client.ts";
 import { noteServiceTime } from "./clock.ts";
 import { toDate, toSeconds } from "./format.ts";
 import { useKeys } from "./keys.ts";
-import { listen, useActive, useAwaiting, useSessions } from "./live.ts";
+import { listen, useActive, useAwaiting, useSessions, useTasks } from "./live.ts";
 import { CommandPage } from "./pages/command.tsx";
 import { CommandsPage } from "./pages/commands.tsx";
 import { NotFoundPage } from "./pages/notfound.tsx";
@@ -22,6 +22,8 @@ import { chosenTheme, chooseTheme, type Theme } from "./theme.ts";
 const ApprovalsPage = lazy(() => import("./pages/approvals.tsx"));
 const HostsPage = lazy(() => import("./pages/hosts.tsx"));
 const AuditPage = lazy(() => import("./pages/audit.tsx"));
+const TasksPage = lazy(() => import("./pages/tasks.tsx"));
+const TaskPage = lazy(() => import("./pages/task.tsx"));
 const SessionsPage = lazy(() => import("./pages/sessions.tsx"));
 const TerminalPage = lazy(() => import("./pages/terminal.tsx"));
 const ReplayPage = lazy(() => import("./pages/replay.tsx"));
@@ -62,10 +64,12 @@ export function App() {
   useKeys({
     "?": () => setHelp(true),
     "g c": () => navigate("/"),
+    "g k": () => navigate("/tasks"),
     "g a": () => navigate("/approvals"),
     "g t": () => navigate("/sessions"),
     "g h": () => navigate("/hosts"),
     "g l": () => navigate("/audit"),
+    t: () => navigate("/tasks?new=1"),
     r: () => {
       const here = placeNow();
       // The filters stay. Where the form is open already, it is gone to.
@@ -112,6 +116,8 @@ function partOf(path: string): string {
 function Page({ path }: { path: string }) {
   const command = /^\/commands\/([0-9A-Z]{26})$/.exec(path)?.[1];
   if (command !== undefined) return <CommandPage key={command} id={command} />;
+  const task = /^\/tasks\/([0-9A-Z]{26})$/.exec(path)?.[1];
+  if (task !== undefined) return <TaskPage key={task} id={task} />;
   const session = /^\/sessions\/([^/]+)(\/replay)?$/.exec(path);
   if (session !== null) {
     const name = decoded(session[1] ?? "");
@@ -120,6 +126,8 @@ function Page({ path }: { path: string }) {
   switch (path) {
     case "/":
       return <CommandsPage />;
+    case "/tasks":
+      return <TasksPage />;
     case "/approvals":
       return <ApprovalsPage />;
     case "/sessions":
@@ -148,10 +156,11 @@ function Header({ session, failed, path, onHelp }: {
   onHelp: () => void;
 }) {
   const { commands } = useActive();
+  const { active: tasks } = useTasks();
   const { open } = useSessions();
   const waiting = useWaiting();
   const item = (to: string, name: string, badge?: number, title?: string) => (
-    <Link to={to} aria-current={path === to || (to === "/" && path.startsWith("/commands/")) || (to === "/sessions" && path.startsWith("/sessions/")) ? "page" : undefined} title={title}>
+    <Link to={to} aria-current={path === to || (to === "/" && path.startsWith("/commands/")) || (to !== "/" && path.startsWith(`${to}/`)) ? "page" : undefined} title={title}>
       {name}
       {badge !== undefined && <span className={badge > 0 ? "badge" : "badge none"}>{badge}</span>}
     </Link>
@@ -163,6 +172,7 @@ function Header({ session, failed, path, onHelp }: {
       </Link>
       <nav aria-label="Pages">
         {item("/", "Commands", commands.length, commands.length > 0 ? `${commands.length} have not ended` : undefined)}
+        {item("/tasks", "Tasks", tasks.length, tasks.length > 0 ? `${tasks.length} have not ended` : undefined)}
         {item("/sessions", "Terminals", open.length, open.length > 0 ? `${open.length} are open` : undefined)}
         {item("/approvals", "Approvals", waiting, waiting > 0 ? `${waiting} wait for your decision` : undefined)}
         {item("/hosts", "Hosts")}
@@ -279,13 +289,16 @@ function Account({ session, failed }: { session: GetServerInfoResponse | undefin
 const shortcuts: [string, string][] = [
   ["?", "this list"],
   ["g c", "commands"],
+  ["g k", "tasks"],
   ["g t", "terminals"],
   ["g a", "approvals"],
   ["g h", "hosts"],
   ["g l", "audit"],
   ["r", "run a command"],
+  ["t", "write a task"],
   ["j  k", "next and previous in a list; Enter opens"],
-  ["x", "cancel the command"],
+  ["x", "cancel the command, or the task"],
+  ["u", "undo the task"],
   ["f", "follow the output, or pause"],
   ["/", "search in the output"],
   ["n  N", "next and previous match"],

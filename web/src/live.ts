@@ -1,10 +1,11 @@
 // What happens in the service, as it happens: one subscription for the whole page.
 
 import { useCallback, useMemo, useSyncExternalStore } from "react";
-import { SessionState, type Command, type Session } from "@telexec/client";
+import { SessionState, hasTaskEnded, type Command, type Session, type Task, type TaskEvent } from "@telexec/client";
 import { client, problemOf } from "./client.ts";
 import { hasEnded } from "./format.ts";
 import { Known } from "./known.ts";
+import { applied, tellsAll } from "./taskstate.ts";
 
 /** Ended commands that are remembered beside those that have not ended. */
 const MAX_ENDED = 500;
@@ -15,9 +16,13 @@ const LONG_PAUSE = 1000;
 
 const known = new Known<Command>(hasEnded, MAX_ENDED);
 const sessions = new Known<Session>((s) => s.state === SessionState.ENDED, MAX_ENDED);
+const tasks = new Known<Task>((t) => hasTaskEnded(t.state), MAX_ENDED);
+// Of a task as events have made it: the last one that does not tell all.
+const asksAt = new WeakMap<Task, bigint>();
 const listeners = new Set<() => void>();
 const patient = new Set<() => void>();
 let synced = false;
+let syncs = 0;
 let failed: unknown;
 let version = 0;
 let slowVersion = 0;
@@ -38,6 +43,30 @@ export function learnSession(session: Session): Session {
   return newest;
 }
 
+/** Takes a task as an answer has it, unless events have told more of it by now. Gives what is newest. */
+export function learnTask(task: Task): Task {
+  const now = tasks.get(task.id);
+  if (now !== undefined && now.sequence > task.sequence) return now;
+  const newest = tasks.learn(task);
+  tell();
+  return newest;
+}
+
+function happened(event: TaskEvent): void {
+  const task = tasks.get(event.taskId);
+  if (task === undefined) return; // forgotten, for nobody looks at it
+  const now = applied(task, event);
+  if (now === task) return;
+  asksAt.set(now, tellsAll(event) ? lastAsk(task) : now.sequence);
+  tasks.learn(now);
+  tell();
+}
+
+/** The last event of a task that leaves something to be asked for. */
+export function lastAsk(task: Task): bigint {
+  return asksAt.get(task) ?? task.sequence;
+}
+
 // Those that ended while nobody listened are asked for: only what has not ended is told again.
 function lookAfter(open: readonly string[]): void {
   const there = new Set(open);
@@ -55,6 +84,7 @@ function tell(): void {
     told = performance.now();
     known.settle();
     sessions.settle();
+    tasks.settle();
     version++;
     for (const listener of listeners) listener();
   };
@@ -80,8 +110,11 @@ export async function listen(): Promise<void> {
     for await (const event of client.events({ signal: running.signal })) {
       if (event.type === "command") learn(event.command);
       else if (event.type === "session") learnSession(event.session);
+      else if (event.type === "task") learnTask(event.task);
+      else if (event.type === "taskEvent") happened(event.event);
       else if (event.type === "synced") {
         synced = true;
+        syncs++;
         sessions.settle();
         lookAfter(event.sessions);
         tell();
@@ -115,6 +148,33 @@ export function useActive(): { commands: readonly Command[]; synced: boolean; fa
 export function useSessions(): { open: readonly Session[]; ended: readonly Session[]; synced: boolean; failed: unknown } {
   useSyncExternalStore(subscribe, () => version);
   return { open: sessions.active, ended: sessions.ended, synced, failed };
+}
+
+/** Tasks, newest first: those that have not ended, and of the others those that were seen here. */
+export function useTasks(): { active: readonly Task[]; ended: readonly Task[]; synced: boolean; failed: unknown } {
+  useSyncExternalStore(subscribe, () => version);
+  return { active: tasks.active, ended: tasks.ended, synced, failed };
+}
+
+/** A task, which is not forgotten while it is shown. */
+export function useTask(id: string): Task | undefined {
+  const hold = useCallback(
+    (listener: () => void) => {
+      const release = tasks.hold(id);
+      const unsubscribe = subscribe(listener);
+      return () => {
+        unsubscribe();
+        release();
+      };
+    },
+    [id],
+  );
+  return useSyncExternalStore(hold, () => tasks.get(id));
+}
+
+/** How often all that was missed has been told: what came and went meanwhile was not, so that lists are read anew then. */
+export function useSyncs(): number {
+  return useSyncExternalStore(subscribe, () => syncs);
 }
 
 /** The open session of a name, or the one of an id. */

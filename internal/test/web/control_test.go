@@ -134,13 +134,14 @@ func (c *control) serve(ended <-chan struct{}) {
 	}
 }
 
-// endCommands cancels what the spec has left, and closes its sessions: both live on
-// without the service.
+// endCommands cancels what the spec has left, tasks first, for these begin commands, and
+// closes its sessions: all live on without the service.
 func (c *control) endCommands(t *testing.T) {
 	t.Helper()
 	if c.stopped {
 		c.env.Restart()
 	}
+	c.endTasks(t)
 	list, err := c.env.Commands().ListCommands(t.Context(), &telexecv1.ListCommandsRequest{Active: true, PageSize: 1000})
 	if err != nil {
 		t.Errorf("what is left running: %v", err)
@@ -164,6 +165,24 @@ func (c *control) endCommands(t *testing.T) {
 			t.Errorf("close of %s: %v", left.GetName(), err)
 		}
 	}
+}
+
+func (c *control) endTasks(t *testing.T) {
+	t.Helper()
+	tasks := telexecv1.NewTaskServiceClient(c.env.Conn())
+	list, err := tasks.ListTasks(t.Context(), &telexecv1.ListTasksRequest{PageSize: 1000, Status: "queued,running,awaiting_approval,undoing"})
+	if err != nil {
+		t.Errorf("which tasks are left: %v", err)
+	}
+	var cancels sync.WaitGroup
+	for _, left := range list.GetTasks() {
+		cancels.Go(func() {
+			if _, err := tasks.CancelTask(t.Context(), &telexecv1.CancelTaskRequest{TaskId: left.GetId(), Grace: durationpb.New(0)}); err != nil {
+				t.Errorf("cancel of the task %s: %v", left.GetId(), err)
+			}
+		})
+	}
+	cancels.Wait()
 }
 
 // do has serve do a job, and waits for its end.

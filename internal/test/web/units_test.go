@@ -12,7 +12,10 @@ import (
 // TestUnits runs the tests of those parts of the page that need no browser
 // (web/test), compiled by tsc, in Node.
 func TestUnits(t *testing.T) {
-	root := filepath.Join("..", "..", "..")
+	root, err := filepath.Abs(filepath.Join("..", "..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
 	tsc := filepath.Join(root, "node_modules", ".bin", "tsc")
 	node, err := exec.LookPath("node")
 	if err != nil {
@@ -24,6 +27,9 @@ func TestUnits(t *testing.T) {
 	out := t.TempDir()
 	if text, err := exec.CommandContext(t.Context(), tsc, "-p", filepath.Join(root, "web", "tsconfig.test.json"), "--outDir", out).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
+	}
+	if err := os.Symlink(filepath.Join(root, "node_modules"), filepath.Join(out, "node_modules")); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(out, "package.json"), []byte(`{"type": "module"}`), 0o600); err != nil {
 		t.Fatal(err)

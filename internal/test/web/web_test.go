@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/telexec/telexec/internal/inventory"
+	"github.com/telexec/telexec/internal/test/sshtest"
 	"github.com/telexec/telexec/internal/test/testenv"
 )
 
@@ -49,6 +51,9 @@ const together = `  wider: [{roles: [viewer, operator], hosts: ["*"]}]
 sessions: {typing_roles: [operator, admin]}
 `
 
+// two has tasks wait for others, so that there is a queue.
+const two = "tasks: {max_running: 2}\n"
+
 // TestWeb runs the specs. Those that measure are alone on the machine, as far as
 // this package goes; then come the others, side by side.
 func TestWeb(t *testing.T) {
@@ -64,7 +69,7 @@ func TestWeb(t *testing.T) {
 		{"shared", true, together},
 		{"big", true, ""},
 		{"network", false, ""}, // waits for most of its time, and so goes well beside others
-		{"look", false, ""},
+		{"look", false, two},
 		{"output", false, ""},
 		{"injection", false, ""},
 		{"tabs", false, ""},
@@ -73,6 +78,7 @@ func TestWeb(t *testing.T) {
 		{"roles", false, ""},
 		{"terminal", false, ""},
 		{"sessions", false, together},
+		{"tasks", false, two},
 	} {
 		t.Run(spec.name, func(t *testing.T) {
 			if !spec.alone {
@@ -95,7 +101,8 @@ func play(t *testing.T, browser, spec, config string) {
 	testenv.Build(t, "telexec")
 	env := testenv.Start(t,
 		testenv.WithConfig(rules+issuer(file)+config),
-		testenv.WithHosts(oddHosts()...))
+		testenv.WithHosts(oddHosts()...),
+		testenv.WithHosts(twins(t)...))
 	c := newControl(t, env, secret)
 
 	limit := specLimit
@@ -135,6 +142,18 @@ func oddHosts() []inventory.Host {
 		{Name: "closed:+@port", Address: "127.0.0.1:1", User: user, ConnectTimeout: time.Second, Labels: map[string]string{"env": "test", "note": `<img src=x onerror=canary="label">`}},
 		{Name: strings.Repeat("long-name.", 25), Address: "127.0.0.1:1", User: user, ConnectTimeout: time.Second, Labels: map[string]string{"${canary}": "\u202egnp.exe\u200b"}},
 	}
+}
+
+// twins are several hosts that are one, for steps on many.
+func twins(t *testing.T) (hosts []inventory.Host) {
+	t.Helper()
+	server := sshtest.Start(t, sshtest.Options{User: sshtest.PlainUser(t), MaxSessions: 10})
+	for i := range 5 {
+		h := server.Host(fmt.Sprintf("twin%d", i+1))
+		h.Labels = map[string]string{"group": "twins"}
+		hosts = append(hosts, h)
+	}
+	return hosts
 }
 
 // shotsDir is where screenshots go.

@@ -13,6 +13,7 @@ import { Dialog } from "../parts/dialog.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { Link } from "../router.ts";
 import { lacks, useSession } from "../session.ts";
+import { placeOf } from "../taskstate.ts";
 
 const TerminalView = lazy(() => import("../output/terminal.tsx"));
 
@@ -120,6 +121,7 @@ function Facts({ command }: { command: Command }) {
   const ended = hasEnded(command);
   const timeout = toSeconds(command.timeout);
   const wait = toSeconds(command.queue?.estimatedWait);
+  const step = placeOf(command.taskStep);
   return (
     <div className="command-facts">
       <dl className="facts strip">
@@ -165,6 +167,16 @@ function Facts({ command }: { command: Command }) {
             {timeout !== undefined && <span className="faint"> of {spoken(timeout)}</span>}
           </dd>
         </div>
+        {step !== undefined && (
+          <div>
+            <dt>Step of a task</dt>
+            <dd>
+              <Link to={`/tasks/${step.task}?step=${encodeURIComponent(step.step)}`} data-testid="task-step-link">
+                <Line text={step.step} />
+              </Link>
+            </dd>
+          </div>
+        )}
         {command.sessionId !== "" && (
           <div>
             <dt>Session</dt>

@@ -175,13 +175,13 @@ export function RunForm({ host: wanted, onClose }: { host: string; onClose: () =
   );
 }
 
-function Field({ id, name, value, set, hint, bad = false, mono = false }: {
-  id: string; name: string; value: string; set: (value: string) => void; hint: string; bad?: boolean; mono?: boolean;
+export function Field({ id, name, value, set, hint, bad = false, mono = false, testid }: {
+  id: string; name: string; value: string; set: (value: string) => void; hint: string; bad?: boolean; mono?: boolean; testid?: string;
 }) {
   return (
     <div className="field">
       <label htmlFor={id}>{name}</label>
-      <input id={id} className={mono ? "mono" : undefined} value={value} spellCheck={false} autoCapitalize="none" autoComplete="off" aria-invalid={bad} aria-describedby={`${id}-hint`} onChange={(event) => set(event.target.value)} />
+      <input id={id} className={mono ? "mono" : undefined} value={value} spellCheck={false} autoCapitalize="none" autoComplete="off" aria-invalid={bad} aria-describedby={`${id}-hint`} data-testid={testid} onChange={(event) => set(event.target.value)} />
       <p className={bad ? "under bad" : "under"} id={`${id}-hint`}>
         {hint}
       </p>

@@ -2,7 +2,7 @@
 // anywhere, or hides what stands beside it; visit() looks at all of that.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { ended, execute, facts, rest } from "./service.mjs";
+import { ended, execute, facts, rest, submit, taskUntil } from "./service.mjs";
 import { leave, open, settled, visit } from "./visitor.mjs";
 
 after(leave);
@@ -86,9 +86,46 @@ test("nothing runs that should be shown", async (t) => {
   await page.getByTestId("audit-row").filter({ hasText: facts.oddName }).first().waitFor();
 });
 
+test("nothing of a task runs that should be shown", async (t) => {
+  const { page } = await visit(t, { excused: /status of 404/ });
+  const plan = { task: all.slice(0, 4000), conversationId: short, labels: { note: short, trick: tricks[0] }, context: { [String(tricks[1])]: all.slice(0, 4000) } };
+  const print = `printf '%s\\n' ${quote(all)}; : ${quote(short)}`;
+  const [done, asks, held] = await Promise.all([
+    submit({ ...plan, steps: [{ command: print, undo: `${print}; exit 3` }, { hosts: ["twin1", "twin2", "closed:+@port"], command: print, workingDirectory: "/tmp", onFailure: "continue", rollout: { goOn: true } }] }, "odd"),
+    submit({ ...plan, steps: [{ command: `: ${quote(all)}`, needsApproval: true, undo: `: ${quote(short)}` }] }, "odd"),
+    submit({ ...plan, steps: [{ command: "exec sleep 600" }] }, "odd"),
+  ]);
+  await taskUntil(done.id);
+  await taskUntil(asks.id, "APPROVAL");
+  await rest(`/v1/tasks/${done.id}:undo`, { as: "odd", body: { reason: all.slice(0, 500) } });
+  await rest(`/v1/tasks/${held.id}:cancel`, { as: "odd", body: { reason: short } });
+  await taskUntil(done.id);
+  await taskUntil(held.id);
+  for (const path of ["/tasks", `/tasks?label=${encodeURIComponent(short)}&conversation=${encodeURIComponent(short)}`, `/tasks/${done.id}`, `/tasks/${done.id}?step=${encodeURIComponent(short)}&run=${encodeURIComponent(short)}`, `/tasks/${asks.id}`, `/tasks/${held.id}`, `/tasks/${encodeURIComponent(short)}`, "/approvals"]) {
+    await page.goto(path);
+    await settled(page);
+    if (path === `/tasks/${done.id}`) {
+      // Handles: what opens has such of its own.
+      for (const summary of await page.locator("main details > summary").elementHandles()) await summary.click();
+      await page.getByTestId("task-event").first().waitFor();
+    }
+    const found = await page.evaluate(() => ({
+      canary: /** @type {any} */ (window).canary,
+      made: document.querySelectorAll("main img, main iframe, main script, main svg[onload], main base, main meta, [onerror], [onload], [onmouseover], [onfocus]").length,
+      links: [...document.querySelectorAll("a[href]")].map((a) => /** @type {HTMLAnchorElement} */ (a).href).filter((href) => !href.startsWith(location.origin + "/")),
+    }));
+    assert.deepEqual(found, { canary: undefined, made: 0, links: [] }, path);
+    const text = await page.locator("main").innerText();
+    assert.equal(text.match(unseen)?.[0].codePointAt(0)?.toString(16), undefined, `${path} has a character that nobody sees`);
+  }
+  // It was shown, after all.
+  await page.goto(`/tasks/${done.id}`);
+  for (const trick of tricks.slice(0, 3)) await page.getByTestId("task-title").getByText(trick).first().waitFor();
+});
+
 test("the pages of who is named oddly", async (t) => {
   const { page } = await visit(t, { as: "odd" });
-  for (const path of ["/", "/approvals", "/hosts", "/audit"]) {
+  for (const path of ["/", "/tasks", "/approvals", "/hosts", "/audit"]) {
     await page.goto(path);
     await settled(page);
     await page.getByTestId("account").getByText(facts.oddName).first().waitFor();

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { join } from "node:path";
 import { AxeBuilder } from "@axe-core/playwright";
-import { ended, execute, get, rest, shots } from "./service.mjs";
+import { ended, execute, facts, get, rest, shots, submit, taskUntil } from "./service.mjs";
 import { leave, open, settled, signIn, visit } from "./visitor.mjs";
 import { closeSession, openSession } from "./terminals.mjs";
 import { waitForState } from "./ui.mjs";
@@ -43,6 +43,18 @@ before(async () => {
   const over = await openSession({ name: "yesterday" });
   await rest("/v1/commands", { body: { session: over.id, command: "echo what was", wait: "10s" } });
   await closeSession(over.id);
+  const plan = { task: "Roll out 2.4 to the shop\n\nFirst the one host, then all of them; the cache is warmed at the end.", conversationId: "c-17", labels: { team: "web" }, priority: 5, context: { ticket: "OPS-1234" } };
+  const many = { name: "every host", hostLabels: { group: "twins" }, command: "echo the same on all; test $(hostname) != nowhere", undo: "echo back" };
+  const [goes, asks, over3] = await Promise.all([
+    submit({ ...plan, steps: [{ name: "fetch", command: "echo fetched", undo: "echo removed" }, many, { name: "warm up", command: "for i in 1 2 3; do echo page $i; done; echo '[####      ] 40%'; exec sleep 600" }, { name: "check", command: "echo well", needsApproval: true }] }, "operator"),
+    submit({ ...plan, steps: [{ name: "fetch", command: "echo fetched", undo: "echo removed" }, { name: "switch", command: "systemctl restart shop && echo restarted", needsApproval: true, undo: "systemctl restart shop", onFailure: "undo" }, { name: "check", command: "echo well", retry: { times: 3 } }] }, "operator"),
+    submit({ ...plan, steps: [{ name: "fetch", command: "echo fetched", undo: "echo removed" }, { ...many, name: "on some", hostLabels: undefined, hosts: ["twin1", "twin2", "closed:+@port"], rollout: { goOn: true } }, { name: "check", command: "echo well", host: facts.host }] }, "operator"),
+  ]);
+  await taskUntil(asks.id, "APPROVAL");
+  await taskUntil(over3.id);
+  await rest(`/v1/tasks/${over3.id}:undo`, { body: { reason: "the shop is slow" } });
+  await taskUntil(over3.id);
+  await Promise.all(["one", "two", "three"].map((name) => submit({ task: `waits: ${name}`, priority: name === "two" ? 3 : 0, steps: [{ command: "exec sleep 600" }] })));
   Object.assign(pages, {
     commands: "/",
     "command-done": `/commands/${done.id}`,
@@ -58,6 +70,12 @@ before(async () => {
     "session-replay": `/sessions/${session.id}/replay`,
     "session-ended": `/sessions/${over.id}`,
     "session-unknown": "/sessions/nowhere",
+    tasks: "/tasks",
+    "task-new": "/tasks?new=1",
+    "task-running": `/tasks/${goes.id}`,
+    "task-waits": `/tasks/${asks.id}`,
+    "task-undone": `/tasks/${over3.id}`,
+    "task-unknown": "/tasks/01ARZ3NDEKTSV4RRFFQ69G5FAV",
     approvals: "/approvals",
     hosts: "/hosts",
     audit: "/audit",
@@ -89,10 +107,11 @@ async function look(page, name) {
   return found;
 }
 
-test("every page", { concurrency: false }, async (t) => {
-  const { page } = await visit(t, { excused: /status of 404/ });
+/** @param {import("node:test").TestContext} t @param {(name: string) => boolean} which */
+async function lookAt(t, which) {
+  const { page } = await visit(t, { excused: /status of 40[34]/ });
   const found = [];
-  for (const [name, path] of Object.entries(pages)) {
+  for (const [name, path] of Object.entries(pages).filter(([name]) => which(name))) {
     await page.setViewportSize(desk);
     await page.goto(path);
     await settled(page);
@@ -100,6 +119,28 @@ test("every page", { concurrency: false }, async (t) => {
   }
   assert.deepEqual(found, []);
   t.diagnostic(`screenshots are in ${shots}`);
+}
+
+test("the pages of tasks", (t) => lookAt(t, (name) => name.startsWith("task")));
+
+test("every other page", (t) => lookAt(t, (name) => !name.startsWith("task")));
+
+test("what opens on a task's page", async (t) => {
+  const { page } = await visit(t);
+  const found = [];
+  await page.goto(String(pages["task-undone"]));
+  await settled(page);
+  await page.getByTestId("history").locator("summary").click();
+  await page.getByTestId("task-event").first().waitFor();
+  await page.locator("[data-testid=run-group] summary").first().click();
+  await page.getByTestId("history").locator("summary").scrollIntoViewIfNeeded();
+  found.push(...(await look(page, "task-history")));
+  await page.setViewportSize(desk);
+  await page.goto(String(pages["task-waits"]));
+  await page.getByTestId("modify-button").click();
+  await page.getByTestId("modify-input").fill("systemctl reload shop && echo reloaded");
+  found.push(...(await look(page, "task-modify")));
+  assert.deepEqual(found, []);
 });
 
 test("the login page", async (t) => {

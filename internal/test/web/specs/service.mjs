@@ -81,6 +81,22 @@ export async function ended(id) {
   }
 }
 
+/** Submits a task by REST. @param {Json} plan @param {Person} [as] @returns {Promise<Json>} */
+export async function submit(plan, as = "admin") {
+  const steps = plan.steps.map((/** @type {Json} */ s) => (s.hosts || s.hostLabels ? s : { host: facts.host, ...s }));
+  return JSON.parse(await rest("/v1/tasks", { as, body: { task: "a task", ...plan, steps } })).task;
+}
+
+/** The task as it is now. @param {string} id @returns {Promise<Json>} */
+export const getTask = async (id) => JSON.parse(await rest(`/v1/tasks/${id}`)).task;
+
+/** The task when that has come: its end, or an approval. @param {string} id @param {"ENDED" | "APPROVAL"} [what] @returns {Promise<{ task: Json, approvals: Json[] }>} */
+export async function taskUntil(id, what = "ENDED") {
+  const answer = JSON.parse(await rest(`/v1/tasks/${id}?wait=120s&until=TASK_WAIT_${what}`));
+  assert.ok(!answer.stillWaiting, `the task ${id} is ${answer.task.state}`);
+  return { approvals: [], ...answer };
+}
+
 /** All output, in order of arrival; with follow, up to the end. @param {string} id @returns {Promise<Chunk[]>} */
 export async function output(id, { follow = true } = {}) {
   const text = await rest(`/v1/commands/${id}/output?follow=${follow}`);

@@ -1,4 +1,4 @@
-import{a as e,i as t,n,r,t as i}from"./terminaldocument-DThyNZUR.js";import{O as a}from"./jsx-runtime-B3s3jwWH.js";var o=new class{constructor(){this.listeners=[],this.unexpectedErrorHandler=function(e){setTimeout(()=>{throw e.stack?d.isErrorNoTelemetry(e)?new d(e.message+`
+import{a as e,i as t,n,r,t as i}from"./terminaldocument-DThyNZUR.js";import{O as a}from"./jsx-runtime-CRQOAxMm.js";var o=new class{constructor(){this.listeners=[],this.unexpectedErrorHandler=function(e){setTimeout(()=>{throw e.stack?d.isErrorNoTelemetry(e)?new d(e.message+`
 
 `+e.stack):Error(e.message+`
 
