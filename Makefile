@@ -18,6 +18,8 @@ endif
 BASE ?= $(shell for b in main origin/main HEAD; do git rev-parse -q --verify "$$b" >/dev/null 2>&1 && echo "$$b" && break; done)
 # Which packages, for test and bench: make test PKG=./internal/engine/...
 PKG ?= ./...
+# The browser's tests take longest, and those of the whole service second: they begin early, and the others fill in beside them.
+EARLY := ./internal/test/web ./cmd/... ./internal/test/e2e
 # More arguments for go test: make test ARGS='-run TestCancel -v'
 ARGS ?=
 # How long each fuzz target runs.
@@ -69,7 +71,7 @@ RACE := -race -gcflags=modernc.org/...=-race=false
 .PHONY: test
 test: setup bin/tools/grpcurl node_modules/.package-lock.json ## all tests, with the race detector
 # The detector has a program with other threads wait for a second before it exits: with each of the many that tests run.
-	GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -p 2 -timeout 15m $(ARGS) $(PKG)
+	GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -p 2 -timeout 15m $(ARGS) $(if $(filter ./...,$(PKG)),$(EARLY)) $(PKG)
 
 .PHONY: cover
 cover: setup bin/tools/grpcurl node_modules/.package-lock.json ## coverage per room, over unit, integration and transcript tests together
@@ -120,6 +122,10 @@ screenshots: setup node_modules/.package-lock.json ## the pages of the web UI, d
 .PHONY: bench-socket
 bench-socket: setup ## 500 WebSockets on one command with one slow reader, and 2,000 that only stand there
 	$(GO) test -count=1 -v -timeout 30m -run '^TestSockets$$' ./internal/test/bench -args -bench.socket.watchers 500 -bench.socket.idle 2000 -bench.socket.stalled 500 -bench.socket.settle 150s $(ARGS)
+
+.PHONY: bench-task
+bench-task: setup ## simple calls about tasks, with 1,000 and with 100,000 of them in the store
+	$(GO) test -count=1 -v -timeout 30m -run '^TestTasks$$' ./internal/test/bench -args -bench.task.history 100000 -bench.task.calls 1000 $(ARGS)
 
 .PHONY: bench-session
 bench-session: setup ## terminals: echo of a key beside ssh, 10 s of yes with a viewer who does not read, late viewers, cancels

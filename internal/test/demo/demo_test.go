@@ -38,7 +38,7 @@ func TestDemo(t *testing.T) {
 	}
 	for _, want := range []string{
 		"$ telexec hosts\n", "$ telexec run demo 'for step", "step 5 of 5\n", "$ telexec status ", "$ telexec run --detach demo ",
-		"# telexecd\n", "line 12 of 12\n", "Nothing lost", "$ telexec cancel ", "gone", "$ telexec session open demo", "42 in /tmp\n", "$ telexec history\n",
+		"# telexecd\n", "line 12 of 12\n", "Nothing lost", "$ telexec cancel ", "gone", "$ telexec session open demo", "42 in /tmp\n", "$ telexec task submit ", "$ telexec history\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the demo does not show %q", want)

@@ -115,6 +115,88 @@ func firsts(all []string) (kept []string) {
 	return kept
 }
 
+// sectionsAndTranscripts are the headings of a page, and its transcripts.
+var sectionsAndTranscripts = regexp.MustCompile("(?m)^## .*$|^```mcp\n(?s:.*?)^```$")
+
+// rerun gives a page with the answers in its transcripts as ask gives them. Ids are others
+// at every run. Those that a call names are of answers above it in the same section, and
+// taken from the same place of the same call's answer now; a call that names another one is
+// an error, for it would be about something that the reader has not seen.
+func rerun(page string, ask func(call string) (answer string)) (now string, err error) {
+	ours := map[string]string{} // by the id in the page, of the section
+	now = sectionsAndTranscripts.ReplaceAllStringFunc(page, func(piece string) string {
+		if strings.HasPrefix(piece, "## ") {
+			clear(ours)
+			return piece
+		}
+		var run strings.Builder
+		run.WriteString("```mcp\n")
+		for told := range strings.SplitSeq(strings.TrimSuffix(piece, "```"), "\n> ") {
+			if told == "```mcp" || err != nil {
+				continue
+			}
+			call, was, _ := strings.Cut(told, "\n")
+			call = idForm.ReplaceAllStringFunc(call, func(id string) string {
+				if ours[id] == "" {
+					err = fmt.Errorf("the id %s in %q is of no answer above it in its section, or of one that has another number of ids now", id, call)
+				}
+				return ours[id]
+			})
+			if err != nil {
+				continue
+			}
+			answer := ask(call)
+			fmt.Fprintf(&run, "> %s\n%s\n", call, answer)
+			before, after := firsts(idForm.FindAllString(was, -1)), firsts(idForm.FindAllString(answer, -1))
+			for i, id := range before {
+				if len(before) == len(after) && ours[id] == "" {
+					ours[id] = after[i]
+				}
+			}
+		}
+		return run.String() + "```"
+	})
+	return now, err
+}
+
+// TestRerun: what a call names stays what it was, whatever is written above it; what it
+// cannot name is an error.
+func TestRerun(t *testing.T) {
+	id := func(n int) string { return fmt.Sprintf("01%024d", n) }
+	made := 0
+	ask := func(call string) string {
+		if of := idForm.FindString(call); of != "" {
+			return "status of " + of
+		}
+		made++
+		return "started " + id(100+made)
+	}
+	start, look := "> start {}\nstarted %s\n", "> look {%q}\nstatus of %[1]s\n"
+	section := func(blocks ...string) string {
+		return "## A\n\n```mcp\n" + strings.Join(blocks, "```\n\n```mcp\n") + "```\n"
+	}
+	old := section(fmt.Sprintf(start, id(1)), fmt.Sprintf(look, id(1))) + "\n" + section(fmt.Sprintf(start+look, id(2), id(2)))
+	for name, above := range map[string]string{
+		"as it was": "", "a call that is new": section("> start {}\n"), "calls that have answers": section("> start {}\n", fmt.Sprintf(start+start, id(3), id(4))),
+	} {
+		now, err := rerun(above+old, ask)
+		want := strings.NewReplacer(id(1), id(99+made), id(2), id(100+made)).Replace(old)
+		if err != nil || !strings.HasSuffix(now, want) {
+			t.Errorf("%s: %v\n%s", name, err, now)
+		}
+	}
+	for name, page := range map[string]string{
+		"of another section": old + section(fmt.Sprintf(look, id(2))),
+		"of no answer":       section(fmt.Sprintf(look, id(5))),
+		"of a call below":    section(fmt.Sprintf(look+start, id(5), id(5))),
+		"of which it is not known which one it is now": section(fmt.Sprintf("> start {}\nstarted %s and %s\n"+look, id(1), id(2), id(2))),
+	} {
+		if now, err := rerun(page, ask); err == nil {
+			t.Errorf("an id %s is no error:\n%s", name, now)
+		}
+	}
+}
+
 // TestMCPPage holds docs/mcp.md against the real programs: the answers in its
 // transcripts (fenced as "mcp"; "> TOOL ARGUMENTS" is a call) are those that a
 // model gets, by a service with the configuration that the page shows (fenced as
@@ -167,32 +249,17 @@ func TestMCPPage(t *testing.T) {
 		}
 	}
 
-	// Ids are others at every run; the nth of the page is the nth of this run.
-	transcripts := regexp.MustCompile("(?ms)^```mcp\n(.*?)^```$")
-	inPage := firsts(idForm.FindAllString(strings.Join(transcripts.FindAllString(page, -1), ""), -1))
-	var ours []string
 	calls := 0
-	now := transcripts.ReplaceAllStringFunc(page, func(block string) string {
-		var run strings.Builder
-		run.WriteString("```mcp\n")
-		for line := range strings.Lines(block) {
-			call, ok := strings.CutPrefix(line, "> ")
-			if !ok {
-				continue
-			}
-			calls++
-			for i, id := range ours[:min(len(ours), len(inPage))] {
-				call = strings.ReplaceAll(call, inPage[i], id)
-			}
-			tool, arguments, _ := strings.Cut(strings.TrimSpace(call), " ")
-			var result struct{ Content []struct{ Text string } }
-			a.ask("tools/call", map[string]any{"name": tool, "arguments": json.RawMessage(arguments)}, &result)
-			text := result.Content[0].Text
-			ours = firsts(append(ours, idForm.FindAllString(text, -1)...))
-			run.WriteString("> " + call + text + "\n")
-		}
-		return run.String() + "```"
+	now, err := rerun(page, func(call string) string {
+		calls++
+		tool, arguments, _ := strings.Cut(call, " ")
+		var result struct{ Content []struct{ Text string } }
+		a.ask("tools/call", map[string]any{"name": tool, "arguments": json.RawMessage(arguments)}, &result)
+		return result.Content[0].Text
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if calls < 10 {
 		t.Errorf("found %d calls only", calls)
 	}

@@ -87,6 +87,9 @@ func (t *typist) show(ctx context.Context) error {
 	if err := t.session(ctx); err != nil {
 		return err
 	}
+	if err := t.task(ctx); err != nil {
+		return err
+	}
 
 	t.caption("And the history of all.")
 	if _, err := t.types(ctx, 0, []string{id, "COMPLETED", "CANCELLED"}, "history"); err != nil {
@@ -115,6 +118,25 @@ func (t *typist) session(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// task shows several steps, and how they are undone.
+func (t *typist) task(ctx context.Context) error {
+	t.caption("A task is a plan of several steps. The last one of this fails, and what was done is undone.")
+	dir := filepath.Dir(t.service.tokenFile)
+	file := filepath.Join(dir, "plan.yaml")
+	plan := fmt.Sprintf(`task: switch to blue
+steps:
+  - {name: note, host: demo, command: echo blue >%[1]s, undo: rm %[1]s}
+  - {name: look, host: demo, command: cat %[1]s}
+  - {name: check, host: demo, command: grep green %[1]s, onFailure: undo}
+`, command.Quote(filepath.Join(dir, "stage")))
+	if err := os.WriteFile(file, []byte(plan), 0o600); err != nil {
+		return err
+	}
+	fmt.Fprintf(t.out, "%s\n%s", t.in("1", "$ cat "+typed(file)), plan)
+	_, err := t.types(ctx, 1, []string{"note", "check", "undone"}, "task", "submit", file)
+	return err
 }
 
 // survives shows that a command, its output and its exit code outlive a kill -9 of

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc"
@@ -49,15 +50,16 @@ const (
 type guarded struct {
 	request proto.Message
 	weak    []string // whose roles do not allow it, whatever it is about
-	foreign []string // from whom otto's command, or session, is hidden; the request has its id
+	foreign []string // from whom otto's command, session or task is hidden; the request has its id
 }
 
 // absent is an id that no command has.
 const absent = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
 // guardedCalls has a row for every call there is. Marker is a file that is made
-// where Execute gets through; running and gated are otto's, and so is the session.
-func guardedCalls(host, marker, running, gated, session string) map[string]guarded {
+// where Execute gets through; running and gated are otto's, and so are the session and
+// the task, whose step waits for people.
+func guardedCalls(host, marker, running, gated, session, task, step string) map[string]guarded {
 	notOperators, notAdmins := []string{vera, anna}, []string{vera, olga, anna}
 	return map[string]guarded{
 		"CommandService/Execute":          {&telexecv1.ExecuteRequest{Host: host, Command: "touch " + marker}, notOperators, nil},
@@ -76,6 +78,13 @@ func guardedCalls(host, marker, running, gated, session string) map[string]guard
 		"SessionService/ReadScreen":       {&telexecv1.ReadScreenRequest{Session: session}, nil, notAdmins},
 		"SessionService/SendKeys":         {&telexecv1.SendKeysRequest{Session: session, Keys: keys("touch "+marker, "Enter")}, notOperators, []string{olga}},
 		"SessionService/ReadRecording":    {&telexecv1.ReadRecordingRequest{Session: session}, nil, notAdmins},
+		"TaskService/SubmitTask":          {submission(host, "touch "+marker), notOperators, nil},
+		"TaskService/GetTask":             {&telexecv1.GetTaskRequest{TaskId: task}, nil, notAdmins},
+		"TaskService/ListTasks":           {&telexecv1.ListTasksRequest{}, nil, nil},
+		"TaskService/CancelTask":          {&telexecv1.CancelTaskRequest{TaskId: task}, notOperators, []string{olga}},
+		"TaskService/UndoTask":            {&telexecv1.UndoTaskRequest{TaskId: task}, notOperators, []string{olga}},
+		"TaskService/DecideTask":          {&telexecv1.DecideTaskRequest{TaskId: task, ApprovalId: step, Approved: new(true)}, nil, []string{vera, olga}},
+		"TaskService/WatchTask":           {&telexecv1.WatchTaskRequest{TaskId: task}, nil, notAdmins},
 		"HostService/ListHosts":           {&telexecv1.ListHostsRequest{}, nil, nil},
 		"HostService/GetHost":             {&telexecv1.GetHostRequest{Host: host}, nil, nil},
 		"HostService/CheckHost":           {&telexecv1.CheckHostRequest{Host: host}, notOperators, nil},
@@ -93,9 +102,16 @@ func guardedCalls(host, marker, running, gated, session string) map[string]guard
 	}
 }
 
-// inSession are calls that name a session where they could name a command, or a host.
-func inSession(marker, session string) map[string]guarded {
+// submission is a task with a single step.
+func submission(host, line string) *telexecv1.SubmitTaskRequest {
+	return &telexecv1.SubmitTaskRequest{Task: "watched", Steps: []*telexecv1.StepSpec{{Host: host, Command: line, Undo: "true"}}}
+}
+
+// elsewhere are calls that name a session where they could name a command, or a host, and
+// a task where they need not.
+func elsewhere(marker, session, task string) map[string]guarded {
 	return map[string]guarded{
+		"EventService/WatchEvents":    {&telexecv1.WatchEventsRequest{TaskSequences: map[string]int64{task: 0}}, nil, []string{vera, olga, anna}},
 		"CommandService/Execute":      {&telexecv1.ExecuteRequest{Session: session, Command: "touch " + marker}, []string{vera, anna}, []string{olga}},
 		"CommandService/GetStatus":    {&telexecv1.GetStatusRequest{Session: session}, nil, []string{vera, olga, anna}},
 		"CommandService/Cancel":       {&telexecv1.CancelRequest{Session: session}, []string{vera, anna}, []string{olga}},
@@ -170,12 +186,13 @@ sessions: {typing_roles: [operator]}`))
 		return c.GetState() == telexecv1.CommandState_COMMAND_STATE_RUNNING
 	})
 	session := w.session()
-	w.calls = guardedCalls(env.Host, marker, running, gated, session)
+	task, step := w.task("factor 6; touch " + marker)
+	w.calls = guardedCalls(env.Host, marker, running, gated, session, task, step)
 	before := w.everything()
 
 	w.walk(strangersOf(t, env, jwtSecret))
 	w.others()
-	w.inSession(inSession(marker, session))
+	w.elsewhere(elsewhere(marker, session, task))
 	w.noMoreOf(running)
 	w.browser()
 	w.ownDecision(gated)
@@ -188,7 +205,23 @@ sessions: {typing_roles: [operator]}`))
 	}
 	w.audited()
 	w.sameRequestID()
-	w.revokedUnderWay(running)
+	w.revokedUnderWay(running, task)
+}
+
+// task submits one of otto's, and gives its id and that of its command, which waits for
+// people.
+func (w *watchman) task(line string) (task, step string) {
+	w.Helper()
+	his := telexecv1.NewTaskServiceClient(w.conns[otto])
+	t, err := his.SubmitTask(w.Context(), submission(w.env.Host, line))
+	if err != nil {
+		w.Fatal(err)
+	}
+	got, err := his.GetTask(w.Context(), &telexecv1.GetTaskRequest{TaskId: t.GetTask().GetId(), Wait: durationpb.New(time.Minute), Until: telexecv1.TaskWait_TASK_WAIT_APPROVAL})
+	if err != nil || len(got.GetApprovals()) != 1 {
+		w.Fatal(got, err)
+	}
+	return t.GetTask().GetId(), got.GetApprovals()[0].GetId()
 }
 
 // session opens one of otto's, and gives its id.
@@ -255,6 +288,10 @@ func routesOf(t testing.TB, m protoreflect.MethodDescriptor, request proto.Messa
 			one.body = string(body)
 		} else if s := rest.ProtoReflect().Descriptor().Fields().ByName("session"); s != nil && rest.ProtoReflect().Has(s) {
 			one.path += "?session=" + rest.ProtoReflect().Get(s).String()
+		} else if r, ok := rest.(*telexecv1.WatchEventsRequest); ok {
+			for id, sequence := range r.GetTaskSequences() {
+				one.path += fmt.Sprintf("?task_sequences[%s]=%d", id, sequence)
+			}
 		}
 		routes = append(routes, one)
 	}
@@ -365,6 +402,8 @@ func (w *watchman) walk(strangers []stranger) {
 		w.rest(s.name, s.token, routes[output], httpStatus, refusal{"", "GET " + routes[output].rule, s.reason}, upgrade...)
 		const terminal = "/v1/sessions/{session}/terminal"
 		w.rest(s.name, s.token, route{"GET", terminal, "/v1/sessions/deploy/terminal", ""}, httpStatus, refusal{"", "GET " + terminal, s.reason}, upgrade...)
+		const updates = "/api/agent/{task_id}/updates"
+		w.rest(s.name, s.token, route{"GET", updates, "/api/agent/" + absent + "/updates", ""}, httpStatus, refusal{"", "GET " + updates, s.reason}, upgrade...)
 		if signedIn := w.login(s.token, httpStatus); signedIn != nil {
 			w.Errorf("signed in with %s: %v", s.name, signedIn)
 		}
@@ -411,7 +450,7 @@ func (w *watchman) others() {
 			w.Errorf("%s lists %v, %v", who, list, err)
 		}
 		approvals, err := telexecv1.NewApprovalServiceClient(w.conns[who]).ListApprovals(w.Context(), &telexecv1.ListApprovalsRequest{})
-		want := map[string]int{anna: 1}[who]
+		want := map[string]int{anna: 2}[who]
 		if err != nil || len(approvals.GetApprovals()) != want {
 			w.Errorf("%s lists %v, %v", who, approvals, err)
 		}
@@ -422,11 +461,15 @@ func (w *watchman) others() {
 		if err != nil || len(sessions.GetSessions()) != 0 {
 			w.Errorf("%s lists %v, %v", who, sessions, err)
 		}
+		tasks, err := telexecv1.NewTaskServiceClient(w.conns[who]).ListTasks(w.Context(), &telexecv1.ListTasksRequest{})
+		if err != nil || len(tasks.GetTasks()) != 0 {
+			w.Errorf("%s lists %v, %v", who, tasks, err)
+		}
 	}
 }
 
-// inSession makes calls that name otto's session as those to whom it is nobody's.
-func (w *watchman) inSession(calls map[string]guarded) {
+// elsewhere makes calls that name otto's session, or task, as those to whom it is nobody's.
+func (w *watchman) elsewhere(calls map[string]guarded) {
 	for name, g := range calls {
 		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName("telexec.v1." + strings.ReplaceAll(name, "/", ".")))
 		if err != nil {
@@ -465,6 +508,8 @@ func (w *watchman) events(who string) (told []*telexecv1.Command) {
 			told = append(told, m.GetCommand())
 		} else if m.GetSession() != nil {
 			w.Errorf("%s is told of a session: %v", who, m.GetSession())
+		} else if m.GetTask() != nil || m.GetTaskEvent() != nil {
+			w.Errorf("%s is told of a task: %v", who, m)
 		}
 	}
 	w.Errorf("%s watches events: %v", who, err)
@@ -594,7 +639,7 @@ func (w *watchman) ownDecision(gated string) {
 	w.grpc(otto, w.conns[otto], "ApprovalService/DecideApprovals", r, codes.PermissionDenied, fault.ReasonNotYourDecision, otto)
 }
 
-// everything tells what there is: commands, sessions, approvals and keys.
+// everything tells what there is: commands, sessions, tasks, approvals and keys.
 func (w *watchman) everything() (all []string) {
 	w.Helper()
 	commands, err := w.env.Commands().ListCommands(w.Context(), &telexecv1.ListCommandsRequest{PageSize: 1000})
@@ -610,6 +655,13 @@ func (w *watchman) everything() (all []string) {
 	}
 	for _, s := range sessions.GetSessions() {
 		all = append(all, fmt.Sprint(s.GetId(), " ", s.GetState(), " viewers ", len(s.GetViewers()), " keyboard ", s.GetKeyboard()))
+	}
+	tasks, err := telexecv1.NewTaskServiceClient(w.env.Conn()).ListTasks(w.Context(), &telexecv1.ListTasksRequest{})
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, one := range tasks.GetTasks() {
+		all = append(all, fmt.Sprint(one.GetId(), " ", one.GetState(), " version ", one.GetVersion()))
 	}
 	approvals, err := telexecv1.NewApprovalServiceClient(w.env.Conn()).ListApprovals(w.Context(), &telexecv1.ListApprovalsRequest{})
 	if err != nil {
@@ -694,7 +746,7 @@ func (w *watchman) sameRequestID() {
 
 // revokedUnderWay checks that a stream ends with the key it was opened with, and
 // that what the key has started goes on.
-func (w *watchman) revokedUnderWay(running string) {
+func (w *watchman) revokedUnderWay(running, task string) {
 	s, err := telexecv1.NewCommandServiceClient(w.conns[otto]).StreamOutput(w.Context(), &telexecv1.StreamOutputRequest{CommandId: running, Follow: true})
 	if err == nil {
 		_, err = s.Recv()
@@ -703,14 +755,18 @@ func (w *watchman) revokedUnderWay(running string) {
 	if eventsErr == nil {
 		_, eventsErr = events.Recv()
 	}
+	watch, watchErr := telexecv1.NewTaskServiceClient(w.conns[otto]).WatchTask(w.Context(), &telexecv1.WatchTaskRequest{TaskId: task})
+	if watchErr == nil {
+		_, watchErr = watch.Recv()
+	}
 	session := w.session() // the service was started anew
 	terminal, terminalErr := telexecv1.NewSessionServiceClient(w.conns[otto]).Attach(w.Context())
 	if terminalErr == nil {
 		_ = terminal.Send(&telexecv1.AttachRequest{Request: &telexecv1.AttachRequest_Start{Start: &telexecv1.AttachStart{Session: session}}})
 		_, terminalErr = terminal.Recv()
 	}
-	if err != nil || eventsErr != nil || terminalErr != nil {
-		w.Fatal(err, eventsErr, terminalErr)
+	if err != nil || eventsErr != nil || watchErr != nil || terminalErr != nil {
+		w.Fatal(err, eventsErr, watchErr, terminalErr)
 	}
 	if _, err := w.env.Admin().RevokeToken(w.Context(), &telexecv1.RevokeTokenRequest{Principal: otto}); err != nil {
 		w.Fatal(err)
@@ -721,11 +777,14 @@ func (w *watchman) revokedUnderWay(running string) {
 	for eventsErr == nil {
 		_, eventsErr = events.Recv()
 	}
+	for watchErr == nil {
+		_, watchErr = watch.Recv()
+	}
 	for terminalErr == nil {
 		_ = terminal.Send(&telexecv1.AttachRequest{Request: &telexecv1.AttachRequest_Input{Input: []byte("typed-behind-the-end")}})
 		_, terminalErr = terminal.Recv()
 	}
-	for _, err := range []error{err, eventsErr, terminalErr} {
+	for _, err := range []error{err, eventsErr, watchErr, terminalErr} {
 		if st := status.Convert(err); st.Code() != codes.Unauthenticated || reasonOf(st) != fault.ReasonTokenRevoked {
 			w.Errorf("a stream has ended with %v", err)
 		}
