@@ -152,11 +152,21 @@ func TestTimeoutThatNobodyFollowed(t *testing.T) {
 	h.durably(command.Spec{Line: "true"}).end(t)
 	h.runner = New(withoutGo{newDialer(t)}, Options{})
 	run := Run{ID: newID(), Host: h.inv, Fence: 1, Spec: &command.Spec{Line: "sleep 1000", Timeout: 700 * time.Millisecond}, Output: newOutput().sink}
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if p, err := h.runner.Start(ctx, run); err == nil { // a machine that is slow
-		p.Close()
-	}
+	given := make(chan struct{}) // closed when the start was given up
+	go func() {
+		defer close(given)
+		if p, err := h.runner.Start(ctx, run); err == nil { // a machine that is slow
+			p.Close()
+		}
+	}()
+	eventually(t, "the command runs", func() bool {
+		f := h.record(run.ID, ".st")
+		return len(f) > 0 && f[0] != "claim"
+	})
+	cancel()
+	<-given
 	eventually(t, "the end of the run", func() bool {
 		f := h.record(run.ID, ".st")
 		return len(f) > 0 && f[0] == "done"
