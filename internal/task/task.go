@@ -239,6 +239,16 @@ type Ref struct{ Step, Run int }
 // Run gives a run.
 func (t *Task) Run(r Ref) *Run { return &t.Steps[r.Step].Runs[r.Run] }
 
+// Refs names all runs, in the order of their steps.
+func (t *Task) Refs() (all []Ref) {
+	for i := range t.Steps {
+		for j := range t.Steps[i].Runs {
+			all = append(all, Ref{i, j})
+		}
+	}
+	return all
+}
+
 // Where tells people where a run is: "on web1", or `in session "deploy"`.
 func (t *Task) Where(r Ref) string {
 	if session := t.Spec.Steps[r.Step].Session; session != "" {

@@ -78,7 +78,7 @@ func (l *live) cancel(by access.Caller, c Cancel) {
 	for id := range l.follows {
 		l.cancelCommand(id)
 	}
-	for _, r := range refs(&l.t) { // what waits to be tried again
+	for _, r := range l.t.Refs() { // what waits to be tried again
 		if run := l.t.Run(r); run.State == task.StepRunning && !run.RetryTime.IsZero() {
 			l.touch(r).RetryTime = time.Time{}
 			l.ended(r, task.StepCancelled, run.Exit, run.Failure)

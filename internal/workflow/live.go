@@ -218,7 +218,7 @@ func (l *live) tellPlace() {
 
 // finishQueued ends a task that has never begun.
 func (l *live) finishQueued() {
-	for _, r := range refs(&l.t) {
+	for _, r := range l.t.Refs() {
 		l.skip(r)
 	}
 	l.conclude()
@@ -245,7 +245,7 @@ func (l *live) recover() {
 	if l.t.State == task.Queued {
 		return
 	}
-	for _, r := range refs(&l.t) {
+	for _, r := range l.t.Refs() {
 		run := l.t.Run(r)
 		switch {
 		case run.Undo.State == task.UndoRunning, run.Undo.State == task.UndoAwaiting:
@@ -254,15 +254,6 @@ func (l *live) recover() {
 			l.follow(r, run.Command, false, nil)
 		}
 	}
-}
-
-func refs(t *task.Task) (all []task.Ref) {
-	for i := range t.Steps {
-		for j := range t.Steps[i].Runs {
-			all = append(all, task.Ref{Step: i, Run: j})
-		}
-	}
-	return all
 }
 
 // advance does what is due until nothing more is; done when the task has ended, which is
@@ -405,7 +396,7 @@ func (l *live) stored(ctx context.Context, ch *task.Change) bool {
 func (l *live) conclude() bool {
 	undone := l.t.Undo != nil && l.t.Undo.State.Open()
 	ended := l.t.Conclude(l.now)
-	for _, r := range refs(&l.t) { // what Conclude has marked
+	for _, r := range l.t.Refs() { // what Conclude has marked
 		l.touch(r)
 	}
 	if !ended {

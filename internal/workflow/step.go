@@ -522,7 +522,7 @@ func (l *live) dropUndo(r task.Ref) { l.undone(r, task.UndoCancelled, nil) }
 // tellNotUndone tells of runs that an undo passes over; of are the steps that it is
 // about, nil: all.
 func (l *live) tellNotUndone(of func(step int) bool) {
-	for _, r := range refs(&l.t) {
+	for _, r := range l.t.Refs() {
 		if of != nil && !of(r.Step) {
 			continue
 		}

@@ -195,7 +195,7 @@ func (w *Workflow) lay(ctx context.Context, by access.Caller, t *task.Task, plac
 				WithHint("Submit it as several tasks")
 		}
 	}
-	for _, r := range refs(t) {
+	for _, r := range t.Refs() {
 		if err := w.judge(ctx, by, t, r); err != nil {
 			return err
 		}

@@ -136,7 +136,7 @@ func (l *live) change(was task.Task, by access.Caller, r UndoRequest, of func(in
 	undo := *l.t.Undo
 	undo.Time = l.now
 	l.t.Undo = &undo
-	for _, ref := range refs(&l.t) {
+	for _, ref := range l.t.Refs() {
 		if l.t.Run(ref).Undo != was.Run(ref).Undo {
 			l.touch(ref)
 		}
